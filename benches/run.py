@@ -1,0 +1,687 @@
+#!/usr/bin/env python3
+"""`make bench`: what an exchange costs, beside what it must cost at the least.
+
+Every figure is a comparison made in one run on one machine. The service and its bound take turns
+under the same load, each pinned to one core with the load generator on another:
+
+    POST /auth/exchange            against  benches/bare.rs, a handler that only verifies and signs
+    GET /.well-known/jwks.json     against  nginx with the same bytes in a file
+
+Absolute figures belong to the machine; the ratios are what the targets are about. Time to readiness
+and memory are measured on the way. Needs cargo, openssl, wrk, nginx and taskset, and Python's
+standard library. Linux only: processor time and memory are read from the kernel.
+
+Examples:
+    benches/run.py
+    benches/run.py --features aws-lc --log off
+    benches/run.py --rounds 9 --seconds 8 --check
+"""
+
+import argparse
+import base64
+import contextlib
+import http.client
+import json
+import os
+import platform
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = {"wrk": "wrk", "nginx": "nginx", "openssl": "openssl", "taskset": "util-linux"}
+
+IDP = "https://bench.clerk.accounts.dev"
+ORIGIN = "https://app.example.com"
+CONNECTIONS = 32
+STARTS = 10
+JWKS_PATH = "/.well-known/jwks.json"
+
+MAX_CPU_RATIO = 1.15
+MIN_JWKS_RATIO = 0.90
+MAX_READY_MS = 100.0
+MAX_RSS_MIB = 20.0
+
+
+class Failed(Exception):
+    """The bench cannot give figures that mean anything."""
+
+
+# ---------------------------------------------------------------------------------------------------
+# Making ready: tools, builds, a token
+
+
+def require_tools():
+    """Installs the missing tools where that is possible, and says what is missing where it is not."""
+    if shutil.which("cargo") is None:
+        raise Failed("cargo is not installed: see https://rustup.rs")
+    # Debian keeps nginx in a folder that is not on every user's path.
+    os.environ["PATH"] += os.pathsep + os.pathsep.join(["/usr/sbin", "/sbin"])
+    missing = [package for tool, package in PACKAGES.items() if shutil.which(tool) is None]
+    if not missing:
+        return
+    install = ["apt-get", "install", "-y", "--no-install-recommends", *missing]
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise Failed(f"not installed: {', '.join(missing)}. Try: sudo {' '.join(install)}")
+    print(f"installing {', '.join(missing)}", flush=True)
+    # RUNLEVEL=1 keeps the package from starting a web server of its own.
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    for command in (["apt-get", "update", "-qq"], install):
+        if subprocess.run(command, env=environment, stdout=subprocess.DEVNULL).returncode != 0:
+            raise Failed(f"`{' '.join(command)}` failed")
+    if any(shutil.which(tool) is None for tool in PACKAGES):
+        raise Failed(f"still not found after installing: {', '.join(missing)}")
+
+
+def build(kind, name, features):
+    """Builds one release target and returns the path of its executable."""
+    command = ["cargo", "build", "--release", f"--{kind}", name, "--message-format=json"]
+    if features:
+        command += ["--features", features]
+    print(f"building {name}", flush=True)
+    built = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    executable = None
+    for line in built.stdout.splitlines():
+        message = json.loads(line) if line.startswith("{") else {}
+        target = message.get("target", {})
+        if message.get("reason") == "compiler-message" and message["message"]["level"] == "error":
+            print(message["message"].get("rendered", ""), file=sys.stderr)
+        elif target.get("name") == name and kind in target.get("kind", []):
+            executable = message.get("executable") or executable
+    if built.returncode != 0 or executable is None:
+        raise Failed(f"`{' '.join(command)}` failed")
+    return Path(executable)
+
+
+def base64url(data):
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def make_token(folder):
+    """A session token as Clerk (version 2) signs them, and the path of the public key to it."""
+    private, public = folder / "idp.pem", folder / "idp.pub.pem"
+    quiet = {"check": True, "stderr": subprocess.DEVNULL}
+    subprocess.run(["openssl", "genrsa", "-out", private, "2048"], **quiet)
+    subprocess.run(["openssl", "rsa", "-in", private, "-pubout", "-out", public], **quiet)
+    now = int(time.time())
+    header = {"alg": "RS256", "typ": "JWT", "kid": "ins_bench"}
+    claims = {
+        "azp": ORIGIN,
+        "exp": now + 3600,
+        "fea": "o:tasks",
+        "fva": [5, -1],
+        "iat": now,
+        "iss": IDP,
+        "jti": "5f0c7d1be2a94836",
+        "nbf": now - 10,
+        "o": {
+            "id": "org_2cdR8kqYwVn3LhZsT0uXbJfGmEa",
+            "slg": "bench",
+            "rol": "admin",
+            "per": "create,read",
+            "fpm": "3",
+        },
+        "pla": "o:team",
+        "sid": "sess_2xyW5pQmKj7NcRtVbHgDfLsZaEo",
+        "sts": "active",
+        "sub": "user_2abT9nUxYrM4KwQvCjPiHdGzSoB",
+        "v": 2,
+    }
+    parts = (json.dumps(part, separators=(",", ":")).encode() for part in (header, claims))
+    signed = ".".join(base64url(part) for part in parts)
+    signature = subprocess.run(
+        ["openssl", "dgst", "-sha256", "-sign", private],
+        input=signed.encode(), stdout=subprocess.PIPE, check=True,
+    ).stdout
+    return f"{signed}.{base64url(signature)}", public
+
+
+# ---------------------------------------------------------------------------------------------------
+# Servers
+
+
+@dataclass
+class Cores:
+    server: int
+    load: int
+    available: int
+
+    @classmethod
+    def choose(cls):
+        available = sorted(os.sched_getaffinity(0))
+        if len(available) < 2:
+            print("note: one core only; server and load share it, so rates mean little")
+        return cls(server=available[0], load=available[-1], available=len(available))
+
+
+@dataclass
+class Server:
+    """A running server. `pid` is the process that answers, which for nginx is not the one started."""
+
+    name: str
+    process: subprocess.Popen
+    log: Path
+    pid: int = 0
+    address: tuple = ()
+    admin: tuple = ()
+    ready_ms: float = 0.0
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(5)
+
+    def fail(self, what):
+        with contextlib.suppress(OSError):
+            what += "\n" + "\n".join(self.log.read_text(errors="replace").splitlines()[-12:])
+        raise Failed(f"{self.name}: {what}")
+
+    def get(self, method, path, body=None):
+        connection = http.client.HTTPConnection(*self.address, timeout=5)
+        headers = {"content-type": "application/json"} if body else {}
+        try:
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            content = answer.read()
+        except OSError as error:
+            self.fail(f"{method} {path}: {error}")
+        finally:
+            connection.close()
+        if answer.status != 200:
+            self.fail(f"{method} {path} answered {answer.status}: {content[:600]!r}")
+        return answer, content
+
+
+def spawn(stack, cores, name, command, folder, environment=None):
+    """Starts a server on its core. The stack stops it, whatever happens."""
+    log = folder / f"{name}.{time.monotonic_ns()}.log"
+    with open(log, "ab") as output:
+        process = subprocess.Popen(
+            ["taskset", "-c", str(cores.server), *map(str, command)],
+            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            cwd=folder, env=environment, start_new_session=True,
+        )
+    server = Server(name, process, log, pid=process.pid)
+    stack.callback(server.stop)
+    return server
+
+
+def parse_address(text):
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(server, look, what, seconds=15.0):
+    """Looks once a millisecond until there is something to see."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        seen = look()
+        if seen:
+            return seen
+        if server.process.poll() is not None:
+            server.fail(f"ended with status {server.process.returncode} before it was {what}")
+        time.sleep(0.001)
+    server.fail(f"was not {what} within {seconds:.0f} s")
+
+
+def find(value, key):
+    """The first string under `key`, however deeply the log nests it."""
+    if isinstance(value, dict):
+        if isinstance(value.get(key), str):
+            return value[key]
+        return next((found for inner in value.values() if (found := find(inner, key))), None)
+    return None
+
+
+def listening(log):
+    """Both addresses, once the service has logged them."""
+    for line in log.read_text(errors="replace").splitlines():
+        with contextlib.suppress(ValueError):
+            entry = json.loads(line)
+            public, admin = find(entry, "public"), find(entry, "admin")
+            if public and admin:
+                return parse_address(public), parse_address(admin)
+    return None
+
+
+def is_ready(admin):
+    with contextlib.suppress(OSError), socket.create_connection(admin, timeout=1) as connection:
+        connection.sendall(b"GET /readyz HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n")
+        return connection.recv(64).startswith(b"HTTP/1.1 200")
+    return False
+
+
+def start_service(stack, cores, executable, folder, public_key, log):
+    """Starts the service and returns once it is ready, with the time that took."""
+    # A silent service cannot say where it listens, so it is told.
+    ports = (free_port(), free_port()) if log == "off" else (0, 0)
+    environment = {
+        name: value for name, value in os.environ.items()
+        if not name.startswith(("EXCHEQUER_", "CLERK_", "OTEL_"))
+    } | {
+        "EXCHEQUER_LISTEN": f"127.0.0.1:{ports[0]}",
+        "EXCHEQUER_ADMIN_LISTEN": f"127.0.0.1:{ports[1]}",
+        "EXCHEQUER_ISSUER": "http://localhost:8080",
+        "EXCHEQUER_KEYS_DIR": str(folder / "keys"),
+        "EXCHEQUER_STORE": "memory",
+        "EXCHEQUER_LOG_FORMAT": "json",
+        # The limiter runs, and never says no: one subject asks for everything here.
+        "EXCHEQUER_RATE_LIMIT": "1000000000/1m",
+        "CLERK_JWT_ISSUER": IDP,
+        "CLERK_JWT_KEY_FILE": str(public_key),
+    }
+    if log == "off":
+        environment["EXCHEQUER_LOG"] = "off"
+    begun = time.monotonic()
+    server = spawn(stack, cores, "exchequer", [executable, "serve"], folder, environment)
+    if log == "off":
+        server.address, server.admin = (("127.0.0.1", port) for port in ports)
+    else:
+        server.address, server.admin = wait_for(server, lambda: listening(server.log), "listening")
+    wait_for(server, lambda: is_ready(server.admin), "ready")
+    server.ready_ms = (time.monotonic() - begun) * 1000
+    return server
+
+
+def start_bare(stack, cores, executable, folder, public_key):
+    server = spawn(stack, cores, "bare", [executable, "serve", "127.0.0.1:0", public_key], folder)
+
+    def address():
+        line = server.log.read_text().partition("\n")
+        return line[1] and line[0].startswith("listening ") and line[0].split()[1]
+
+    server.address = parse_address(wait_for(server, address, "listening"))
+    return server
+
+
+def start_nginx(stack, cores, folder, content, headers):
+    """nginx with one worker, serving `content` from a file under the same path and headers."""
+    site = folder / "nginx"
+    document = site / JWKS_PATH.lstrip("/")
+    document.parent.mkdir(parents=True)
+    document.write_bytes(content)
+    port = free_port()
+    kept = ("cache-control", "access-control-allow-origin")
+    added = "".join(f'add_header {name} "{headers[name]}";\n' for name in kept if headers[name])
+    temporary = "".join(
+        f"{module}_temp_path {site}/{module};\n"
+        for module in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    # The file stays open, which is to nginx's advantage: without that it opens it for each answer.
+    (site / "nginx.conf").write_text(f"""
+        {"user root;" if os.geteuid() == 0 else ""}
+        daemon off;
+        worker_processes 1;
+        pid {site}/nginx.pid;
+        error_log stderr warn;
+        events {{ worker_connections 1024; }}
+        http {{
+            {temporary}
+            access_log off;
+            sendfile on;
+            tcp_nopush on;
+            tcp_nodelay on;
+            keepalive_timeout 75s;
+            keepalive_requests 1000000000;
+            server_tokens off;
+            open_file_cache max=16 inactive=60s;
+            open_file_cache_valid 60s;
+            types {{ {(headers["content-type"] or "application/json").partition(";")[0]} json; }}
+            server {{
+                listen 127.0.0.1:{port};
+                root {site};
+                {added}
+            }}
+        }}
+    """)
+    command = ["nginx", "-p", site, "-e", "stderr", "-c", site / "nginx.conf"]
+    server = spawn(stack, cores, "nginx", command, folder)
+    server.address = ("127.0.0.1", port)
+
+    def worker():
+        with contextlib.suppress(OSError):
+            socket.create_connection(server.address, timeout=1).close()
+            return next((pid for pid in children(server.process.pid)), None)
+
+    server.pid = wait_for(server, worker, "listening")
+    return server
+
+
+def children(parent):
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            # The name in brackets may hold spaces: what counts follows the last bracket.
+            if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
+                yield int(entry.name)
+
+
+# ---------------------------------------------------------------------------------------------------
+# Load
+
+
+def cpu_ns(pid):
+    """Processor time of all threads of a process, the ended ones too, in nanoseconds."""
+    try:
+        # What clock_getcpuclockid(3) would return: exact, where /proc counts in ticks of 10 ms.
+        return time.clock_gettime_ns((~pid << 3) | 2)
+    except OSError:
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(stat[11]) + int(stat[12])) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+def memory_mib(pid, name):
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1]) / 1024
+    raise Failed(f"no {name} for process {pid}")
+
+
+def lua(method, body=None):
+    """What wrk sends, and how it hands its figures back: in microseconds, not in words."""
+    lines = [f'wrk.method = "{method}"']
+    if body:
+        lines += [
+            'wrk.headers["Content-Type"] = "application/json"',
+            f"wrk.body = {json.dumps(body)}",
+        ]
+    return "\n".join(lines) + """
+function done(summary, latency, requests)
+   local e = summary.errors
+   io.write(string.format(
+      '\\nresult {"requests":%d,"micros":%d,"p50":%d,"p99":%d,"status":%d,"broken":%d}\\n',
+      summary.requests, summary.duration, latency:percentile(50), latency:percentile(99),
+      e.status, e.connect + e.read + e.write + e.timeout))
+end
+"""
+
+
+@dataclass
+class Round:
+    rate: float
+    p50_ms: float
+    p99_ms: float
+    cpu_us: float
+    busy: float
+    rss_mib: float
+
+
+def load(server, cores, script, path, seconds):
+    """One turn of load. Any answer but a good one ends the bench."""
+    host, port = server.address
+    command = [
+        "taskset", "-c", cores.load, "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s",
+        "--latency", "-s", script, f"http://{host}:{port}{path}",
+    ]
+    rss = 0.0
+    before, begun = cpu_ns(server.pid), time.monotonic()
+    wrk = subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )
+    try:
+        while wrk.poll() is None:
+            if server.process.poll() is not None:
+                server.fail(f"ended with status {server.process.returncode} under load")
+            if time.monotonic() > begun + seconds + 15:
+                raise Failed(f"wrk did not end in time on {server.name}")
+            rss = max(rss, memory_mib(server.pid, "VmRSS"))
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                wrk.wait(0.25)
+        after, elapsed = cpu_ns(server.pid), time.monotonic() - begun
+        output = wrk.stdout.read()
+    finally:
+        if wrk.poll() is None:
+            wrk.kill()
+            wrk.wait(5)
+        wrk.stdout.close()
+    results = [line[7:] for line in output.splitlines() if line.startswith("result ")]
+    if wrk.returncode != 0 or not results:
+        raise Failed(f"wrk failed on {server.name}:\n{output}")
+    result = json.loads(results[0])
+    if result["status"] or result["broken"] or not result["requests"]:
+        server.fail(
+            f"{path}: of {result['requests']} answers {result['status']} were errors,"
+            f" and {result['broken']} connections broke or timed out"
+        )
+    return Round(
+        rate=result["requests"] * 1e6 / result["micros"],
+        p50_ms=result["p50"] / 1000,
+        p99_ms=result["p99"] / 1000,
+        cpu_us=(after - before) / 1000 / result["requests"],
+        busy=(after - before) / 1e9 / elapsed,
+        rss_mib=rss,
+    )
+
+
+@dataclass
+class Turns:
+    """Two servers under the same load in turn; the first is judged against the second."""
+
+    ours: Server
+    bound: Server
+    rounds: dict = field(default_factory=dict)
+
+    def run(self, cores, script, path, rounds, seconds, warmup):
+        for server in (self.ours, self.bound):
+            self.rounds[server.name] = []
+        for number in range(1, rounds + 1):
+            for server in (self.ours, self.bound):
+                load(server, cores, script, path, warmup)
+                result = load(server, cores, script, path, seconds)
+                self.rounds[server.name].append(result)
+                # A log is written as it would be, but need not fill the disk.
+                os.truncate(server.log, 0)
+                print(
+                    f"  {number}/{rounds} {server.name:<10}{result.rate:>9,.0f}/s"
+                    f"{result.cpu_us:>8.2f} µs CPU{result.p99_ms:>8.2f} ms p99",
+                    flush=True,
+                )
+
+    def ratio(self, figure):
+        """Round by round, so that a slow moment of the machine weighs on both."""
+        pairs = zip(self.rounds[self.ours.name], self.rounds[self.bound.name])
+        return [getattr(ours, figure) / getattr(bound, figure) for ours, bound in pairs]
+
+    def median(self, figure):
+        return statistics.median(getattr(one, figure) for one in self.rounds[self.ours.name])
+
+
+# ---------------------------------------------------------------------------------------------------
+# The report
+
+
+def spread(values, digits):
+    shape = f",.{digits}f"
+    return f"{statistics.median(values):{shape}} ({min(values):{shape}}–{max(values):{shape}})"
+
+
+def table(rows):
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for number, row in enumerate(rows):
+        cells = (
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths))
+        )
+        print("  ".join(cells).rstrip())
+        if number == 0:
+            print("  ".join("─" * width for width in widths))
+
+
+def report_turns(title, turns, figures):
+    print(f"\n{title}: median (least–most) of {len(turns.rounds[turns.ours.name])} rounds\n")
+    rows = [("", turns.ours.name, turns.bound.name, "ratio")]
+    for label, figure, digits in figures:
+        cells = [
+            spread([getattr(one, figure) for one in turns.rounds[server.name]], digits)
+            for server in (turns.ours, turns.bound)
+        ]
+        rows.append((label, *cells, spread(turns.ratio(figure), 3)))
+    table(rows)
+    for server in (turns.ours, turns.bound):
+        busy = statistics.median(one.busy for one in turns.rounds[server.name])
+        if busy < 0.85:
+            print(
+                f"note: {server.name} had only {busy:.0%} of its core to do; its rate is that of"
+                " the load generator or of a busy machine, its processor time is still its own"
+            )
+
+
+def processor():
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def judge(name, figure, target, shown, most=True):
+    reached = figure <= target if most else figure >= target
+    sign = "≤" if most else "≥"
+    return reached, (name, shown(figure), f"{sign} {shown(target)}", "reached" if reached else "missed")
+
+
+# ---------------------------------------------------------------------------------------------------
+
+
+def measure(options, stack, cores, folder, service_path, bare_path):
+    token, public_key = make_token(folder)
+
+    print(f"starting {STARTS + 1} times", flush=True)
+    starts = []
+    for _ in range(STARTS + 1):
+        with contextlib.ExitStack() as once:
+            starts.append(
+                start_service(once, cores, service_path, folder, public_key, options.log).ready_ms
+            )
+    first, starts = starts[0], starts[1:]
+
+    service = start_service(stack, cores, service_path, folder, public_key, options.log)
+    idle = memory_mib(service.pid, "VmRSS")
+    bare = start_bare(stack, cores, bare_path, folder, public_key)
+
+    body = json.dumps({"session_token": token}, separators=(",", ":"))
+    exchange = folder / "exchange.lua"
+    exchange.write_text(lua("POST", body))
+    for server in (service, bare):
+        _, content = server.get("POST", "/auth/exchange", body)
+        if json.loads(content).get("token", "").count(".") != 2:
+            server.fail(f"no token in {content[:600]!r}")
+    print(f"exchanging a token of {len(token)} bytes over {CONNECTIONS} connections", flush=True)
+    exchanges = Turns(service, bare)
+    exchanges.run(cores, exchange, "/auth/exchange", options.rounds, options.seconds, 2)
+    peak = memory_mib(service.pid, "VmHWM")
+    bare.stop()
+
+    answer, content = service.get("GET", JWKS_PATH)
+    nginx = start_nginx(stack, cores, folder, content, answer.headers)
+    _, served = nginx.get("GET", JWKS_PATH)
+    if served != content:
+        nginx.fail("does not serve the bytes it was given")
+    keys = folder / "jwks.lua"
+    keys.write_text(lua("GET"))
+    print(f"fetching a key set of {len(content)} bytes", flush=True)
+    fetches = Turns(service, nginx)
+    rounds, seconds = max(1, min(options.rounds, 4)), max(1, min(options.seconds, 3))
+    fetches.run(cores, keys, JWKS_PATH, rounds, seconds, 1)
+
+    common = [
+        ("requests/s", "rate", 0),
+        ("p50, ms", "p50_ms", 2),
+        ("p99, ms", "p99_ms", 2),
+        ("CPU, µs each", "cpu_us", 2),
+        ("share of the core", "busy", 2),
+        ("RSS, MiB", "rss_mib", 1),
+    ]
+    print(
+        f"\n{processor()}, {cores.available} cores,"
+        f" {platform.system()} {platform.release()};"
+        f" {'aws-lc-rs' if 'aws-lc' in options.features else 'ring'}, log {options.log};"
+        f" server on core {cores.server}, wrk on core {cores.load}"
+    )
+    report_turns("POST /auth/exchange", exchanges, common)
+    report_turns(f"GET {JWKS_PATH}", fetches, common)
+    print(
+        f"\nready after {spread(starts, 1)} ms, {STARTS} starts;"
+        f" the very first, which makes its keys: {first:.1f} ms"
+        f"\nRSS at rest {idle:.1f} MiB, most ever {peak:.1f} MiB\n"
+    )
+
+    verdicts = [
+        judge("CPU of an exchange / bare handler", statistics.median(exchanges.ratio("cpu_us")),
+              MAX_CPU_RATIO, "{:.3f}".format),
+        judge("key set requests/s / nginx", statistics.median(fetches.ratio("rate")),
+              MIN_JWKS_RATIO, "{:.3f}".format, most=False),
+        judge("ready", statistics.median(starts), MAX_READY_MS, "{:.1f} ms".format),
+        judge("RSS under load", exchanges.median("rss_mib"), MAX_RSS_MIB, "{:.1f} MiB".format),
+    ]
+    table([("", "measured", "target", ""), *(row for _, row in verdicts)])
+    return all(reached for reached, _ in verdicts)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n\n")[0], epilog=__doc__[__doc__.index("Examples:"):],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--features", default="", help="cargo features for both, such as aws-lc")
+    parser.add_argument("--rounds", type=int, default=5, help="turns for each server (5)")
+    parser.add_argument("--seconds", type=int, default=4, help="length of a turn (4)")
+    parser.add_argument("--log", choices=("default", "off"), default="default",
+                        help="what the service logs: its default, or nothing")
+    parser.add_argument("--check", action="store_true", help="exit 1 if a target is missed")
+    parser.add_argument("--service", type=Path, metavar="PATH", help="measure this executable; build none")
+    parser.add_argument("--bare", type=Path, metavar="PATH", help="the same for the bare handler")
+    options = parser.parse_args()
+    if options.rounds < 1 or options.seconds < 1:
+        parser.error("--rounds and --seconds must be at least 1")
+
+    for path in (options.service, options.bare):
+        if path and not os.access(path, os.X_OK):
+            parser.error(f"{path} is not an executable file")
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        require_tools()
+        service_path = options.service or build("bin", "exchequer", options.features)
+        bare_path = options.bare or build("bench", "bare", options.features)
+
+        def too_long(*_):
+            raise Failed("took far longer than it should; ended")
+
+        signal.signal(signal.SIGALRM, too_long)
+        signal.alarm(70 + 3 * options.rounds * (options.seconds + 3))
+        with contextlib.ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="exchequer-bench-")))
+            cores = Cores.choose()
+            # This script is no load on the server either.
+            os.sched_setaffinity(0, {cores.load})
+            reached = measure(
+                options, stack, cores, folder, service_path.resolve(), bare_path.resolve()
+            )
+    except Failed as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("bench: interrupted", file=sys.stderr)
+        return 130
+    return 1 if options.check and not reached else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,22 @@
+//! Exchequer: *a subject token is verified by its issuer's keys, judged by the app's policy,
+//! and becomes an app token signed by our keys.*
+//!
+//! The way of a request, forward only:
+//! [`http`] → [`exchange`] → [`subject`] → [`policy`] → [`token`] with [`keys`] → [`http::answer`].
+//!
+//! Who may call whom: `cli, service, http` → `exchange` → `subject, policy, token` → `keys` →
+//! `explain, telemetry, crypto, clock, config`. Never upwards; `tests/suite/architecture.rs`
+//! reads the `use` lines and holds it.
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
+
+pub mod clock;
+pub mod crypto;
