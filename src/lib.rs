@@ -20,3 +20,4 @@
 
 pub mod clock;
 pub mod crypto;
+pub mod explain;

@@ -1,0 +1,423 @@
+//! The catalogue: every code that Exchequer answers or prints, once, as data.
+//!
+//! `exchequer errors` and `docs/errors.md` are printed from this table.
+
+use serde::Serialize;
+
+/// What the caller should do about a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// The same request may succeed later; `Retry-After` says when.
+    Retry,
+    /// Ask the provider's SDK for a fresh token, then exchange that.
+    RefreshSubjectToken,
+    /// The user must sign in, or finish signing in.
+    SignIn,
+    /// The request itself is wrong.
+    FixRequest,
+    /// A setting is wrong: of this service, of the app or at the provider.
+    FixConfig,
+}
+
+impl Action {
+    /// The action's name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::RefreshSubjectToken => "refresh_subject_token",
+            Self::SignIn => "sign_in",
+            Self::FixRequest => "fix_request",
+            Self::FixConfig => "fix_config",
+        }
+    }
+}
+
+/// One entry of the catalogue.
+#[derive(Debug)]
+pub struct Entry {
+    /// The code that this is the entry of.
+    pub code: Code,
+    /// The stable name: `code` in an answer.
+    pub slug: &'static str,
+    /// The RFC's word: `error` in an answer.
+    pub error: &'static str,
+    /// The HTTP status, or 0 for what only the command line says.
+    pub status: u16,
+    /// What the caller should do.
+    pub action: Action,
+    /// The sentence that describes it where nothing more exact is known.
+    pub sentence: &'static str,
+    /// What causes it.
+    pub cause: &'static str,
+    /// How to confirm that this is the cause.
+    pub confirm: &'static str,
+    /// How to mend it.
+    pub mend: &'static str,
+    /// The reasons that `@clerk/backend` gives for the same thing.
+    pub clerk: &'static [&'static str],
+}
+
+impl Entry {
+    /// Whether the same request may succeed later.
+    pub fn retryable(&self) -> bool {
+        self.action == Action::Retry
+    }
+}
+
+macro_rules! catalogue {
+    ($($code:ident $slug:literal: $status:literal $error:literal $action:ident $([$($clerk:literal),*])?
+        $sentence:literal
+        cause: $cause:literal
+        confirm: $confirm:literal
+        mend: $mend:literal)*) => {
+        /// A code of the catalogue: one for each cause.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Code { $(#[doc = $sentence] $code),* }
+
+        impl Code {
+            /// Every code, in the order of the catalogue.
+            pub const ALL: &'static [Code] = &[$(Code::$code),*];
+
+            /// The code's entry.
+            pub fn entry(self) -> &'static Entry {
+                match self {
+                    $(Code::$code => {
+                        const ENTRY: Entry = Entry {
+                            code: Code::$code,
+                            slug: $slug,
+                            error: $error,
+                            status: $status,
+                            action: Action::$action,
+                            sentence: $sentence,
+                            cause: $cause,
+                            confirm: $confirm,
+                            mend: $mend,
+                            clerk: &[$($($clerk),*)?],
+                        };
+                        &ENTRY
+                    })*
+                }
+            }
+        }
+    };
+}
+
+impl Code {
+    /// The code of that name.
+    pub fn from_slug(slug: &str) -> Option<Self> {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|code| code.entry().slug == slug)
+    }
+}
+
+catalogue! {
+    // The request.
+    BodyMalformed "body_malformed": 400 "invalid_request" FixRequest
+        "The request body is not the JSON object that was expected."
+        cause: "The body is not valid UTF-8 JSON, is no object, repeats a member, or a member has the wrong type."
+        confirm: "Send the body through a JSON parser; the description names the place."
+        mend: "Send one JSON object such as {\"session_token\": \"…\"} with `Content-Type: application/json`."
+    CredentialMissing "credential_missing": 400 "invalid_request" FixRequest
+        "The request carries no credential."
+        cause: "None of `session_token`, `subject_token` or `session_id` is in the body, and there is no bearer token in the Authorization header. A `getToken()` that gave null is the usual reason."
+        confirm: "Log whether the provider's SDK gave a token just before the call."
+        mend: "Wait until the user is signed in, then send `{\"session_token\": await getToken()}`."
+    SeveralCredentials "several_credentials": 400 "invalid_request" FixRequest
+        "The request carries more than one credential."
+        cause: "Two of `session_token`, `subject_token`, `session_id` and the Authorization header were sent. A bad one must never be rescued by a good one, so neither is looked at."
+        confirm: "Look for an HTTP client that adds an Authorization header to each request."
+        mend: "Send exactly one credential."
+    ParameterMalformed "parameter_malformed": 400 "invalid_request" FixRequest
+        "A parameter of the request is malformed."
+        cause: "`app`, `audience`, `scope` or `subject_token_type` is empty, too long, or has characters that it cannot have."
+        confirm: "The description names the parameter."
+        mend: "Correct the parameter."
+    SubjectTokenTypeUnsupported "subject_token_type_unsupported": 400 "invalid_request" FixRequest
+        "This `subject_token_type` is not one that can be exchanged here."
+        cause: "`subject_token_type` names a kind of token other than a JWT, an ID token or an access token (RFC 8693 §3)."
+        confirm: "Compare with urn:ietf:params:oauth:token-type:jwt, …:id_token and …:access_token."
+        mend: "Send one of these, or leave `subject_token_type` out."
+    SubjectTokenTooLarge "subject_token_too_large": 400 "invalid_request" FixRequest
+        "The subject token is larger than 16 KiB."
+        cause: "The token is longer than any that the service reads."
+        confirm: "Measure the token's length in bytes."
+        mend: "Take large custom claims out of the provider's token template."
+    AppUnknown "app_unknown": 400 "invalid_request" FixRequest
+        "There is no app of this name."
+        cause: "`app` names an app that is not configured: a typing error, another environment, or a variable suffix (`CLERK_JWT_ISSUER_MOBILE` makes the app `mobile`) that is missing."
+        confirm: "`exchequer check` lists the apps."
+        mend: "Correct the name, or configure the app."
+    AppRequired "app_required": 400 "invalid_request" FixRequest
+        "Several apps trust this issuer: say with `app` which one the token is for."
+        cause: "More than one app trusts the token's issuer, and the request names none."
+        confirm: "`exchequer check` lists the apps and their issuers."
+        mend: "Send `\"app\": \"NAME\"` with the exchange."
+    AudienceNotAllowed "audience_not_allowed": 400 "invalid_target" FixRequest
+        "The app may not ask for this audience."
+        cause: "`audience` is none of those configured for the app."
+        confirm: "`exchequer check` lists each app's audiences."
+        mend: "Ask for a configured audience, or add it to the app's `audience`."
+    SessionIdUnsupported "session_id_unsupported": 400 "invalid_request" FixRequest
+        "Session ids are not accepted here: send a session token."
+        cause: "The request carries a `session_id`. It names a session and proves nothing, and no app here accepts one."
+        confirm: "Look at the body of the request."
+        mend: "Send `session_token` (`getToken()` of the provider's SDK) instead."
+
+    // The form of the token.
+    SubjectTokenMalformed "subject_token_malformed": 401 "invalid_token" FixRequest ["token-invalid"]
+        "The subject token is not a well-formed JWT."
+        cause: "It is not three base64url parts of JSON: cut off, quoted, with `Bearer ` in front, padded, with a repeated member, or no JWT at all."
+        confirm: "Pipe it into `exchequer explain`; count the dots: there must be two."
+        mend: "Send the token exactly as the provider's SDK gives it."
+    SubjectTokenOpaque "subject_token_opaque": 401 "invalid_token" FixRequest
+        "This is an opaque token, and no issuer here is configured to look such tokens up."
+        cause: "The token has no dots: an OAuth access token (`oat_…`), an API key (`ak_…`), a machine token (`mt_…`) or a session id was sent in the place of a session token."
+        confirm: "Look at the first letters of the token: a JWT begins with `eyJ`."
+        mend: "Send the session token: `getToken()` of the provider's SDK."
+    SubjectTokenEncrypted "subject_token_encrypted": 401 "invalid_token" FixConfig
+        "The subject token is encrypted (JWE); only signed tokens (JWS) are accepted."
+        cause: "The token has five parts. The provider encrypts the tokens of this application."
+        confirm: "Its header has an `enc` member."
+        mend: "Switch encryption off for this application at the provider."
+    SubjectTokenHeaderUnsupported "subject_token_header_unsupported": 401 "invalid_token" FixConfig
+        "The token's header asks for something that is never honoured."
+        cause: "The header has `crit`, `b64`, `jwk`, `jku`, `x5u`, `x5c` or `zip`. A token may not bring its own key or change the rules of its own verification (RFC 8725 §3.10)."
+        confirm: "Decode the header: `exchequer explain` names the member."
+        mend: "Use the provider's ordinary tokens. A DPoP proof is not a subject token."
+    SubjectTokenTypeMismatch "subject_token_type_mismatch": 401 "invalid_token" FixRequest ["token-type-mismatch"]
+        "The token's `typ` is not one that this issuer's subject tokens have."
+        cause: "Another kind of token of the same issuer was sent (a logout token, a security event, an access token where an ID token is expected)."
+        confirm: "Decode the header and look at `typ`."
+        mend: "Send the right token, or list the type in the issuer's `token_types`."
+
+    // Whose it is.
+    SubjectTokenIssuerMissing "subject_token_issuer_missing": 401 "invalid_token" FixRequest
+        "The subject token has no `iss`."
+        cause: "Without an issuer nobody can say whose keys would verify the token."
+        confirm: "Decode the claims and look at `iss`: it must be a string."
+        mend: "Send a token that the identity provider issued."
+    SubjectTokenIssuerUntrusted "subject_token_issuer_untrusted": 401 "invalid_token" FixConfig
+        "The subject token's issuer is not trusted here."
+        cause: "`iss` is, byte for byte, none of the issuers of the app: another environment's instance, a trailing slash, http for https, or an app that does not list it."
+        confirm: "`exchequer explain` shows the issuers that the app trusts and the nearest one."
+        mend: "Correct `CLERK_JWT_ISSUER` or `[issuers.NAME] issuer`, or take the publishable key of the right environment in the app."
+    SubjectTokenIsAppToken "subject_token_is_app_token": 401 "invalid_token" FixRequest
+        "This is an app token already; it cannot be exchanged again."
+        cause: "The token's `iss` is this service. An app token must not prolong itself."
+        confirm: "Decode the claims: `iss` is this service's `EXCHEQUER_ISSUER`."
+        mend: "Send the identity provider's token; call the backend with the app token."
+
+    // Its keys.
+    SubjectTokenAlgorithmNotAllowed "subject_token_algorithm_not_allowed": 401 "invalid_token" FixConfig ["token-invalid-algorithm"]
+        "The token's `alg` is not one that this issuer may sign with."
+        cause: "`alg` is not on the issuer's list. `none` and the HMAC algorithms never are: their key would have to be shared."
+        confirm: "Decode the header and look at `alg`; `exchequer check` shows the issuer's list."
+        mend: "Add the algorithm to the issuer's `algorithms`, or sign with another one at the provider."
+    SubjectTokenKeyIdMissing "subject_token_key_id_missing": 401 "invalid_token" FixConfig ["jwk-kid-mismatch"]
+        "The token's header has no `kid`, so no key can be chosen."
+        cause: "Keys are chosen by issuer and `kid`, never tried in turn. The token names none."
+        confirm: "Decode the header and look for `kid`."
+        mend: "Let the provider put `kid` in its tokens, or give the issuer's one key as `jwt_key` (`CLERK_JWT_KEY`)."
+    SubjectTokenKeyUnknown "subject_token_key_unknown": 401 "invalid_token" RefreshSubjectToken ["jwk-kid-mismatch", "jwk-remote-missing", "jwk-failed-to-resolve"]
+        "The issuer's key set has no key with the token's `kid`."
+        cause: "The token was signed with a key that the issuer does not publish: it was withdrawn, the token comes from another instance, or it is forged. A key published a moment ago is found within 30 seconds."
+        confirm: "`exchequer doctor` lists the kids of each issuer."
+        mend: "Fetch a fresh token. If that fails too, compare the instance of the app with the configured issuer."
+    SubjectTokenKeyUnusable "subject_token_key_unusable": 401 "invalid_token" FixConfig ["jwk-remote-invalid"]
+        "The issuer's key of that `kid` is not made for this algorithm."
+        cause: "The key's own type, `alg`, `use` or `key_ops` disagrees with the token's `alg`, or the key is weak or malformed."
+        confirm: "`exchequer doctor` says of each key why it is not used."
+        mend: "Correct the key set at the provider, or the issuer's `algorithms`."
+    SubjectTokenSignatureInvalid "subject_token_signature_invalid": 401 "invalid_token" FixRequest ["token-invalid-signature"]
+        "The token's signature does not verify with the issuer's key of that `kid`."
+        cause: "The token was changed on its way (cut off, re-encoded, pieced together) or signed with another key."
+        confirm: "Compare SHA-256 of the token where it is made with the one that `exchequer explain` shows."
+        mend: "Send the token untouched. If the bytes are the same, the provider's key was replaced under the same `kid`: ask there. If only a library of yours refuses the token and `explain` accepts it, the library mixes up keys of several issuers."
+
+    // What it says.
+    SubjectTokenClaimMissing "subject_token_claim_missing": 401 "invalid_token" FixConfig ["token-verification-failed"]
+        "The token lacks a claim that every subject token must have."
+        cause: "`sub` or `exp` is absent: a token template that leaves them out, or a token of another kind."
+        confirm: "Decode the claims; the description names the missing one."
+        mend: "Correct the provider's token template."
+    SubjectTokenClaimMalformed "subject_token_claim_malformed": 401 "invalid_token" FixConfig ["token-verification-failed"]
+        "A claim of the token has the wrong type or an impossible value."
+        cause: "A registered claim is not what RFC 7519 says: a time that is no number, a subject that is no string, an actor chain that is too deep."
+        confirm: "Decode the claims; the description names the claim."
+        mend: "Correct the provider's token template."
+    SubjectTokenAudienceMissing "subject_token_audience_missing": 401 "invalid_token" FixConfig ["token-verification-failed"]
+        "The token has no `aud`, and this issuer's tokens must have one."
+        cause: "An audience is configured for the issuer (`CLERK_JWT_AUDIENCE`), but the token carries none. Clerk's session tokens have no `aud` unless a claim adds it."
+        confirm: "Decode the claims and look for `aud`."
+        mend: "Either add `\"aud\": \"…\"` to the session token at the provider (Clerk: Sessions → Customize session token), or remove the configured audience and set the authorized parties instead."
+    SubjectTokenAudienceMismatch "subject_token_audience_mismatch": 401 "invalid_token" FixConfig ["token-verification-failed"]
+        "The token's `aud` is none of this issuer's configured audiences."
+        cause: "The token was made for another application of the same issuer, or the configured audience is another environment's."
+        confirm: "`exchequer explain` shows both."
+        mend: "Ask the provider for a token with the right audience, or correct the issuer's `audiences`."
+    SubjectTokenAuthorizedPartyMissing "subject_token_authorized_party_missing": 401 "invalid_token" FixConfig ["token-invalid-authorized-parties"]
+        "The token has no `azp`, and this issuer's tokens must have one."
+        cause: "Authorized parties are configured (`CLERK_AUTHORIZED_PARTIES`), but the token carries no `azp`. Clerk puts the front end's origin there; native apps have none."
+        confirm: "Decode the claims and look for `azp`."
+        mend: "Make an app of its own without authorized parties for native clients, or remove the setting."
+    SubjectTokenAuthorizedPartyMismatch "subject_token_authorized_party_mismatch": 401 "invalid_token" FixConfig ["token-invalid-authorized-parties"]
+        "The token's `azp` is none of this issuer's authorized parties."
+        cause: "The token was made for a front end of another origin: a preview deployment, another port, with or without www."
+        confirm: "`exchequer explain` shows both."
+        mend: "Add the origin to `CLERK_AUTHORIZED_PARTIES` or the issuer's `authorized_parties`."
+    SubjectTokenExpired "subject_token_expired": 401 "invalid_token" RefreshSubjectToken ["token-expired"]
+        "The subject token expired."
+        cause: "`exp` has passed. Clerk's session tokens live 60 seconds; a token kept in a variable is the usual reason."
+        confirm: "Compare `seen.exp` with the time of the call."
+        mend: "Fetch a fresh token just before the exchange: `getToken({ skipCache: true })`."
+    SubjectTokenNotYetValid "subject_token_not_yet_valid": 401 "invalid_token" Retry ["token-not-active-yet"]
+        "The subject token is not valid yet."
+        cause: "`nbf` is in the future: the issuer's clock is ahead of this service's."
+        confirm: "`exchequer doctor` compares the clocks."
+        mend: "Correct the clock of this machine (NTP), or raise the issuer's `clock_skew`."
+    SubjectTokenIssuedInFuture "subject_token_issued_in_future": 401 "invalid_token" Retry ["token-iat-in-the-future"]
+        "The subject token was issued in the future."
+        cause: "`iat` is later than now: the issuer's clock is ahead of this service's."
+        confirm: "`exchequer doctor` compares the clocks."
+        mend: "Correct the clock of this machine (NTP), or raise the issuer's `clock_skew`."
+    SubjectTokenLifetimeExcessive "subject_token_lifetime_excessive": 401 "invalid_token" FixConfig
+        "The subject token's lifetime is longer than this issuer's tokens may live."
+        cause: "`exp` lies further from `iat` (or from now, without `iat`) than the issuer's `max_lifetime`, 24 hours unless set."
+        confirm: "Decode the claims and subtract `iat` from `exp`."
+        mend: "Shorten the lifetime at the provider (Clerk: JWT template → token lifetime), or raise `max_lifetime`."
+    SessionPending "session_pending": 403 "access_denied" SignIn
+        "The session is pending: the user has not finished signing in."
+        cause: "Clerk's `sts` is `pending`: a task is open, such as choosing an organisation or setting up a second factor."
+        confirm: "Decode the claims and look at `sts`; in the app, `session.currentTask` names the task."
+        mend: "Let the user finish the task, then exchange a fresh token."
+    ConditionNotMet "condition_not_met": 403 "access_denied" FixConfig
+        "The app's condition does not admit this subject."
+        cause: "The app's `condition` evaluated to false for these claims."
+        confirm: "`exchequer explain --app NAME` shows the condition and the claims."
+        mend: "Give the user what the condition asks for, or change the condition."
+    ExpressionFailed "expression_failed": 403 "access_denied" FixConfig
+        "An expression of the app's policy could not be evaluated for this subject."
+        cause: "`subject`, `condition` or one of `claims` reads a claim that this token lacks, or gives a value of the wrong type."
+        confirm: "`exchequer explain --app NAME` names the expression and the error."
+        mend: "Guard the expression: `has(claims.x) ? claims.x : \"\"`."
+
+    // What could not be asked.
+    IssuerKeysUnavailable "issuer_keys_unavailable": 503 "temporarily_unavailable" Retry ["jwk-remote-failed-to-load", "jwk-local-missing"]
+        "The issuer's keys cannot be fetched at the moment."
+        cause: "The issuer's key set has never been fetched, or not for a day, and asking for it fails."
+        confirm: "`exchequer doctor` shows what the issuer answers; the log has the error."
+        mend: "Look at the issuer's status page, DNS and the way out (proxy, network policy); `CLERK_JWT_KEY` needs no network."
+    IssuerMetadataInvalid "issuer_metadata_invalid": 503 "temporarily_unavailable" FixConfig
+        "The issuer's discovery document does not belong to the issuer."
+        cause: "`issuer` in the document differs from the configured one (OpenID Connect Discovery §4.3), or its `jwks_uri` leads to an address that is not allowed."
+        confirm: "`exchequer doctor` shows both."
+        mend: "Correct the configured issuer, byte for byte, or set `jwks_uri`; for an issuer inside the network set `allow_private_network = true`."
+    SigningKeyUnavailable "signing_key_unavailable": 503 "temporarily_unavailable" Retry
+        "There is no key to sign the app token with."
+        cause: "The key ring has no active key for the app's algorithm: it could not be made or saved, or was revoked."
+        confirm: "`exchequer keys list`; the log says why."
+        mend: "Make room on the disk or make the folder writable, or import a key with `exchequer keys import`."
+
+    // HTTP.
+    NotFound "not_found": 404 "invalid_request" FixRequest
+        "There is nothing at this path."
+        cause: "The path is none of the service's."
+        confirm: "Compare the path, letter by letter."
+        mend: "The exchange is `POST /auth/exchange`."
+    MethodNotAllowed "method_not_allowed": 405 "invalid_request" FixRequest
+        "This path does not answer to this method."
+        cause: "The method is not one of those in the `Allow` header."
+        confirm: "Look at `Allow`."
+        mend: "Use one of them."
+    NotAcceptable "not_acceptable": 406 "invalid_request" FixRequest
+        "Only `application/json` is answered here."
+        cause: "The `Accept` header excludes JSON."
+        confirm: "Look at the request's `Accept` header."
+        mend: "Send `Accept: application/json`, or none."
+    RequestTimeout "request_timeout": 408 "invalid_request" Retry
+        "The request body did not arrive in time."
+        cause: "The body was not complete within 10 seconds."
+        confirm: "Look for a proxy that holds the body back, or a wrong Content-Length."
+        mend: "Send the body at once, with its right length."
+    BodyTooLarge "body_too_large": 413 "invalid_request" FixRequest
+        "The request body is larger than 64 KiB."
+        cause: "The body is longer than any that the service reads."
+        confirm: "Look at the request's Content-Length."
+        mend: "Send only the members that the exchange has."
+    UriTooLong "uri_too_long": 414 "invalid_request" FixRequest
+        "The request target is longer than 8 KiB."
+        cause: "The path and query are longer than any that the service reads."
+        confirm: "Look at the request line."
+        mend: "Send parameters in the body; a token never belongs into a URL."
+    ContentTypeUnsupported "content_type_unsupported": 415 "invalid_request" FixRequest
+        "The request body must be `application/json`, not compressed."
+        cause: "The Content-Type is another one or missing, or there is a Content-Encoding."
+        confirm: "Look at the request's headers; `curl -d` sends a form unless told otherwise."
+        mend: "Send `Content-Type: application/json`."
+    HeadersTooLarge "headers_too_large": 431 "invalid_request" FixRequest
+        "The request's headers are larger than 32 KiB."
+        cause: "Cookies or a bearer token are larger than any that the service reads."
+        confirm: "Measure the headers."
+        mend: "Send no cookies to this service."
+    InternalError "internal_error": 500 "server_error" FixConfig
+        "Something failed inside the service."
+        cause: "A bug, or the cryptographic backend failed."
+        confirm: "Look for the request id in the log."
+        mend: "Report it with the log line."
+
+    // What `exchequer explain` recognises and the exchange never answers.
+    ClientAssertionMalformed "client_assertion_malformed": 0 "invalid_client" FixRequest
+        "The client assertion is not a well-formed JWT."
+        cause: "The assertion is cut off, or not a JWT."
+        confirm: "Count the dots: there must be two."
+        mend: "Send the assertion exactly as the library made it."
+    ClientAssertionExpired "client_assertion_expired": 0 "invalid_client" FixRequest
+        "The client assertion expired."
+        cause: "Its `exp` has passed: an assertion was generated once and pasted into a configuration, instead of being made for each request."
+        confirm: "Decode the claims and compare `exp` with the time of the call."
+        mend: "Make a new assertion for each request, with an `exp` at most a minute or two ahead (RFC 7523 §3)."
+    ClientAssertionSignatureInvalid "client_assertion_signature_invalid": 0 "invalid_client" FixConfig
+        "The client assertion's signature does not verify with the client's secret."
+        cause: "Signed with another secret, or with the right one in another form: the UTF-8 text of a secret that looks like hex or base64 is not the bytes that it spells."
+        confirm: "`exchequer explain` tries the secret as text, hex and base64 and says which one verifies."
+        mend: "Sign with the bytes of the secret's UTF-8 text (RFC 7518 §3.2, OpenID Connect Core §9)."
+    ClientUnknown "client_unknown": 0 "invalid_client" FixConfig
+        "No client of this id is configured."
+        cause: "The assertion's `client_id` (or `sub`) is none of `[clients.ID]`."
+        confirm: "`exchequer check` lists the clients."
+        mend: "Correct the id, or register the client."
+    UpstreamClientUnknown "upstream_client_unknown": 0 "invalid_client" FixConfig
+        "The identity provider's OAuth server does not know the client: this answer is not from your backend, and not from Exchequer."
+        cause: "A request to the provider's authorize or token endpoint had a missing or unregistered `client_id`. That endpoint knows OAuth applications, not your Clerk instance, its publishable key, or the Google client behind a social sign-in."
+        confirm: "Look at the host that the browser was on: it is the provider's. Look at `client_id` in its URL."
+        mend: "If you only need a signed-in user, no OAuth client is needed: exchange the session token at POST /auth/exchange. If you are an OAuth client, register an OAuth application at the provider and send its client_id."
+    UpstreamClientRefused "upstream_client_refused": 0 "invalid_client" FixConfig
+        "A token endpoint refused the client without saying why; the answer is not one of Exchequer's."
+        cause: "Bare `invalid_client` means: unknown client, wrong secret, wrong method, or an expired assertion (RFC 6749 §5.2). Exchequer always adds a `code`, so another server wrote this."
+        confirm: "If the client authenticates with a JWT, pipe that JWT into `exchequer explain`: an assertion that is simply expired is the commonest cause."
+        mend: "Make a fresh assertion, or correct the client's id or secret at the server that refused it."
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_code_is_named_once_and_says_everything() {
+        let mut slugs = HashSet::new();
+        for code in Code::ALL {
+            let entry = code.entry();
+            assert_eq!(entry.code, *code);
+            assert!(slugs.insert(entry.slug), "{} twice", entry.slug);
+            assert_eq!(Code::from_slug(entry.slug), Some(*code));
+            for text in [entry.sentence, entry.cause, entry.confirm, entry.mend] {
+                assert!(text.ends_with('.'), "{}: {text}", entry.slug);
+            }
+            assert!(!entry.sentence.contains('"'), "{}", entry.slug);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Explanation: why a request was refused, as data.
+//!
+//! A [`Refusal`] carries one code of the [`catalogue`] and the [`ladder`] that led to it.
+//! Who shows how much of it is decided elsewhere: the HTTP answer shows the caller's own
+//! part, the log and `exchequer explain` show all.
+
+pub mod catalogue;
+pub mod foreign;
+pub mod ladder;
+pub mod render;
+
+use crate::clock::UnixSeconds;
+pub use catalogue::{Action, Code};
+pub use ladder::{Check, Ladder};
+use serde::Serialize;
+
+/// What the caller itself sent, as far as it could be read; nothing of it is verified.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Seen {
+    /// The token's `iss`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iss: Option<String>,
+    /// The token's `aud`, where it is a string.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aud: Option<String>,
+    /// The token's `azp`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub azp: Option<String>,
+    /// The header's `typ`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub typ: Option<String>,
+    /// The header's `alg`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alg: Option<String>,
+    /// The header's `kid`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kid: Option<String>,
+    /// The token's `exp`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exp: Option<UnixSeconds>,
+}
+
+/// Who could not be asked, where a refusal is temporary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Source {
+    /// The identity provider.
+    #[serde(rename = "upstream-idp")]
+    UpstreamIdp,
+    /// This service.
+    #[serde(rename = "exchequer")]
+    Exchequer,
+}
+
+/// Why a request was refused.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// The cause.
+    pub code: Code,
+    /// A sentence for the caller. It holds nothing that the caller did not send.
+    pub description: String,
+    /// What the caller sent.
+    pub seen: Option<Seen>,
+    /// Who could not be asked.
+    pub source: Option<Source>,
+    /// When to try again, in seconds.
+    pub retry_after: Option<u64>,
+    /// The checks that were made, for the log and `explain`.
+    pub ladder: Ladder,
+    /// What lies behind it, for the log alone: an I/O error, an expression's error.
+    pub cause: Option<String>,
+}
+
+impl Refusal {
+    /// A refusal with the catalogue's own sentence.
+    pub fn new(code: Code) -> Box<Self> {
+        Self::because(code, code.entry().sentence)
+    }
+
+    /// A refusal with a more exact sentence.
+    pub fn because(code: Code, description: impl Into<String>) -> Box<Self> {
+        Box::new(Self {
+            code,
+            description: description.into(),
+            seen: None,
+            source: None,
+            retry_after: None,
+            ladder: Ladder::default(),
+            cause: None,
+        })
+    }
+
+    /// Adds what lies behind it.
+    #[must_use]
+    pub fn caused_by(mut self: Box<Self>, cause: impl std::fmt::Display) -> Box<Self> {
+        self.cause = Some(cause.to_string());
+        self
+    }
+
+    /// Says who could not be asked, and when to try again.
+    #[must_use]
+    pub fn unavailable(mut self: Box<Self>, source: Source, retry_after: u64) -> Box<Self> {
+        self.source = Some(source);
+        self.retry_after = Some(retry_after);
+        self
+    }
+}
