@@ -19,5 +19,6 @@
 )]
 
 pub mod clock;
+pub mod config;
 pub mod crypto;
 pub mod explain;

@@ -1,0 +1,264 @@
+//! The `CLERK_*` variables: one Clerk issuer or several, and an app for each suffix.
+
+use super::env::Common;
+use super::value::{self, https_url};
+use super::{AppSettings, Findings, IssuerKind, IssuerSettings, Structure};
+use crate::crypto::PublicKey;
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use jsonwebtoken::Algorithm;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a variable is for: `true` where this version uses it.
+const NAMES: [(&str, bool); 14] = [
+    ("CLERK_JWT_ISSUER", true),
+    ("CLERK_JWT_AUDIENCE", true),
+    ("CLERK_JWT_KEY", true),
+    ("CLERK_AUTHORIZED_PARTIES", true),
+    ("CLERK_PUBLISHABLE_KEY", true),
+    ("CLERK_FRONTEND_API_URL", true),
+    ("CLERK_SECRET_KEY", false),
+    ("CLERK_MACHINE_SECRET_KEY", false),
+    ("CLERK_API_URL", false),
+    ("CLERK_API_VERSION", false),
+    ("CLERK_WEBHOOK_SECRET", false),
+    ("CLERK_WEBHOOK_SIGNING_SECRET", false),
+    ("CLERK_OAUTH_CLIENT_ID", false),
+    ("CLERK_OAUTH_CLIENT_SECRET", false),
+];
+
+/// Splits a name into the known variable and the app that its suffix names.
+fn split(name: &str) -> Option<(&'static str, Option<String>)> {
+    NAMES
+        .iter()
+        .map(|(known, _)| *known)
+        .filter_map(|known| {
+            let rest = name.strip_prefix(known)?;
+            if rest.is_empty() {
+                return Some((known, None));
+            }
+            let suffix = rest.strip_prefix('_').filter(|suffix| !suffix.is_empty())?;
+            Some((known, Some(suffix.to_ascii_lowercase())))
+        })
+        .max_by_key(|(known, _)| known.len())
+}
+
+/// Whether the name is a Clerk variable that the service knows.
+pub(super) fn is_variable(name: &str) -> bool {
+    split(name).is_some()
+}
+
+/// One app's view: its own variable, else the plain one.
+struct View<'v> {
+    variables: &'v BTreeMap<String, String>,
+    suffix: Option<&'v str>,
+}
+
+impl<'v> View<'v> {
+    /// The variable's name and value.
+    fn get(&self, name: &str) -> Option<(String, &'v str)> {
+        let own = self
+            .suffix
+            .map(|suffix| format!("{name}_{}", suffix.to_ascii_uppercase()));
+        [own, Some(name.to_owned())]
+            .into_iter()
+            .flatten()
+            .find_map(|name| Some((name.clone(), self.variables.get(&name)?.as_str())))
+    }
+
+    fn list(&self, name: &str) -> Vec<String> {
+        let text = self.get(name).map_or("", |(_, text)| text);
+        text.split(',')
+            .map(str::trim)
+            .filter(|item| !item.is_empty())
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+/// Adds the issuers and apps that the variables describe.
+pub(super) fn read(
+    variables: &BTreeMap<String, String>,
+    common: &Common,
+    structure: &mut Structure,
+    findings: &mut Findings,
+) {
+    let mut suffixes = BTreeSet::new();
+    for name in variables.keys().filter(|name| name.starts_with("CLERK_")) {
+        match split(name) {
+            Some((known, suffix)) => {
+                if NAMES.contains(&(known, false)) {
+                    findings.note(
+                        name,
+                        "has no effect yet: this version asks nothing of Clerk's Backend API",
+                    );
+                }
+                suffixes.insert(suffix);
+            }
+            None => {
+                let known: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
+                let near = value::suggest(name, &known);
+                if !near.is_empty() {
+                    findings.note(name, format!("is not a variable of this service{near}"));
+                }
+            }
+        }
+    }
+    for suffix in suffixes {
+        let view = View {
+            variables,
+            suffix: suffix.as_deref(),
+        };
+        add_app(
+            &view,
+            suffix.as_deref().unwrap_or("default"),
+            common,
+            structure,
+            findings,
+        );
+    }
+}
+
+fn add_app(
+    view: &View<'_>,
+    app: &str,
+    common: &Common,
+    structure: &mut Structure,
+    findings: &mut Findings,
+) {
+    let (place, identifiers) = match (
+        view.get("CLERK_JWT_ISSUER"),
+        publishable_issuer(view, findings),
+    ) {
+        (Some((name, _)), derived) => {
+            let identifiers = view.list("CLERK_JWT_ISSUER");
+            if let Some((key_name, derived)) = derived
+                && !identifiers.contains(&derived)
+            {
+                findings.note(
+                    key_name,
+                    format!("is the key of {derived}, which is none of the issuers of {name}"),
+                );
+            }
+            (name, identifiers)
+        }
+        (None, Some((name, derived))) => (name, vec![derived]),
+        (None, None) => return,
+    };
+    let key = static_key(view, identifiers.len(), findings);
+    let mut names = Vec::new();
+    for identifier in identifiers {
+        let url = match https_url(&identifier) {
+            Ok(url) => url,
+            Err(message) => {
+                findings.error(&place, message);
+                continue;
+            }
+        };
+        if identifier.ends_with('/') {
+            findings.note(&place, format!("{identifier:?} ends in a slash, which Clerk's issuers do not: the comparison is byte for byte"));
+        }
+        let host = url.host_str().unwrap_or_default();
+        let mut name = url
+            .port()
+            .map_or(host.to_owned(), |port| format!("{host}-{port}"));
+        if app != "default" {
+            name = format!("{name}-{app}");
+        }
+        structure.places.insert(name.clone(), place.clone());
+        names.push(name.clone());
+        structure.issuers.push(IssuerSettings {
+            name,
+            issuer: identifier,
+            kind: IssuerKind::Clerk,
+            jwks_uri: None,
+            jwt_key: key.clone(),
+            algorithms: vec![Algorithm::RS256],
+            audiences: view.list("CLERK_JWT_AUDIENCE"),
+            authorized_parties: view.list("CLERK_AUTHORIZED_PARTIES"),
+            token_types: vec!["JWT".to_owned()],
+            clock_skew: 5,
+            max_lifetime: 86_400,
+            allow_private_network: false,
+        });
+    }
+    if structure.apps.contains_key(app) {
+        findings.error(
+            &place,
+            format!("the app {app:?} is configured in the file too: configure it in one place"),
+        );
+        return;
+    }
+    structure.places.insert(format!("app {app}"), place);
+    structure.apps.insert(
+        app.to_owned(),
+        AppSettings {
+            name: app.to_owned(),
+            issuers: names,
+            audiences: vec![common.audience.clone()],
+            ttl: common.token_ttl,
+            outlives_subject: true,
+            algorithm: common.keys.algorithm,
+            typ: "JWT".to_owned(),
+            subject: None,
+            condition: None,
+            claims: Vec::new(),
+        },
+    );
+}
+
+/// The issuer that a publishable key or a frontend API URL names: `pk_test_` or
+/// `pk_live_`, then the host and `$` in base64.
+fn publishable_issuer(view: &View<'_>, findings: &mut Findings) -> Option<(String, String)> {
+    if let Some((name, key)) = view.get("CLERK_PUBLISHABLE_KEY") {
+        let host = key
+            .strip_prefix("pk_test_")
+            .or_else(|| key.strip_prefix("pk_live_"))
+            .and_then(|encoded| {
+                STANDARD
+                    .decode(encoded)
+                    .or_else(|_| STANDARD_NO_PAD.decode(encoded))
+                    .ok()
+            })
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .and_then(|text| text.strip_suffix('$').map(str::to_owned));
+        return match host {
+            Some(host) => Some((name, format!("https://{host}"))),
+            None => {
+                findings.error(
+                    name,
+                    "is no publishable key: pk_test_… or pk_live_…, as the dashboard shows it",
+                );
+                None
+            }
+        };
+    }
+    view.get("CLERK_FRONTEND_API_URL")
+        .map(|(name, url)| (name, url.trim_end_matches('/').to_owned()))
+}
+
+fn static_key(view: &View<'_>, issuers: usize, findings: &mut Findings) -> Option<PublicKey> {
+    let (name, text) = view.get("CLERK_JWT_KEY")?;
+    if issuers > 1 {
+        findings.error(
+            name,
+            "is one instance's key, but the app has several issuers: leave it out, or make an app of each instance",
+        );
+        return None;
+    }
+    match pem_key(text) {
+        Ok(key) => Some(key),
+        Err(message) => {
+            findings.error(name, message);
+            None
+        }
+    }
+}
+
+/// A public key in PEM; a single line with `\n` in it, as many dashboards keep it, is fine.
+pub(super) fn pem_key(text: &str) -> Result<PublicKey, String> {
+    let pem = text.replace("\\n", "\n");
+    PublicKey::from_pem(pem.trim()).map_err(|_| {
+        "is no public key in PEM: it begins with -----BEGIN PUBLIC KEY-----".to_owned()
+    })
+}

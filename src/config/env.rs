@@ -1,0 +1,478 @@
+//! The `EXCHEQUER_*` variables: read with envy into plain strings, then judged.
+
+use super::value::{self, bounded, suggest};
+use super::{Findings, KeySecret, KeySettings, LogFormat};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use jsonwebtoken::Algorithm;
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+/// A variable that the service knows.
+#[derive(Debug)]
+pub struct Variable {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value where it is not set.
+    pub default: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+const fn variable(name: &'static str, default: &'static str, meaning: &'static str) -> Variable {
+    Variable {
+        name,
+        default,
+        meaning,
+    }
+}
+
+/// Every `EXCHEQUER_*` variable.
+pub const VARIABLES: &[Variable] = &[
+    variable("EXCHEQUER_LISTEN", "127.0.0.1:8080", "public listener"),
+    variable(
+        "EXCHEQUER_ADMIN_LISTEN",
+        "127.0.0.1:9090",
+        "health and metrics; never published",
+    ),
+    variable(
+        "EXCHEQUER_ISSUER",
+        "http://localhost:8080",
+        "`iss` of minted tokens and public base URL; no trailing slash",
+    ),
+    variable(
+        "EXCHEQUER_AUDIENCE",
+        "the issuer",
+        "`aud` of minted tokens where an app sets none",
+    ),
+    variable(
+        "EXCHEQUER_TOKEN_TTL",
+        "10m",
+        "lifetime of minted tokens, 30s to 1h",
+    ),
+    variable("EXCHEQUER_KEYS_DIR", "keys", "folder of the local key ring"),
+    variable(
+        "EXCHEQUER_KEYS_SECRET",
+        "none",
+        "32 bytes, base64: encrypts the key ring at rest; required with Redis",
+    ),
+    variable("EXCHEQUER_KEY_ALG", "ES256", "ES256, RS256 or EdDSA"),
+    variable("EXCHEQUER_KEY_ROTATE_EVERY", "90d", "how long a key signs"),
+    variable(
+        "EXCHEQUER_KEY_PUBLISH_AHEAD",
+        "24h",
+        "how long a key is published before it signs",
+    ),
+    variable(
+        "EXCHEQUER_KEY_KEEP_AFTER",
+        "24h",
+        "how long a key stays published after it signed; never less than the longest token lifetime and five minutes",
+    ),
+    variable(
+        "EXCHEQUER_STORE",
+        "data/exchequer.redb",
+        "memory, a file path, or a redis://, rediss://, unix:// URL (no effect yet)",
+    ),
+    variable(
+        "EXCHEQUER_CONFIG",
+        "exchequer.toml if present",
+        "the configuration file",
+    ),
+    variable(
+        "EXCHEQUER_ALLOWED_ORIGINS",
+        "none",
+        "exact origins for CORS, comma separated",
+    ),
+    variable(
+        "EXCHEQUER_RATE_LIMIT",
+        "on",
+        "on, off, or N/1m per subject and per address (no effect yet)",
+    ),
+    variable("EXCHEQUER_LOG", "info", "log filter, as in RUST_LOG"),
+    variable(
+        "EXCHEQUER_LOG_FORMAT",
+        "json off a terminal",
+        "json or text",
+    ),
+];
+
+/// The same names, as envy fills them; every one plain text.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+struct Plain {
+    listen: Option<String>,
+    admin_listen: Option<String>,
+    issuer: Option<String>,
+    audience: Option<String>,
+    token_ttl: Option<String>,
+    keys_dir: Option<String>,
+    keys_secret: Option<String>,
+    key_alg: Option<String>,
+    key_rotate_every: Option<String>,
+    key_publish_ahead: Option<String>,
+    key_keep_after: Option<String>,
+    store: Option<String>,
+    config: Option<String>,
+    allowed_origins: Option<String>,
+    rate_limit: Option<String>,
+    log: Option<String>,
+    log_format: Option<String>,
+}
+
+/// What the variables alone say.
+#[derive(Debug)]
+pub(super) struct Common {
+    pub listen: SocketAddr,
+    pub admin_listen: SocketAddr,
+    pub issuer: String,
+    pub audience: String,
+    pub token_ttl: i64,
+    pub keys: KeySettings,
+    pub config: Option<PathBuf>,
+    pub allowed_origins: Vec<String>,
+    pub log: String,
+    pub log_format: LogFormat,
+}
+
+/// Replaces every known `NAME_FILE` by `NAME` with the file's content; empty is unset.
+pub(super) fn resolve_files(
+    variables: &[(String, String)],
+    findings: &mut Findings,
+) -> BTreeMap<String, String> {
+    let mut resolved = BTreeMap::new();
+    for (name, text) in variables {
+        if !text.is_empty() && !name.ends_with("_FILE") {
+            resolved.insert(name.clone(), text.clone());
+        }
+    }
+    for (name, path) in variables {
+        let Some(base) = name.strip_suffix("_FILE") else {
+            continue;
+        };
+        let ours = VARIABLES.iter().any(|variable| variable.name == base)
+            || super::clerk::is_variable(base);
+        if path.is_empty() || !ours {
+            if base.starts_with("EXCHEQUER_") && !is_test_variable(name) {
+                resolved.insert(name.clone(), path.clone());
+            }
+            continue;
+        }
+        if resolved.contains_key(base) {
+            findings.error(name, format!("{base} is set too: set one of the two"));
+            continue;
+        }
+        match std::fs::read_to_string(path) {
+            Ok(text) => {
+                resolved.insert(
+                    base.to_owned(),
+                    text.trim_end_matches(['\r', '\n']).to_owned(),
+                );
+            }
+            Err(error) => findings.error(name, format!("cannot read {path:?}: {error}")),
+        }
+    }
+    resolved
+}
+
+fn is_test_variable(name: &str) -> bool {
+    cfg!(feature = "settable-clock") && name == "EXCHEQUER_CLOCK_SHIFT_FILE"
+}
+
+/// Reads the `EXCHEQUER_*` variables.
+pub(super) fn read(
+    variables: &BTreeMap<String, String>,
+    terminal: bool,
+    findings: &mut Findings,
+) -> Common {
+    let known: Vec<&str> = VARIABLES.iter().map(|variable| variable.name).collect();
+    for name in variables
+        .keys()
+        .filter(|name| name.starts_with("EXCHEQUER_"))
+    {
+        if !known.contains(&name.as_str()) {
+            findings.error(
+                name,
+                format!("there is no such variable{}", suggest(name, &known)),
+            );
+        }
+    }
+    if variables.contains_key("OTEL_EXPORTER_OTLP_ENDPOINT") {
+        findings.note(
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "has no effect yet: this version exports no traces",
+        );
+    }
+    let pairs = variables
+        .iter()
+        .map(|(name, text)| (name.clone(), text.clone()));
+    let plain: Plain = match envy::prefixed("EXCHEQUER_").from_iter(pairs) {
+        Ok(plain) => plain,
+        Err(error) => {
+            findings.error("EXCHEQUER_*", error.to_string());
+            Plain::default()
+        }
+    };
+    judge(plain, terminal, findings)
+}
+
+/// Takes a value through its parser; where it fails, notes the error and goes on with the
+/// default, so that everything that is wrong is said at once.
+fn parsed<T>(
+    name: &str,
+    text: Option<&str>,
+    default: T,
+    findings: &mut Findings,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> T {
+    match text.map(parse) {
+        None => default,
+        Some(Ok(value)) => value,
+        Some(Err(message)) => {
+            findings.error(name, message);
+            default
+        }
+    }
+}
+
+fn judge(plain: Plain, terminal: bool, findings: &mut Findings) -> Common {
+    let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let listener = |text: &str| {
+        text.parse::<SocketAddr>().map_err(|_| {
+            format!("{text:?} is no address and port: write 0.0.0.0:8080 or [::]:8080")
+        })
+    };
+    let listen = parsed(
+        "EXCHEQUER_LISTEN",
+        plain.listen.as_deref(),
+        local(8080),
+        findings,
+        listener,
+    );
+    let admin_listen = parsed(
+        "EXCHEQUER_ADMIN_LISTEN",
+        plain.admin_listen.as_deref(),
+        local(9090),
+        findings,
+        listener,
+    );
+    if listen == admin_listen && listen.port() != 0 {
+        findings.error(
+            "EXCHEQUER_ADMIN_LISTEN",
+            "the admin listener must not be the public one",
+        );
+    }
+    let issuer = parsed(
+        "EXCHEQUER_ISSUER",
+        plain.issuer.as_deref(),
+        "http://localhost:8080".to_owned(),
+        findings,
+        own_issuer,
+    );
+    let audience = plain.audience.unwrap_or_else(|| issuer.clone());
+    let token_ttl = parsed(
+        "EXCHEQUER_TOKEN_TTL",
+        plain.token_ttl.as_deref(),
+        600,
+        findings,
+        |text| bounded(text, 30, 3600),
+    );
+    let keys = KeySettings {
+        dir: plain
+            .keys_dir
+            .map_or_else(|| PathBuf::from("keys"), PathBuf::from),
+        secret: parsed(
+            "EXCHEQUER_KEYS_SECRET",
+            plain.keys_secret.as_deref(),
+            None,
+            findings,
+            |text| key_secret(text).map(Some),
+        ),
+        algorithm: parsed(
+            "EXCHEQUER_KEY_ALG",
+            plain.key_alg.as_deref(),
+            Algorithm::ES256,
+            findings,
+            value::signing_algorithm,
+        ),
+        rotate_every: parsed(
+            "EXCHEQUER_KEY_ROTATE_EVERY",
+            plain.key_rotate_every.as_deref(),
+            90 * 86_400,
+            findings,
+            |text| bounded(text, 1, 3650 * 86_400),
+        ),
+        publish_ahead: parsed(
+            "EXCHEQUER_KEY_PUBLISH_AHEAD",
+            plain.key_publish_ahead.as_deref(),
+            86_400,
+            findings,
+            |text| bounded(text, 1, 365 * 86_400),
+        ),
+        keep_after: parsed(
+            "EXCHEQUER_KEY_KEEP_AFTER",
+            plain.key_keep_after.as_deref(),
+            86_400,
+            findings,
+            |text| bounded(text, 330, 3650 * 86_400),
+        ),
+    };
+    judge_keys(&keys, findings);
+    let store = plain.store.as_deref().unwrap_or("data/exchequer.redb");
+    judge_store(store, keys.secret.is_some(), findings);
+    if let Some(limit) = plain.rate_limit.as_deref() {
+        match rate_limit(limit) {
+            Ok(()) => findings.note(
+                "EXCHEQUER_RATE_LIMIT",
+                "has no effect yet: this version limits nobody",
+            ),
+            Err(message) => findings.error("EXCHEQUER_RATE_LIMIT", message),
+        }
+    }
+    let log = parsed(
+        "EXCHEQUER_LOG",
+        plain.log.as_deref(),
+        "info".to_owned(),
+        findings,
+        |text| {
+            tracing_subscriber::EnvFilter::try_new(text)
+                .map(|_| text.to_owned())
+                .map_err(|error| format!("{text:?} is no log filter: {error}"))
+        },
+    );
+    let log_format = parsed(
+        "EXCHEQUER_LOG_FORMAT",
+        plain.log_format.as_deref(),
+        if terminal {
+            LogFormat::Text
+        } else {
+            LogFormat::Json
+        },
+        findings,
+        |text| match text {
+            "json" => Ok(LogFormat::Json),
+            "text" => Ok(LogFormat::Text),
+            _ => Err(format!("{text:?} is neither json nor text")),
+        },
+    );
+    let allowed_origins = plain
+        .allowed_origins
+        .iter()
+        .flat_map(|list| list.split(',').map(str::trim))
+        .filter(|origin| !origin.is_empty())
+        .filter_map(|text| match origin(text) {
+            Ok(()) => Some(text.to_owned()),
+            Err(message) => {
+                findings.error("EXCHEQUER_ALLOWED_ORIGINS", message);
+                None
+            }
+        })
+        .collect();
+    Common {
+        listen,
+        admin_listen,
+        issuer,
+        audience,
+        token_ttl,
+        keys,
+        config: plain.config.map(PathBuf::from),
+        allowed_origins,
+        log,
+        log_format,
+    }
+}
+
+fn own_issuer(text: &str) -> Result<String, String> {
+    value::https_url(text)?;
+    if text.ends_with('/') {
+        return Err(format!(
+            "{text:?} must not end in a slash: verifiers compare it byte for byte"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+fn key_secret(text: &str) -> Result<KeySecret, String> {
+    STANDARD
+        .decode(text)
+        .ok()
+        .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
+        .map(KeySecret)
+        .ok_or_else(|| {
+            "must be 32 bytes in base64: make them with `openssl rand -base64 32`".to_owned()
+        })
+}
+
+fn judge_keys(keys: &KeySettings, findings: &mut Findings) {
+    if keys.rotate_every < keys.publish_ahead {
+        findings.error(
+            "EXCHEQUER_KEY_ROTATE_EVERY",
+            "a key cannot rotate faster than its successor is published ahead (EXCHEQUER_KEY_PUBLISH_AHEAD)",
+        );
+    }
+    if keys.publish_ahead < 7200 {
+        findings.note(
+            "EXCHEQUER_KEY_PUBLISH_AHEAD",
+            "less than 2h: verifiers that refresh their key sets more seldom than that (AWS HTTP API: 2h, Istio: 20m) refuse good tokens after a rotation",
+        );
+    }
+    if keys.algorithm == Algorithm::EdDSA {
+        findings.note(
+            "EXCHEQUER_KEY_ALG",
+            "EdDSA cannot be verified by Spring Security, Node's jsonwebtoken, python-jose and AWS; ES256 can, but for AWS HTTP APIs",
+        );
+    }
+}
+
+fn judge_store(store: &str, sealed: bool, findings: &mut Findings) {
+    let scheme = store.split_once("://").map(|(scheme, _)| scheme);
+    match scheme {
+        Some("redis" | "rediss" | "unix") => {
+            if url::Url::parse(store).is_err() {
+                findings.error("EXCHEQUER_STORE", "is no URL");
+            }
+            if !sealed {
+                findings.error(
+                    "EXCHEQUER_KEYS_SECRET",
+                    "is required with Redis: the key ring is kept there, encrypted",
+                );
+            }
+            findings.note(
+                "EXCHEQUER_STORE",
+                "has no effect yet: this version keeps nothing in Redis",
+            );
+        }
+        Some(other) => findings.error(
+            "EXCHEQUER_STORE",
+            format!("{other:?} is no store: memory, a file path, redis://, rediss:// or unix://"),
+        ),
+        None => {}
+    }
+}
+
+fn rate_limit(text: &str) -> Result<(), String> {
+    let error = || format!("{text:?} is neither on, off nor N/1m");
+    if matches!(text, "on" | "off") {
+        return Ok(());
+    }
+    let (number, window) = text.split_once('/').ok_or_else(error)?;
+    let number: u32 = number.parse().map_err(|_| error())?;
+    if number == 0 {
+        return Err(error());
+    }
+    bounded(window, 1, 86_400).map(|_| ())
+}
+
+fn origin(text: &str) -> Result<(), String> {
+    let error = || {
+        format!(
+            "{text:?} is no origin: write https://app.example.com, with its port where it is not 443"
+        )
+    };
+    let url = url::Url::parse(text).map_err(|_| error())?;
+    if text != "null" && url.origin().ascii_serialization() == text {
+        Ok(())
+    } else {
+        Err(error())
+    }
+}

@@ -1,0 +1,501 @@
+//! `exchequer.toml`: issuers, apps and clients, read table by table so that every error
+//! names its line.
+
+use super::env::Common;
+use super::value::{self, bounded, https_url, suggest};
+use super::{
+    AppSettings, ClientSettings, Expression, Findings, IssuerKind, IssuerSettings, Structure,
+};
+use crate::crypto::PublicKey;
+use jsonwebtoken::Algorithm;
+use secrecy::SecretString;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::PathBuf;
+use toml::de::{DeTable, DeValue};
+
+/// The sections of the file and the keys that each may have.
+pub const SECTIONS: [(&str, &[&str]); 4] = [
+    ("issuers", ISSUER),
+    ("apps", APP),
+    ("clients", CLIENT),
+    ("providers", PROVIDER),
+];
+
+const ISSUER: &[&str] = &[
+    "issuer",
+    "kind",
+    "jwks_uri",
+    "jwt_key",
+    "algorithms",
+    "audiences",
+    "authorized_parties",
+    "token_types",
+    "clock_skew",
+    "max_lifetime",
+    "allow_private_network",
+];
+const APP: &[&str] = &[
+    "issuers",
+    "audience",
+    "ttl",
+    "ttl_bound",
+    "alg",
+    "typ",
+    "subject",
+    "condition",
+    "claims",
+    "scopes",
+    "session_id",
+];
+const CLIENT: &[&str] = &["secret", "jwks_uri", "auth_method", "redirect_uris", "apps"];
+const PROVIDER: &[&str] = &[
+    "issuer",
+    "client_id",
+    "client_secret",
+    "scopes",
+    "authorization_endpoint",
+    "token_endpoint",
+];
+
+/// Claims that an app's `claims` cannot set: they are the token's own.
+const RESERVED: [&str; 13] = [
+    "iss",
+    "sub",
+    "aud",
+    "exp",
+    "nbf",
+    "iat",
+    "jti",
+    "client_id",
+    "idp",
+    "act",
+    "sid",
+    "scope",
+    "cnf",
+];
+
+type Spanned<T> = toml::Spanned<T>;
+
+/// Reads the file, if there is one.
+pub(super) fn read(
+    variables: &BTreeMap<String, String>,
+    named: Option<&PathBuf>,
+    default: Option<&PathBuf>,
+    common: &Common,
+    findings: &mut Findings,
+) -> Structure {
+    let mut structure = Structure::default();
+    let Some(path) = named.or_else(|| default.filter(|path| path.exists())) else {
+        return structure;
+    };
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            findings.error(
+                "EXCHEQUER_CONFIG",
+                format!("cannot read {}: {error}", path.display()),
+            );
+            return structure;
+        }
+    };
+    let (document, errors) = DeTable::parse_recoverable(&text);
+    let mut reader = Reader {
+        file: path.display().to_string(),
+        text: &text,
+        variables,
+        findings,
+    };
+    for error in &errors {
+        reader.error(error.span().as_ref(), error.message());
+    }
+    if !errors.is_empty() {
+        return structure;
+    }
+    let names: Vec<&str> = SECTIONS.iter().map(|(name, _)| *name).collect();
+    for (section, tables) in document.get_ref() {
+        let name = section.get_ref().as_ref();
+        let Some((_, keys)) = SECTIONS.iter().find(|(known, _)| *known == name) else {
+            reader.error(
+                Some(&section.span()),
+                &format!("there is no section {name:?}{}", suggest(name, &names)),
+            );
+            continue;
+        };
+        let Some(tables) = tables.get_ref().as_table() else {
+            reader.error(Some(&tables.span()), &format!("write [{name}.NAME]"));
+            continue;
+        };
+        for (key, table) in tables {
+            let entry = key.get_ref().as_ref();
+            let Some(mut section) = Section::new(&mut reader, key.span(), table, keys) else {
+                continue;
+            };
+            if let Err(message) = value::name(entry) {
+                section.error_here(&message);
+            }
+            let place = section.reader.place(Some(&key.span()));
+            match name {
+                "issuers" => {
+                    if let Some(issuer) = read_issuer(&mut section, entry) {
+                        structure.places.insert(entry.to_owned(), place);
+                        structure.issuers.push(issuer);
+                    }
+                }
+                "apps" => {
+                    let app = read_app(&mut section, entry, common);
+                    structure.places.insert(format!("app {entry}"), place);
+                    structure.apps.insert(entry.to_owned(), app);
+                }
+                "clients" => {
+                    let secret = section.secret("secret");
+                    structure
+                        .clients
+                        .insert(entry.to_owned(), ClientSettings { secret });
+                    section.note_here("clients have no effect yet but in `exchequer explain`");
+                }
+                _ => section.note_here("providers have no effect yet"),
+            }
+        }
+    }
+    structure
+}
+
+fn read_issuer(section: &mut Section<'_, '_, '_>, name: &str) -> Option<IssuerSettings> {
+    let kind = match section.text("kind").as_deref() {
+        None | Some("oidc") => IssuerKind::Oidc,
+        Some("clerk") => IssuerKind::Clerk,
+        Some("introspection") => {
+            section.error("kind", "introspection is not built yet: clerk or oidc");
+            IssuerKind::Oidc
+        }
+        Some(other) => {
+            section.error("kind", &format!("{other:?} is none of clerk, oidc"));
+            IssuerKind::Oidc
+        }
+    };
+    let issuer = section.text("issuer");
+    if issuer.is_none() && !section.has("issuer") {
+        section.error_here("`issuer` is missing: the `iss` of the tokens, byte for byte");
+    }
+    for (key, text) in [
+        ("issuer", issuer.clone()),
+        ("jwks_uri", section.text("jwks_uri")),
+    ] {
+        if let Some(Err(message)) = text.as_deref().map(https_url) {
+            section.error(key, &message);
+        }
+    }
+    let algorithms: Vec<Algorithm> = section
+        .texts("algorithms")
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|text| section.checked("algorithms", value::upstream_algorithm(text)))
+        .collect();
+    let algorithms = match (algorithms.is_empty(), kind) {
+        (false, _) => algorithms,
+        (true, IssuerKind::Clerk) => vec![Algorithm::RS256],
+        (true, IssuerKind::Oidc) => vec![Algorithm::RS256, Algorithm::ES256],
+    };
+    Some(IssuerSettings {
+        name: name.to_owned(),
+        kind,
+        jwks_uri: section.text("jwks_uri"),
+        jwt_key: section.public_key("jwt_key"),
+        algorithms,
+        audiences: section.texts("audiences").unwrap_or_default(),
+        authorized_parties: section.texts("authorized_parties").unwrap_or_default(),
+        token_types: section
+            .texts("token_types")
+            .unwrap_or_else(|| vec!["JWT".to_owned()]),
+        clock_skew: section.duration("clock_skew", 0, 300).unwrap_or(5),
+        max_lifetime: section
+            .duration("max_lifetime", 60, 3650 * 86_400)
+            .unwrap_or(86_400),
+        allow_private_network: section.flag("allow_private_network").unwrap_or_default(),
+        issuer: issuer?,
+    })
+}
+
+fn read_app(section: &mut Section<'_, '_, '_>, name: &str, common: &Common) -> AppSettings {
+    let issuers = section.texts("issuers").unwrap_or_default();
+    if issuers.is_empty() {
+        section.error_here(
+            "`issuers` is missing: the names of the [issuers.NAME] that the app trusts",
+        );
+    }
+    let audiences = section
+        .texts("audience")
+        .filter(|list| !list.is_empty())
+        .unwrap_or_else(|| vec![common.audience.clone()]);
+    let typ = section.text("typ").unwrap_or_else(|| "JWT".to_owned());
+    match typ.as_str() {
+        "JWT" => {}
+        "at+jwt" => section.note(
+            "typ",
+            "at+jwt is refused by the defaults of Spring Security and Nimbus; JWT is taken everywhere",
+        ),
+        other => section.error("typ", &format!("{other:?} is neither JWT nor at+jwt")),
+    }
+    let outlives_subject = match section.text("ttl_bound").as_deref() {
+        None | Some("none") => true,
+        Some("subject") => false,
+        Some(other) => {
+            section.error(
+                "ttl_bound",
+                &format!("{other:?} is neither none nor subject"),
+            );
+            true
+        }
+    };
+    for key in ["scopes", "session_id"] {
+        if section.has(key) {
+            section.note(key, "has no effect yet");
+        }
+    }
+    let algorithm = section
+        .text("alg")
+        .and_then(|text| section.checked("alg", value::signing_algorithm(&text)))
+        .unwrap_or(common.keys.algorithm);
+    AppSettings {
+        name: name.to_owned(),
+        issuers,
+        audiences,
+        ttl: section
+            .duration("ttl", 30, 3600)
+            .unwrap_or(common.token_ttl),
+        outlives_subject,
+        algorithm,
+        typ,
+        subject: section.expression("subject"),
+        condition: section.expression("condition"),
+        claims: section.claims(),
+    }
+}
+
+/// Reads the file and notes what is wrong with it.
+struct Reader<'r, 't> {
+    file: String,
+    text: &'t str,
+    variables: &'r BTreeMap<String, String>,
+    findings: &'r mut Findings,
+}
+
+impl Reader<'_, '_> {
+    fn place(&self, span: Option<&Range<usize>>) -> String {
+        let before = self.text.get(..span.map_or(0, |span| span.start));
+        let line = before.map_or(1, |text| text.matches('\n').count() + 1);
+        format!("{}:{line}", self.file)
+    }
+
+    fn error(&mut self, span: Option<&Range<usize>>, message: &str) {
+        let place = self.place(span);
+        self.findings.error(place, message);
+    }
+}
+
+/// One `[section.NAME]` table.
+struct Section<'s, 'r, 't> {
+    reader: &'s mut Reader<'r, 't>,
+    span: Range<usize>,
+    table: &'s DeTable<'t>,
+}
+
+impl<'s, 'r, 't> Section<'s, 'r, 't> {
+    fn new(
+        reader: &'s mut Reader<'r, 't>,
+        span: Range<usize>,
+        table: &'s Spanned<DeValue<'t>>,
+        known: &[&str],
+    ) -> Option<Self> {
+        let Some(inner) = table.get_ref().as_table() else {
+            reader.error(Some(&table.span()), "write a table of this name");
+            return None;
+        };
+        for key in inner.keys() {
+            let name = key.get_ref().as_ref();
+            if !known.contains(&name) {
+                reader.error(
+                    Some(&key.span()),
+                    &format!("there is no setting {name:?} here{}", suggest(name, known)),
+                );
+            }
+        }
+        Some(Self {
+            reader,
+            span,
+            table: inner,
+        })
+    }
+
+    fn get(&self, key: &str) -> Option<&'s Spanned<DeValue<'t>>> {
+        self.table
+            .iter()
+            .find(|(name, _)| name.get_ref() == key)
+            .map(|(_, value)| value)
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+
+    fn error(&mut self, key: &str, message: &str) {
+        let span = self.get(key).map_or(self.span.clone(), Spanned::span);
+        self.reader.error(Some(&span), &format!("{key}: {message}"));
+    }
+
+    fn error_here(&mut self, message: &str) {
+        let span = self.span.clone();
+        self.reader.error(Some(&span), message);
+    }
+
+    fn note(&mut self, key: &str, message: &str) {
+        let span = self.get(key).map_or(self.span.clone(), Spanned::span);
+        let place = self.reader.place(Some(&span));
+        self.reader
+            .findings
+            .note(place, format!("{key}: {message}"));
+    }
+
+    fn note_here(&mut self, message: &str) {
+        let place = self.reader.place(Some(&self.span));
+        self.reader.findings.note(place, message);
+    }
+
+    fn checked<T>(&mut self, key: &str, result: Result<T, String>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(message) => {
+                self.error(key, &message);
+                None
+            }
+        }
+    }
+
+    fn text(&mut self, key: &str) -> Option<String> {
+        match self.get(key)?.get_ref() {
+            DeValue::String(text) if !text.is_empty() => Some(text.to_string()),
+            _ => {
+                self.error(key, "must be a text that is not empty");
+                None
+            }
+        }
+    }
+
+    fn texts(&mut self, key: &str) -> Option<Vec<String>> {
+        let list = match self.get(key)?.get_ref() {
+            DeValue::String(text) => Some(vec![text.to_string()]),
+            DeValue::Array(items) => items
+                .iter()
+                .map(|item| item.get_ref().as_str().map(str::to_owned))
+                .collect(),
+            _ => None,
+        };
+        match list {
+            Some(list) if list.iter().all(|item| !item.is_empty()) => Some(list),
+            _ => {
+                self.error(key, "must be a text or a list of texts");
+                None
+            }
+        }
+    }
+
+    fn flag(&mut self, key: &str) -> Option<bool> {
+        match self.get(key)?.get_ref() {
+            DeValue::Boolean(flag) => Some(*flag),
+            _ => {
+                self.error(key, "must be true or false");
+                None
+            }
+        }
+    }
+
+    fn duration(&mut self, key: &str, least: i64, most: i64) -> Option<i64> {
+        let text = self.text(key)?;
+        self.checked(key, bounded(&text, least, most))
+    }
+
+    fn expression(&mut self, key: &str) -> Option<Expression> {
+        let text = self.text(key)?;
+        self.checked(key, value::expression(&text))
+    }
+
+    fn claims(&mut self) -> Vec<(String, Expression)> {
+        let Some(value) = self.get("claims") else {
+            return Vec::new();
+        };
+        let Some(table) = value.get_ref().as_table() else {
+            self.error("claims", "must be a table: claims.NAME = 'EXPRESSION'");
+            return Vec::new();
+        };
+        let mut claims = Vec::new();
+        for (name, value) in table {
+            let (name, span) = (name.get_ref().to_string(), value.span());
+            if RESERVED.contains(&name.as_str()) {
+                self.reader.error(
+                    Some(&span),
+                    &format!("claims.{name}: this claim is the token's own and cannot be set"),
+                );
+                continue;
+            }
+            let compiled = match value.get_ref() {
+                DeValue::String(text) => value::expression(text),
+                _ => Err("must be an expression in quotes".to_owned()),
+            };
+            match compiled {
+                Ok(expression) => claims.push((name, expression)),
+                Err(message) => {
+                    self.reader
+                        .error(Some(&span), &format!("claims.{name}: {message}"));
+                }
+            }
+        }
+        claims
+    }
+
+    /// `{ env = "NAME" }` or `{ file = "PATH" }`; never the secret itself.
+    fn secret(&mut self, key: &str) -> Option<SecretString> {
+        match self.reference(key)? {
+            Some(text) => Some(SecretString::from(text)),
+            None => {
+                self.error(
+                    key,
+                    "a secret does not stand in the file: write { env = \"NAME\" } or { file = \"PATH\" }",
+                );
+                None
+            }
+        }
+    }
+
+    /// A public key: PEM in the file, or by reference.
+    fn public_key(&mut self, key: &str) -> Option<PublicKey> {
+        let text = match self.reference(key)? {
+            Some(text) => text,
+            None => self.text(key)?,
+        };
+        self.checked(key, super::clerk::pem_key(&text))
+    }
+
+    /// The text that a reference leads to; `Some(None)` where the value is no reference.
+    fn reference(&mut self, key: &str) -> Option<Option<String>> {
+        let Some(table) = self.get(key)?.get_ref().as_table() else {
+            return Some(None);
+        };
+        let mut entries = table
+            .iter()
+            .map(|(name, value)| (name.get_ref().as_ref(), value.get_ref().as_str()));
+        let found = match (entries.next(), entries.next()) {
+            (Some(("env", Some(name))), None) => self
+                .reader
+                .variables
+                .get(name)
+                .cloned()
+                .ok_or_else(|| format!("the variable {name} is not set")),
+            (Some(("file", Some(path))), None) => std::fs::read_to_string(path)
+                .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
+                .map_err(|error| format!("cannot read {path:?}: {error}")),
+            _ => Err("write { env = \"NAME\" } or { file = \"PATH\" }".to_owned()),
+        };
+        self.checked(key, found).map(Some)
+    }
+}

@@ -1,0 +1,400 @@
+//! Configuration: variables and a file in, one validated [`Settings`] out.
+//!
+//! Everything is read first and judged together, so that all that is wrong is said at
+//! once, each with its place. Nothing else in the service reads a variable.
+
+mod clerk;
+mod env;
+mod file;
+mod value;
+
+use crate::clock::UnixSeconds;
+use crate::crypto::PublicKey;
+use jsonwebtoken::Algorithm;
+use secrecy::SecretString;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use value::is_loopback_host;
+
+pub use env::{VARIABLES, Variable};
+pub use file::SECTIONS;
+
+/// Something that is wrong, or worth knowing, and where.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Finding {
+    /// A variable's name, or `file:line`.
+    pub place: String,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+impl Finding {
+    fn new(place: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            place: place.into(),
+            message: message.into(),
+        }
+    }
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.place, self.message)
+    }
+}
+
+/// What was found while reading: errors stop the service, notes do not.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// What is wrong.
+    pub errors: Vec<Finding>,
+    /// What has no effect yet, or is allowed and unwise.
+    pub notes: Vec<Finding>,
+}
+
+impl Findings {
+    fn error(&mut self, place: impl Into<String>, message: impl Into<String>) {
+        self.errors.push(Finding::new(place, message));
+    }
+
+    fn note(&mut self, place: impl Into<String>, message: impl Into<String>) {
+        self.notes.push(Finding::new(place, message));
+    }
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For a terminal.
+    Text,
+}
+
+/// The whole configuration, validated.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The public listener.
+    pub listen: SocketAddr,
+    /// The listener for health and metrics.
+    pub admin_listen: SocketAddr,
+    /// `iss` of minted tokens and public base URL; no trailing slash.
+    pub issuer: String,
+    /// The key ring.
+    pub keys: KeySettings,
+    /// Origins that browsers may call from.
+    pub allowed_origins: Vec<String>,
+    /// The log filter, as `tracing_subscriber::EnvFilter` reads it.
+    pub log: String,
+    /// How log lines are written.
+    pub log_format: LogFormat,
+    /// Trusted upstream issuers.
+    pub issuers: Vec<IssuerSettings>,
+    /// The apps that tokens are minted for.
+    pub apps: Vec<AppSettings>,
+    /// Registered OAuth clients, by id.
+    pub clients: BTreeMap<String, ClientSettings>,
+}
+
+/// The key ring's settings; times in seconds.
+#[derive(Debug, Clone)]
+pub struct KeySettings {
+    /// The folder of the ring.
+    pub dir: PathBuf,
+    /// Seals the ring at rest.
+    pub secret: Option<KeySecret>,
+    /// The algorithm of apps that set none.
+    pub algorithm: Algorithm,
+    /// How long a key signs.
+    pub rotate_every: UnixSeconds,
+    /// How long a key is published before it signs.
+    pub publish_ahead: UnixSeconds,
+    /// How long a key is published after it signed.
+    pub keep_after: UnixSeconds,
+}
+
+/// The 32 bytes that seal the key ring; never printed.
+#[derive(Clone)]
+pub struct KeySecret(pub(crate) [u8; 32]);
+
+impl std::fmt::Debug for KeySecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("KeySecret(…)")
+    }
+}
+
+/// How an issuer's tokens are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IssuerKind {
+    /// A Clerk instance: its session claims are understood.
+    Clerk,
+    /// Any OpenID Connect provider.
+    Oidc,
+}
+
+/// A trusted upstream issuer.
+#[derive(Debug, Clone)]
+pub struct IssuerSettings {
+    /// The name in the configuration, logs and metrics.
+    pub name: String,
+    /// The `iss` of its tokens, byte for byte.
+    pub issuer: String,
+    /// How its tokens are read.
+    pub kind: IssuerKind,
+    /// Where its key set is, if not discovered.
+    pub jwks_uri: Option<String>,
+    /// Its one key; then nothing is fetched.
+    pub jwt_key: Option<PublicKey>,
+    /// The algorithms it may sign with.
+    pub algorithms: Vec<Algorithm>,
+    /// Where not empty, `aud` must hold one of them.
+    pub audiences: Vec<String>,
+    /// Where not empty, `azp` must be one of them.
+    pub authorized_parties: Vec<String>,
+    /// The `typ` values of its tokens; an absent `typ` passes.
+    pub token_types: Vec<String>,
+    /// Tolerated clock difference, seconds.
+    pub clock_skew: UnixSeconds,
+    /// The longest lifetime of a subject token, seconds.
+    pub max_lifetime: UnixSeconds,
+    /// Whether its documents may lead to private addresses.
+    pub allow_private_network: bool,
+}
+
+/// What an expression may read.
+pub const EXPRESSION_VARIABLES: [&str; 12] = [
+    "claims",
+    "iss",
+    "sub",
+    "sid",
+    "org",
+    "roles",
+    "permissions",
+    "plans",
+    "features",
+    "act",
+    "auth_time",
+    "app",
+];
+
+/// A compiled CEL expression and its source.
+#[derive(Clone)]
+pub struct Expression {
+    /// As it stands in the configuration.
+    pub source: String,
+    /// Compiled once.
+    pub program: Arc<cel::Program>,
+}
+
+impl std::fmt::Debug for Expression {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Expression({:?})", self.source)
+    }
+}
+
+/// An app that tokens are minted for.
+#[derive(Debug, Clone)]
+pub struct AppSettings {
+    /// The app's name: `client_id` of its tokens.
+    pub name: String,
+    /// The names of the issuers that it trusts.
+    pub issuers: Vec<String>,
+    /// The audiences it may ask for; the first is the default.
+    pub audiences: Vec<String>,
+    /// How long its tokens live, seconds.
+    pub ttl: UnixSeconds,
+    /// Whether a token may outlive the subject token.
+    pub outlives_subject: bool,
+    /// What its tokens are signed with.
+    pub algorithm: Algorithm,
+    /// `typ` of its tokens.
+    pub typ: String,
+    /// Gives `sub`, where it is not the upstream's.
+    pub subject: Option<Expression>,
+    /// Must be true.
+    pub condition: Option<Expression>,
+    /// Further claims.
+    pub claims: Vec<(String, Expression)>,
+}
+
+/// A registered OAuth client.
+#[derive(Debug, Clone)]
+pub struct ClientSettings {
+    /// Its secret, for assertions signed with HMAC.
+    pub secret: Option<SecretString>,
+}
+
+/// Where the configuration is read from.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// Environment variables.
+    pub variables: Vec<(String, String)>,
+    /// The file to read where `EXCHEQUER_CONFIG` names none, if it exists.
+    pub default_file: Option<PathBuf>,
+    /// Whether standard output is a terminal: then the log is text.
+    pub terminal: bool,
+}
+
+impl Sources {
+    /// This process's environment and working directory.
+    pub fn process() -> Self {
+        use std::io::IsTerminal;
+        Self {
+            variables: std::env::vars_os()
+                .filter_map(|(name, value)| {
+                    Some((name.into_string().ok()?, value.into_string().ok()?))
+                })
+                .collect(),
+            default_file: Some(PathBuf::from("exchequer.toml")),
+            terminal: std::io::stdout().is_terminal(),
+        }
+    }
+}
+
+/// Reads and judges the whole configuration. `None` where there are errors.
+pub fn load(sources: &Sources) -> (Option<Settings>, Findings) {
+    let mut findings = Findings::default();
+    let variables = env::resolve_files(&sources.variables, &mut findings);
+    let common = env::read(&variables, sources.terminal, &mut findings);
+    let mut structure = file::read(
+        &variables,
+        common.config.as_ref(),
+        sources.default_file.as_ref(),
+        &common,
+        &mut findings,
+    );
+    clerk::read(&variables, &common, &mut structure, &mut findings);
+    judge(&common, &structure, &mut findings);
+    findings.errors.sort();
+    findings.errors.dedup();
+    findings.notes.sort();
+    findings.notes.dedup();
+    let settings = findings.errors.is_empty().then(|| Settings {
+        listen: common.listen,
+        admin_listen: common.admin_listen,
+        issuer: common.issuer,
+        keys: common.keys,
+        allowed_origins: common.allowed_origins,
+        log: common.log,
+        log_format: common.log_format,
+        issuers: structure.issuers,
+        apps: structure.apps.into_values().collect(),
+        clients: structure.clients,
+    });
+    (settings, findings)
+}
+
+/// What the file and the `CLERK_*` variables describe together.
+#[derive(Debug, Default)]
+struct Structure {
+    issuers: Vec<IssuerSettings>,
+    apps: BTreeMap<String, AppSettings>,
+    clients: BTreeMap<String, ClientSettings>,
+    /// Where each issuer and app was configured, for messages.
+    places: BTreeMap<String, String>,
+}
+
+impl Structure {
+    fn place(&self, name: &str) -> String {
+        self.places
+            .get(name)
+            .cloned()
+            .unwrap_or_else(|| name.to_owned())
+    }
+}
+
+/// The rules that hold between settings.
+fn judge(common: &env::Common, structure: &Structure, findings: &mut Findings) {
+    if structure.apps.is_empty() && findings.errors.is_empty() {
+        findings.error(
+            "CLERK_JWT_ISSUER",
+            "no app is configured: set CLERK_JWT_ISSUER=https://clerk.example.com, or write [issuers.NAME] and [apps.NAME] into exchequer.toml",
+        );
+    }
+    for issuer in &structure.issuers {
+        let place = structure.place(&issuer.name);
+        if issuer.issuer == common.issuer {
+            findings.error(
+                &place,
+                "this service's own issuer cannot be an upstream: an app token would prolong itself",
+            );
+        }
+        if issuer.audiences.is_empty() && issuer.authorized_parties.is_empty() {
+            findings.note(
+                &place,
+                format!(
+                    "issuer {} has neither audiences nor authorized parties: a token that it made for any other application is accepted too",
+                    issuer.issuer
+                ),
+            );
+        }
+        if !structure
+            .apps
+            .values()
+            .any(|app| app.issuers.contains(&issuer.name))
+        {
+            findings.note(&place, "no app trusts this issuer");
+        }
+    }
+    for app in structure.apps.values() {
+        judge_app(app, structure, findings);
+    }
+    let longest = structure.apps.values().map(|app| app.ttl).max();
+    if let Some(longest) = longest
+        && common.keys.keep_after < longest + 300
+    {
+        findings.error(
+            "EXCHEQUER_KEY_KEEP_AFTER",
+            format!(
+                "a retired key must stay published for the longest token lifetime and five minutes: at least {}",
+                value::show_duration(longest + 300)
+            ),
+        );
+    }
+}
+
+fn judge_app(app: &AppSettings, structure: &Structure, findings: &mut Findings) {
+    let place = structure.place(&format!("app {}", app.name));
+    let mut identifiers = BTreeSet::new();
+    let mut kinds = Vec::new();
+    for name in &app.issuers {
+        let Some(issuer) = structure.issuers.iter().find(|each| each.name == *name) else {
+            let known: Vec<&str> = structure
+                .issuers
+                .iter()
+                .map(|each| each.name.as_str())
+                .collect();
+            findings.error(
+                &place,
+                format!(
+                    "issuer {name:?} is not configured{}",
+                    value::suggest(name, &known)
+                ),
+            );
+            continue;
+        };
+        if !identifiers.insert(issuer.issuer.as_str()) {
+            findings.error(
+                &place,
+                format!(
+                    "two of the app's issuers are {}: which one's rules hold?",
+                    issuer.issuer
+                ),
+            );
+        }
+        kinds.push(issuer.kind);
+    }
+    if kinds.len() > 1 && kinds.contains(&IssuerKind::Oidc) && app.subject.is_none() {
+        findings.error(
+            &place,
+            "the app trusts several issuers whose subjects could be equal: say with `subject` how they stay apart, for example subject = 'iss + \"|\" + sub'",
+        );
+    }
+}
+
+/// Whether a URL's host is this machine.
+pub fn is_loopback_url(url: &str) -> bool {
+    url::Url::parse(url).is_ok_and(|url| url.host_str().is_some_and(is_loopback_host))
+}
