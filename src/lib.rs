@@ -22,3 +22,5 @@ pub mod clock;
 pub mod config;
 pub mod crypto;
 pub mod explain;
+pub mod keys;
+pub mod telemetry;

@@ -1,0 +1,579 @@
+//! The key ring: `next` (published, not signing) → `active` → `retired` (published, not
+//! signing) → gone. A pure state machine: time and new keys are handed in.
+//!
+//! For each algorithm there is one active key, and a standby that was published long before
+//! it will sign. What has signed stays published until the last token it signed is dead.
+
+use crate::clock::UnixSeconds;
+use jsonwebtoken::Algorithm;
+use zeroize::Zeroizing;
+
+/// The most keys published for one algorithm: `jwks-rsa` caches five.
+pub const MAX_PUBLISHED: usize = 4;
+
+/// What a key is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Published, not signing yet.
+    Next,
+    /// Published and signing.
+    Active,
+    /// Published, no longer signing.
+    Retired,
+}
+
+impl State {
+    /// The state's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Next => "next",
+            Self::Active => "active",
+            Self::Retired => "retired",
+        }
+    }
+}
+
+/// A key and its life so far; times in Unix seconds.
+#[derive(Clone)]
+pub struct Key {
+    /// The RFC 7638 thumbprint.
+    pub kid: String,
+    /// What it signs with.
+    pub algorithm: Algorithm,
+    /// The private key.
+    pub pkcs8: Zeroizing<Vec<u8>>,
+    /// What it is doing.
+    pub state: State,
+    /// Since when it is published.
+    pub published_at: UnixSeconds,
+    /// Since when it signs, or signed.
+    pub activated_at: Option<UnixSeconds>,
+    /// When its successor is due.
+    pub rotate_at: Option<UnixSeconds>,
+    /// When it stopped signing.
+    pub retired_at: Option<UnixSeconds>,
+}
+
+/// New key material, not yet in a ring.
+pub struct Fresh {
+    /// The RFC 7638 thumbprint.
+    pub kid: String,
+    /// The private key.
+    pub pkcs8: Zeroizing<Vec<u8>>,
+}
+
+/// How long each part of a key's life is, seconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Schedule {
+    /// How long a key signs.
+    pub rotate_every: UnixSeconds,
+    /// How long it is published before it signs.
+    pub publish_ahead: UnixSeconds,
+    /// How long it is published after it signed.
+    pub keep_after: UnixSeconds,
+}
+
+/// A change that a tick made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A standby was made and is published.
+    Published(String),
+    /// A key signs now.
+    Activated(String),
+    /// A key no longer signs.
+    Retired(String),
+    /// A key is no longer published.
+    Removed(String),
+}
+
+/// What a request to rotate led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rotation {
+    /// It is done with the next tick.
+    Now,
+    /// The standby has not been published for long enough: at this time.
+    At(UnixSeconds),
+}
+
+/// The ring.
+#[derive(Clone, Default)]
+pub struct Ring {
+    /// Counts the changes; only ever grows.
+    pub generation: u64,
+    /// Keys the pseudonyms of subjects in logs.
+    pub pseudonym_key: Zeroizing<Vec<u8>>,
+    /// All published keys.
+    pub keys: Vec<Key>,
+}
+
+impl Ring {
+    /// The key that signs with the algorithm.
+    pub fn active(&self, algorithm: Algorithm) -> Option<&Key> {
+        self.find(algorithm, State::Active)
+    }
+
+    /// The key that will sign with the algorithm.
+    pub fn next(&self, algorithm: Algorithm) -> Option<&Key> {
+        self.find(algorithm, State::Next)
+    }
+
+    fn find(&self, algorithm: Algorithm, state: State) -> Option<&Key> {
+        self.keys
+            .iter()
+            .find(|key| key.algorithm == algorithm && key.state == state)
+    }
+
+    fn find_mut(&mut self, algorithm: Algorithm, state: State) -> Option<&mut Key> {
+        self.keys
+            .iter_mut()
+            .find(|key| key.algorithm == algorithm && key.state == state)
+    }
+
+    fn published(&self, algorithm: Algorithm) -> usize {
+        self.keys
+            .iter()
+            .filter(|key| key.algorithm == algorithm)
+            .count()
+    }
+
+    /// Brings the ring to what it should be at `now` for these algorithms.
+    ///
+    /// # Errors
+    /// Where `generate` fails; the ring is then partly moved and must be thrown away.
+    pub fn tick<E>(
+        &mut self,
+        now: UnixSeconds,
+        schedule: &Schedule,
+        algorithms: &[Algorithm],
+        generate: &mut dyn FnMut(Algorithm) -> Result<Fresh, E>,
+    ) -> Result<Vec<Change>, E> {
+        let mut changes = Vec::new();
+        let signed_before: Vec<Algorithm> = self
+            .keys
+            .iter()
+            .filter(|key| key.state == State::Retired)
+            .map(|key| key.algorithm)
+            .collect();
+        self.keys.retain(|key| {
+            let gone = key
+                .retired_at
+                .is_some_and(|retired| retired + schedule.keep_after <= now);
+            if gone {
+                changes.push(Change::Removed(key.kid.clone()));
+            }
+            !gone
+        });
+        let newborn = self.keys.is_empty();
+        for &algorithm in algorithms {
+            self.rotate_if_due(algorithm, now, schedule, &mut changes);
+            // In a new ring nobody holds a key set of ours yet, so the first key may sign at
+            // once; where the signing key was revoked, another must.
+            let bereft =
+                self.active(algorithm).is_none() && (newborn || signed_before.contains(&algorithm));
+            if bereft {
+                if self.next(algorithm).is_none() {
+                    let fresh = generate(algorithm)?;
+                    changes.push(Change::Published(fresh.kid.clone()));
+                    self.insert(fresh, algorithm, now);
+                }
+                self.promote(algorithm, now, schedule, &mut changes);
+            }
+            if self.next(algorithm).is_none() && self.published(algorithm) < MAX_PUBLISHED {
+                let fresh = generate(algorithm)?;
+                changes.push(Change::Published(fresh.kid.clone()));
+                self.insert(fresh, algorithm, now);
+            }
+        }
+        if !changes.is_empty() {
+            self.generation += 1;
+        }
+        Ok(changes)
+    }
+
+    fn rotate_if_due(
+        &mut self,
+        algorithm: Algorithm,
+        now: UnixSeconds,
+        schedule: &Schedule,
+        changes: &mut Vec<Change>,
+    ) {
+        let due = self
+            .active(algorithm)
+            .is_none_or(|active| active.rotate_at.is_none_or(|at| at <= now));
+        let ready = self
+            .next(algorithm)
+            .is_some_and(|next| next.published_at + schedule.publish_ahead <= now);
+        if due && ready {
+            self.promote(algorithm, now, schedule, changes);
+        }
+    }
+
+    /// The standby signs from now on, and what signed before no longer does.
+    fn promote(
+        &mut self,
+        algorithm: Algorithm,
+        now: UnixSeconds,
+        schedule: &Schedule,
+        changes: &mut Vec<Change>,
+    ) {
+        if self.next(algorithm).is_none() {
+            return;
+        }
+        if let Some(active) = self.find_mut(algorithm, State::Active) {
+            active.state = State::Retired;
+            active.retired_at = Some(now);
+            changes.push(Change::Retired(active.kid.clone()));
+        }
+        if let Some(next) = self.find_mut(algorithm, State::Next) {
+            next.state = State::Active;
+            next.activated_at = Some(now);
+            next.rotate_at = Some(now + schedule.rotate_every);
+            changes.push(Change::Activated(next.kid.clone()));
+        }
+    }
+
+    fn insert(&mut self, fresh: Fresh, algorithm: Algorithm, now: UnixSeconds) {
+        self.keys.push(Key {
+            kid: fresh.kid,
+            algorithm,
+            pkcs8: fresh.pkcs8,
+            state: State::Next,
+            published_at: now,
+            activated_at: None,
+            rotate_at: None,
+            retired_at: None,
+        });
+    }
+
+    /// When the next tick will change something; `None` where nothing is planned.
+    pub fn next_change(
+        &self,
+        schedule: &Schedule,
+        algorithms: &[Algorithm],
+    ) -> Option<UnixSeconds> {
+        let removals = self
+            .keys
+            .iter()
+            .filter_map(|key| Some(key.retired_at? + schedule.keep_after));
+        let rotations = algorithms
+            .iter()
+            .filter_map(|&algorithm| self.next_rotation(algorithm, schedule));
+        let standbys = algorithms.iter().filter_map(|&algorithm| {
+            let missing =
+                self.next(algorithm).is_none() && self.published(algorithm) < MAX_PUBLISHED;
+            missing.then_some(UnixSeconds::MIN)
+        });
+        removals.chain(rotations).chain(standbys).min()
+    }
+
+    /// When the standby will sign.
+    pub fn next_rotation(&self, algorithm: Algorithm, schedule: &Schedule) -> Option<UnixSeconds> {
+        let ready = self.next(algorithm)?.published_at + schedule.publish_ahead;
+        let due = self
+            .active(algorithm)
+            .and_then(|active| active.rotate_at)
+            .unwrap_or(ready);
+        Some(ready.max(due))
+    }
+
+    /// Asks for a rotation as soon as it is safe; with `force` at once, at the cost of the
+    /// verifiers that have not seen the standby yet. `None` where there is no standby.
+    pub fn rotate(
+        &mut self,
+        algorithm: Algorithm,
+        now: UnixSeconds,
+        schedule: &Schedule,
+        force: bool,
+    ) -> Option<Rotation> {
+        let next = self.find_mut(algorithm, State::Next)?;
+        if force {
+            next.published_at = next.published_at.min(now - schedule.publish_ahead);
+        }
+        if let Some(active) = self.find_mut(algorithm, State::Active) {
+            active.rotate_at = active.rotate_at.map(|at| at.min(now));
+        }
+        self.generation += 1;
+        let at = self.next_rotation(algorithm, schedule)?;
+        Some(if at <= now {
+            Rotation::Now
+        } else {
+            Rotation::At(at)
+        })
+    }
+
+    /// Takes a key out at once; where it signed, the standby signs from now on, ready or
+    /// not. `false` where there is no such key.
+    pub fn revoke(&mut self, kid: &str, now: UnixSeconds, schedule: &Schedule) -> bool {
+        let Some(position) = self.keys.iter().position(|key| key.kid == kid) else {
+            return false;
+        };
+        let revoked = self.keys.remove(position);
+        if revoked.state == State::Active {
+            self.promote(revoked.algorithm, now, schedule, &mut Vec::new());
+        }
+        self.generation += 1;
+        true
+    }
+
+    /// Puts a key made elsewhere in the place of the standby; in an empty ring it signs at
+    /// once. `false` where the ring has it already, or has no room.
+    pub fn import(
+        &mut self,
+        fresh: Fresh,
+        algorithm: Algorithm,
+        now: UnixSeconds,
+        schedule: &Schedule,
+    ) -> bool {
+        if self.keys.iter().any(|key| key.kid == fresh.kid) {
+            return false;
+        }
+        let newborn = self.keys.is_empty();
+        self.keys
+            .retain(|key| key.algorithm != algorithm || key.state != State::Next);
+        if self.published(algorithm) >= MAX_PUBLISHED {
+            return false;
+        }
+        self.insert(fresh, algorithm, now);
+        if newborn {
+            self.promote(algorithm, now, schedule, &mut Vec::new());
+        }
+        self.generation += 1;
+        true
+    }
+
+    /// Whether the ring is one that these rules could have made.
+    pub fn is_sound(&self) -> bool {
+        let mut kids: Vec<&str> = self.keys.iter().map(|key| key.kid.as_str()).collect();
+        kids.sort_unstable();
+        kids.dedup();
+        kids.len() == self.keys.len()
+            && self.keys.iter().all(|key| {
+                let count = |state| {
+                    self.keys
+                        .iter()
+                        .filter(|other| other.algorithm == key.algorithm && other.state == state)
+                        .count()
+                };
+                count(State::Active) <= 1
+                    && count(State::Next) <= 1
+                    && self.published(key.algorithm) <= MAX_PUBLISHED
+                    && match key.state {
+                        State::Next => key.activated_at.is_none() && key.retired_at.is_none(),
+                        State::Active => key.activated_at.is_some() && key.retired_at.is_none(),
+                        State::Retired => key.retired_at.is_some(),
+                    }
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::{HashMap, HashSet};
+    use std::convert::Infallible;
+
+    const TTL: i64 = 600;
+    const SCHEDULE: Schedule = Schedule {
+        rotate_every: 10_000,
+        publish_ahead: 1000,
+        keep_after: TTL + 300,
+    };
+    const ALGORITHMS: [Algorithm; 2] = [Algorithm::ES256, Algorithm::EdDSA];
+
+    /// The world around a ring: its saved form, what verifiers may hold, and what was signed.
+    struct World {
+        saved: Ring,
+        made: u32,
+        now: i64,
+        /// Since when each kid is published without a break.
+        published: HashMap<String, i64>,
+        /// Until when each kid must stay published, for tokens that it signed.
+        owed: HashMap<String, i64>,
+        revoked: HashSet<String>,
+        excused: HashSet<String>,
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Wait(i64),
+        Tick,
+        TickThenCrash,
+        Rotate,
+        Force,
+        Revoke(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (1_i64..2000).prop_map(Step::Wait),
+            1 => (5000_i64..40_000).prop_map(Step::Wait),
+            6 => Just(Step::Tick),
+            2 => Just(Step::TickThenCrash),
+            1 => Just(Step::Rotate),
+            1 => Just(Step::Force),
+            1 => (0_usize..8).prop_map(Step::Revoke),
+        ]
+    }
+
+    impl World {
+        fn new() -> Self {
+            Self {
+                saved: Ring::default(),
+                made: 0,
+                now: 1_700_000_000,
+                published: HashMap::new(),
+                owed: HashMap::new(),
+                revoked: HashSet::new(),
+                excused: HashSet::new(),
+            }
+        }
+
+        fn change(&mut self, crash: bool, change: impl FnOnce(&mut Ring, i64)) {
+            let mut ring = self.saved.clone();
+            let newborn = ring.keys.is_empty();
+            change(&mut ring, self.now);
+            let made = &mut self.made;
+            let mut generate = |algorithm: Algorithm| {
+                *made += 1;
+                Ok::<_, Infallible>(Fresh {
+                    kid: format!("{algorithm:?}-{made}"),
+                    pkcs8: Zeroizing::new(Vec::new()),
+                })
+            };
+            ring.tick(self.now, &SCHEDULE, &ALGORITHMS, &mut generate)
+                .unwrap();
+            if crash {
+                return;
+            }
+            // A first key, or one that replaces a revoked key, signs before its time.
+            let bereft = ALGORITHMS.iter().any(|algorithm| {
+                let before = self.saved.active(*algorithm).map(|key| &key.kid);
+                before.is_some_and(|kid| self.revoked.contains(kid))
+            });
+            if newborn || bereft {
+                self.excused
+                    .extend(ring.keys.iter().map(|key| key.kid.clone()));
+            }
+            self.saved = ring;
+            self.observe();
+        }
+
+        fn observe(&mut self) {
+            let ring = &self.saved;
+            assert!(ring.is_sound());
+            let published: HashSet<&str> = ring.keys.iter().map(|key| key.kid.as_str()).collect();
+            for (kid, until) in &self.owed {
+                assert!(
+                    *until <= self.now
+                        || self.revoked.contains(kid)
+                        || published.contains(kid.as_str()),
+                    "{kid} is gone, but a token that it signed lives"
+                );
+            }
+            self.published
+                .retain(|kid, _| published.contains(kid.as_str()));
+            for key in &ring.keys {
+                let since = *self.published.entry(key.kid.clone()).or_insert(self.now);
+                if key.state == State::Active {
+                    assert!(
+                        self.now - since >= SCHEDULE.publish_ahead
+                            || self.excused.contains(&key.kid),
+                        "{} signs, but was published only {} s ago",
+                        key.kid,
+                        self.now - since
+                    );
+                    self.owed.insert(key.kid.clone(), self.now + TTL);
+                }
+            }
+            for algorithm in ALGORITHMS {
+                assert!(ring.active(algorithm).is_some());
+            }
+        }
+
+        fn run(&mut self, step: Step) {
+            match step {
+                Step::Wait(seconds) => self.now += seconds,
+                Step::Tick => self.change(false, |_, _| ()),
+                Step::TickThenCrash => self.change(true, |_, _| ()),
+                Step::Rotate => self.change(false, |ring, now| {
+                    ring.rotate(Algorithm::ES256, now, &SCHEDULE, false);
+                }),
+                Step::Force => {
+                    if let Some(next) = self.saved.next(Algorithm::ES256) {
+                        self.excused.insert(next.kid.clone());
+                    }
+                    self.change(false, |ring, now| {
+                        ring.rotate(Algorithm::ES256, now, &SCHEDULE, true);
+                    });
+                }
+                Step::Revoke(index) => {
+                    let Some(kid) = self.saved.keys.get(index).map(|key| key.kid.clone()) else {
+                        return;
+                    };
+                    self.revoked.insert(kid.clone());
+                    self.change(false, |ring, now| {
+                        ring.revoke(&kid, now, &SCHEDULE);
+                    });
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn what_signed_stays_published_until_its_tokens_are_dead(
+            steps in prop::collection::vec(step(), 1..80)
+        ) {
+            let mut world = World::new();
+            world.change(false, |_, _| ());
+            for step in steps {
+                world.run(step);
+            }
+        }
+
+        #[test]
+        fn a_tick_is_due_exactly_when_it_changes_something(
+            steps in prop::collection::vec(step(), 1..40)
+        ) {
+            let mut world = World::new();
+            world.change(false, |_, _| ());
+            for step in steps {
+                world.run(step);
+                let due = world
+                    .saved
+                    .next_change(&SCHEDULE, &ALGORITHMS)
+                    .is_some_and(|at| at <= world.now);
+                let before = world.saved.generation;
+                world.change(false, |_, _| ());
+                prop_assert_eq!(due, world.saved.generation > before);
+            }
+        }
+    }
+
+    #[test]
+    fn an_algorithm_added_to_a_ring_is_published_before_it_signs() {
+        let mut ring = Ring::default();
+        let mut generate = |algorithm: Algorithm| {
+            Ok::<_, Infallible>(Fresh {
+                kid: format!("{algorithm:?}"),
+                pkcs8: Zeroizing::new(Vec::new()),
+            })
+        };
+        ring.tick(0, &SCHEDULE, &ALGORITHMS[..1], &mut generate)
+            .unwrap();
+        let mut ring = Ring {
+            keys: ring.keys.drain(..1).collect(),
+            ..ring
+        };
+        ring.tick(1, &SCHEDULE, &ALGORITHMS[1..], &mut generate)
+            .unwrap();
+        assert!(ring.active(Algorithm::EdDSA).is_none());
+        ring.tick(1001, &SCHEDULE, &ALGORITHMS[1..], &mut generate)
+            .unwrap();
+        assert!(ring.active(Algorithm::EdDSA).is_some());
+    }
+}

@@ -1,0 +1,270 @@
+//! What is seen from outside: the log and the metrics. Never a token, a secret or personal
+//! data: a subject appears under its pseudonym only.
+
+use crate::clock::UnixSeconds;
+use crate::config::LogFormat;
+use crate::crypto::BACKEND;
+use crate::keys::Published;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+use tracing_subscriber::EnvFilter;
+
+/// Starts the log on standard output. A second call changes nothing.
+pub fn start_log(filter: &str, format: LogFormat) {
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter);
+    let _ = match format {
+        LogFormat::Json => builder
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .try_init(),
+        LogFormat::Text => builder.try_init(),
+    };
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    route: &'static str,
+    outcome: &'static str,
+    code: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabels {
+    route: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FetchLabels {
+    issuer: String,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct IssuerLabels {
+    issuer: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KeyLabels {
+    kid: String,
+    alg: &'static str,
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AlgLabels {
+    alg: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BuildLabels {
+    version: &'static str,
+    backend: &'static str,
+}
+
+type Durations = Family<RouteLabels, Histogram, fn() -> Histogram>;
+type Seconds = Gauge<f64, AtomicU64>;
+
+/// The bounds of the latency histogram, seconds: an exchange takes some 60 µs, a fetch 3 s.
+fn buckets() -> Histogram {
+    Histogram::new([
+        0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
+        0.5, 1.0, 2.5, 5.0,
+    ])
+}
+
+/// The service's metrics.
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    durations: Durations,
+    in_flight: Gauge,
+    connections: Gauge,
+    fetches: Family<FetchLabels, Counter>,
+    ages: Family<IssuerLabels, Seconds>,
+    keys: Family<KeyLabels, Gauge>,
+    rotations: Family<AlgLabels, Gauge>,
+    ring_failures: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("exchequer");
+        let metrics = Self {
+            requests: Family::default(),
+            durations: Family::new_with_constructor(buckets),
+            in_flight: Gauge::default(),
+            connections: Gauge::default(),
+            fetches: Family::default(),
+            ages: Family::default(),
+            keys: Family::default(),
+            rotations: Family::default(),
+            ring_failures: Counter::default(),
+            registry: Registry::default(),
+        };
+        let build = Family::<BuildLabels, Gauge>::default();
+        build
+            .get_or_create(&BuildLabels {
+                version: env!("CARGO_PKG_VERSION"),
+                backend: BACKEND,
+            })
+            .set(1);
+        registry.register("build_info", "Version and cryptographic backend", build);
+        registry.register(
+            "requests",
+            "Requests by route, outcome and code of the catalogue",
+            metrics.requests.clone(),
+        );
+        registry.register_with_unit(
+            "request_duration",
+            "Time from the request's head to its answer",
+            Unit::Seconds,
+            metrics.durations.clone(),
+        );
+        registry.register(
+            "requests_in_flight",
+            "Requests being answered",
+            metrics.in_flight.clone(),
+        );
+        registry.register(
+            "connections",
+            "Open connections of the public listener",
+            metrics.connections.clone(),
+        );
+        registry.register(
+            "jwks_fetch",
+            "Fetches of an issuer's key set, by result",
+            metrics.fetches.clone(),
+        );
+        registry.register_with_unit(
+            "jwks_age",
+            "Time since an issuer's key set was fetched",
+            Unit::Seconds,
+            metrics.ages.clone(),
+        );
+        registry.register(
+            "signing_key_info",
+            "Our published keys and their states",
+            metrics.keys.clone(),
+        );
+        registry.register_with_unit(
+            "next_rotation",
+            "Time until the standby key signs; negative where it is overdue",
+            Unit::Seconds,
+            metrics.rotations.clone(),
+        );
+        registry.register(
+            "key_ring_failures",
+            "Times that the key ring could not be read, changed or saved",
+            metrics.ring_failures.clone(),
+        );
+        Self {
+            registry,
+            ..metrics
+        }
+    }
+}
+
+impl Metrics {
+    /// A request began.
+    pub fn request_began(&self) {
+        self.in_flight.inc();
+    }
+
+    /// A request ended; `code` is `ok` or one of the catalogue.
+    pub fn request_ended(
+        &self,
+        route: &'static str,
+        outcome: &'static str,
+        code: &'static str,
+        took: Duration,
+    ) {
+        self.in_flight.dec();
+        self.requests
+            .get_or_create(&RequestLabels {
+                route,
+                outcome,
+                code,
+            })
+            .inc();
+        self.durations
+            .get_or_create(&RouteLabels { route })
+            .observe(took.as_secs_f64());
+    }
+
+    /// A connection was opened.
+    pub fn connection_opened(&self) {
+        self.connections.inc();
+    }
+
+    /// A connection was closed.
+    pub fn connection_closed(&self) {
+        self.connections.dec();
+    }
+
+    /// A fetch of an issuer's key set ended.
+    pub fn key_set_fetched(&self, issuer: &str, well: bool) {
+        self.fetches
+            .get_or_create(&FetchLabels {
+                issuer: issuer.to_owned(),
+                result: if well { "ok" } else { "error" },
+            })
+            .inc();
+    }
+
+    /// The key ring could not be read, changed or saved.
+    pub fn key_ring_failed(&self) {
+        self.ring_failures.inc();
+    }
+
+    /// The metrics as Prometheus reads them (OpenMetrics text).
+    pub fn render(
+        &self,
+        published: &Published,
+        now: UnixSeconds,
+        ages: impl Iterator<Item = (String, f64)>,
+    ) -> String {
+        self.ages.clear();
+        for (issuer, age) in ages {
+            self.ages.get_or_create(&IssuerLabels { issuer }).set(age);
+        }
+        self.keys.clear();
+        self.rotations.clear();
+        let mut rotations = BTreeMap::new();
+        for key in &published.overview {
+            self.keys
+                .get_or_create(&KeyLabels {
+                    kid: key.kid.clone(),
+                    alg: key.alg,
+                    state: key.state.name(),
+                })
+                .set(1);
+            if key.state == crate::keys::ring::State::Next {
+                rotations.insert(key.alg, key.changes_at);
+            }
+        }
+        for (alg, at) in rotations {
+            if let Some(at) = at {
+                self.rotations
+                    .get_or_create(&AlgLabels { alg })
+                    .set(at - now);
+            }
+        }
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
