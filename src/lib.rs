@@ -23,4 +23,5 @@ pub mod config;
 pub mod crypto;
 pub mod explain;
 pub mod keys;
+pub mod subject;
 pub mod telemetry;

@@ -1,0 +1,243 @@
+//! Clerk's session claims, version 1 and version 2, as `@clerk/backend` reads them.
+
+use super::Organization;
+use serde_json::{Map, Value};
+
+/// The longest number in `o.fpm`, in decimal digits, and the most names in `o.per`:
+/// bounds on work, far above what Clerk packs.
+const MAX_DIGITS: usize = 128;
+const MAX_PERMISSIONS: usize = 400;
+
+/// What a session token says beside the registered claims.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Session {
+    pub organization: Option<Organization>,
+    pub plans: Vec<String>,
+    pub features: Vec<String>,
+    /// Minutes since the first factor was verified.
+    pub first_factor_age: Option<i64>,
+    /// `sts`.
+    pub status: Option<String>,
+}
+
+/// Reads the claims; the error is the name of the claim that is malformed.
+pub(super) fn session(claims: &Map<String, Value>) -> Result<Session, &'static str> {
+    let plans = list(text(claims, "pla")?);
+    let features = list(text(claims, "fea")?);
+    let organization = match claims.get("v") {
+        Some(Value::Number(version)) if version.as_u64() == Some(2) => {
+            organization_v2(claims, &features)?
+        }
+        None => organization_v1(claims)?,
+        Some(_) => return Err("v"),
+    };
+    Ok(Session {
+        organization,
+        plans,
+        features,
+        first_factor_age: first_factor_age(claims)?,
+        status: text(claims, "sts")?.map(str::to_owned),
+    })
+}
+
+fn text<'c>(
+    claims: &'c Map<String, Value>,
+    name: &'static str,
+) -> Result<Option<&'c str>, &'static str> {
+    match claims.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(name),
+    }
+}
+
+fn list(text: Option<&str>) -> Vec<String> {
+    text.into_iter()
+        .flat_map(|text| text.split(','))
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+fn organization_v1(claims: &Map<String, Value>) -> Result<Option<Organization>, &'static str> {
+    let Some(id) = text(claims, "org_id")? else {
+        return Ok(None);
+    };
+    let permissions = match claims.get("org_permissions") {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::Array(items)) => items
+            .iter()
+            .map(|item| item.as_str().map(str::to_owned))
+            .collect::<Option<_>>()
+            .ok_or("org_permissions")?,
+        Some(_) => return Err("org_permissions"),
+    };
+    Ok(Some(Organization {
+        id: id.to_owned(),
+        slug: text(claims, "org_slug")?.map(str::to_owned),
+        role: text(claims, "org_role")?.map(str::to_owned),
+        permissions,
+    }))
+}
+
+fn organization_v2(
+    claims: &Map<String, Value>,
+    features: &[String],
+) -> Result<Option<Organization>, &'static str> {
+    let packed = match claims.get("o") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::Object(packed)) => packed,
+        Some(_) => return Err("o"),
+    };
+    let member = |name| text(packed, name).map_err(|_| "o");
+    let id = member("id")?.ok_or("o")?;
+    Ok(Some(Organization {
+        id: id.to_owned(),
+        slug: member("slg")?.map(str::to_owned),
+        role: member("rol")?.map(|role| format!("org:{role}")),
+        permissions: unpack(features, member("per")?, member("fpm")?).ok_or("o")?,
+    }))
+}
+
+/// `per` names permissions; for each feature of organisation scope, in the order of `fea`,
+/// `fpm` has a number whose bits say which of them it has, lowest bit first.
+fn unpack(features: &[String], per: Option<&str>, fpm: Option<&str>) -> Option<Vec<String>> {
+    let (Some(per), Some(fpm)) = (per, fpm) else {
+        return Some(Vec::new());
+    };
+    let names: Vec<&str> = per.split(',').map(str::trim).collect();
+    if names.len() > MAX_PERMISSIONS {
+        return None;
+    }
+    let of_organization = features.iter().filter_map(|feature| {
+        let (scope, name) = feature.split_once(':')?;
+        scope.contains('o').then_some(name)
+    });
+    let mut permissions = Vec::new();
+    for (feature, number) in of_organization.zip(fpm.split(',')) {
+        for (name, set) in names.iter().zip(bits(number.trim(), names.len())?) {
+            if set {
+                permissions.push(format!("org:{feature}:{name}"));
+            }
+        }
+    }
+    Some(permissions)
+}
+
+/// The lowest bits of a decimal number of any length, lowest first.
+fn bits(decimal: &str, count: usize) -> Option<Vec<bool>> {
+    if decimal.is_empty() || decimal.len() > MAX_DIGITS {
+        return None;
+    }
+    let mut digits = decimal
+        .bytes()
+        .map(|byte| byte.is_ascii_digit().then(|| byte - b'0'))
+        .collect::<Option<Vec<u8>>>()?;
+    let mut bits = Vec::with_capacity(count);
+    for _ in 0..count {
+        let mut remainder = 0;
+        for digit in &mut digits {
+            let value = remainder * 10 + *digit;
+            *digit = value / 2;
+            remainder = value % 2;
+        }
+        bits.push(remainder == 1);
+    }
+    Some(bits)
+}
+
+/// `fva`: minutes since the first factor, minutes since the second, -1 for never.
+fn first_factor_age(claims: &Map<String, Value>) -> Result<Option<i64>, &'static str> {
+    match claims.get("fva") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Array(ages)) => match ages.as_slice() {
+            [first, second] => {
+                let (first, _) = first.as_i64().zip(second.as_i64()).ok_or("fva")?;
+                Ok(Some(first).filter(|age| (0..=1 << 32).contains(age)))
+            }
+            _ => Err("fva"),
+        },
+        Some(_) => Err("fva"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(claims: Value) -> Result<Session, &'static str> {
+        session(claims.as_object().unwrap())
+    }
+
+    #[test]
+    fn version_1() {
+        let session = read(json!({
+            "org_id": "org_1", "org_slug": "acme", "org_role": "org:admin",
+            "org_permissions": ["org:tasks:read"], "fva": [3, -1], "sts": "active"
+        }))
+        .unwrap();
+        assert_eq!(
+            session.organization,
+            Some(Organization {
+                id: "org_1".into(),
+                slug: Some("acme".into()),
+                role: Some("org:admin".into()),
+                permissions: vec!["org:tasks:read".into()],
+            })
+        );
+        assert_eq!(session.first_factor_age, Some(3));
+        assert_eq!(session.status.as_deref(), Some("active"));
+    }
+
+    #[test]
+    fn version_2_unpacks_permissions_of_organization_features_only() {
+        let session = read(json!({
+            "v": 2, "pla": "u:pro,o:team", "fea": "o:tasks,u:export,uo:chat",
+            "o": {"id": "org_2", "slg": "b", "rol": "member", "per": "create,read,manage", "fpm": "3,4"}
+        }))
+        .unwrap();
+        let organization = session.organization.unwrap();
+        assert_eq!(organization.role.as_deref(), Some("org:member"));
+        assert_eq!(
+            organization.permissions,
+            ["org:tasks:create", "org:tasks:read", "org:chat:manage"]
+        );
+        assert_eq!(session.plans, ["u:pro", "o:team"]);
+    }
+
+    #[test]
+    fn numbers_of_more_than_64_bits() {
+        let names: Vec<String> = (0..70).map(|i| format!("p{i}")).collect();
+        let session = read(json!({
+            "v": 2, "fea": "o:f",
+            // 2^69 + 1
+            "o": {"id": "org_3", "per": names.join(","), "fpm": "590295810358705651713"}
+        }))
+        .unwrap();
+        assert_eq!(
+            session.organization.unwrap().permissions,
+            ["org:f:p0", "org:f:p69"]
+        );
+    }
+
+    #[test]
+    fn what_has_the_wrong_type_is_named() {
+        assert_eq!(read(json!({"v": 3})), Err("v"));
+        assert_eq!(read(json!({"v": 2, "o": 1})), Err("o"));
+        assert_eq!(read(json!({"v": 2, "o": {}})), Err("o"));
+        assert_eq!(
+            read(json!({"v": 2, "fea": "o:f", "o": {"id": "x", "per": "a", "fpm": "x"}})),
+            Err("o")
+        );
+        assert_eq!(read(json!({"org_id": 1})), Err("org_id"));
+        assert_eq!(
+            read(json!({"org_id": "o", "org_permissions": [1]})),
+            Err("org_permissions")
+        );
+        assert_eq!(read(json!({"fva": [1]})), Err("fva"));
+        assert_eq!(read(json!({"sts": false})), Err("sts"));
+        assert_eq!(read(json!({})), Ok(Session::default()));
+    }
+}

@@ -1,0 +1,145 @@
+//! Asking an upstream for a document, within bounds of time, size and address.
+
+use super::address::{PublicOnly, Reach, literal_allowed};
+use std::time::Duration;
+use url::Url;
+
+/// The whole of a fetch: connecting, sending, and the last byte of the answer.
+const DEADLINE: Duration = Duration::from_secs(3);
+/// Of which connecting.
+const CONNECT: Duration = Duration::from_secs(2);
+/// The largest document, in bytes.
+const MAX_BODY: usize = 512 * 1024;
+
+/// Why a document could not be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FetchError {
+    /// The URL leads where it must not.
+    #[error(
+        "{0} is not https, or its address is not public; for an issuer inside the network set allow_private_network = true"
+    )]
+    Forbidden(String),
+    /// The upstream answered with another status than 200.
+    #[error("it answered {0}")]
+    Status(u16),
+    /// The answer did not end within the bound.
+    #[error("the answer is larger than 512 KiB")]
+    TooLarge,
+    /// The answer was not complete within the deadline.
+    #[error("no complete answer within 3 s")]
+    Timeout,
+    /// No connection, no TLS, or a broken answer.
+    #[error("{0}")]
+    Transport(String),
+}
+
+/// A document and how long its sender says it stays fresh.
+#[derive(Debug)]
+pub struct Document {
+    /// The body.
+    pub body: Vec<u8>,
+    /// `max-age` of its `Cache-Control`, seconds.
+    pub max_age: Option<u64>,
+    /// The `Date` header, as sent.
+    pub date: Option<String>,
+}
+
+/// The HTTP client for upstream documents.
+#[derive(Clone)]
+pub struct Fetcher {
+    public: reqwest::Client,
+    private: reqwest::Client,
+}
+
+impl Fetcher {
+    /// Builds the client. TLS uses rustls on ring, whatever the signing backend.
+    pub fn new() -> Result<Self, reqwest::Error> {
+        // Another part of the process may have installed it: that is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let builder = || {
+            reqwest::Client::builder()
+                .user_agent(concat!("exchequer/", env!("CARGO_PKG_VERSION")))
+                .redirect(reqwest::redirect::Policy::none())
+                .referer(false)
+                .no_proxy()
+                .connect_timeout(CONNECT)
+                .timeout(DEADLINE)
+                .pool_max_idle_per_host(1)
+                .pool_idle_timeout(Duration::from_secs(60))
+        };
+        Ok(Self {
+            public: builder()
+                .https_only(true)
+                .dns_resolver(PublicOnly)
+                .build()?,
+            private: builder().build()?,
+        })
+    }
+
+    /// Fetches a document: 200 only, no redirects, bounded.
+    pub async fn get(&self, url: &Url, reach: Reach) -> Result<Document, FetchError> {
+        let secure = url.scheme() == "https" || reach == Reach::Private;
+        if !secure || !literal_allowed(url, reach) {
+            return Err(FetchError::Forbidden(url.to_string()));
+        }
+        let client = match reach {
+            Reach::Public => &self.public,
+            Reach::Private => &self.private,
+        };
+        let mut answer = client
+            .get(url.clone())
+            .header("accept", "application/json")
+            .send()
+            .await
+            .map_err(transport)?;
+        if answer.status() != reqwest::StatusCode::OK {
+            return Err(FetchError::Status(answer.status().as_u16()));
+        }
+        let header = |name: &str| {
+            let value = answer.headers().get(name)?.to_str().ok()?;
+            Some(value.to_owned())
+        };
+        let max_age = header("cache-control").and_then(|text| max_age(&text));
+        let date = header("date");
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(transport)? {
+            if body.len() + chunk.len() > MAX_BODY {
+                return Err(FetchError::TooLarge);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Document {
+            body,
+            max_age,
+            date,
+        })
+    }
+}
+
+fn transport(error: reqwest::Error) -> FetchError {
+    if error.is_timeout() {
+        return FetchError::Timeout;
+    }
+    // reqwest's own sentence says little; the cause at the end of the chain says it all.
+    let mut cause: &dyn std::error::Error = &error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    FetchError::Transport(cause.to_string())
+}
+
+/// `max-age` of a `Cache-Control` header; 0 where it says not to store.
+fn max_age(header: &str) -> Option<u64> {
+    let mut directives = header.split(',').map(str::trim);
+    if directives
+        .clone()
+        .any(|each| each.eq_ignore_ascii_case("no-store") || each.eq_ignore_ascii_case("no-cache"))
+    {
+        return Some(0);
+    }
+    directives.find_map(|each| {
+        let (name, seconds) = each.split_once('=')?;
+        let seconds = seconds.trim_matches('"').parse().ok()?;
+        name.eq_ignore_ascii_case("max-age").then_some(seconds)
+    })
+}

@@ -1,0 +1,234 @@
+//! An issuer's key set (RFC 7517 §5), judged key by key: one odd key does not spoil the set.
+
+use crate::crypto::{KeyRejected, PublicKey, VerifyingKey};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::Algorithm;
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The most keys of a set that are looked at.
+const MAX_KEYS: usize = 100;
+/// The longest `kid`, in bytes.
+const MAX_KID: usize = 255;
+
+/// Why a document is no key set.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeySetError {
+    /// Not a JSON object with a `keys` array.
+    #[error("not a JSON object with a `keys` array")]
+    Malformed,
+    /// A set without a key says nothing; the keys known before stay.
+    #[error("the key set is empty")]
+    Empty,
+}
+
+/// Why a key of a set is not used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// Not a JWK that we can read: another type, curve or encoding.
+    #[error("not an RSA, P-256, P-384 or Ed25519 public key")]
+    Malformed,
+    /// `use` or `key_ops` says that it does not verify signatures.
+    #[error("its use or key_ops is not for verifying signatures")]
+    Use,
+    /// A private half was published: anybody may have it.
+    #[error("the key set publishes its private half")]
+    PrivateHalf,
+    /// `alg` is not one that the issuer may sign with, or not one for this type of key.
+    #[error("it is made for no algorithm that the issuer may sign with")]
+    Algorithm,
+    /// Weak, or no key at all.
+    #[error(transparent)]
+    Rejected(#[from] KeyRejected),
+}
+
+/// What became of a key of the set.
+enum Known {
+    Usable(Vec<Arc<VerifyingKey>>),
+    Unusable(Unusable),
+}
+
+/// What a look-up found.
+pub enum Found {
+    /// The key.
+    Key(Arc<VerifyingKey>),
+    /// There is a key of this `kid`, but not for this algorithm.
+    Unusable(String),
+    /// There is no key of this `kid`.
+    Unknown,
+}
+
+/// An issuer's usable keys.
+#[derive(Default)]
+pub struct KeySet {
+    keys: HashMap<String, Known>,
+    /// The one key of an issuer that is configured with it; it answers to any `kid`.
+    only: Option<Known>,
+}
+
+#[derive(Deserialize)]
+struct Document {
+    keys: Vec<Value>,
+}
+
+impl KeySet {
+    /// Reads a document; `algorithms` are those that the issuer may sign with.
+    pub fn parse(document: &[u8], algorithms: &[Algorithm]) -> Result<Self, KeySetError> {
+        let document: Document =
+            serde_json::from_slice(document).map_err(|_| KeySetError::Malformed)?;
+        if document.keys.is_empty() {
+            return Err(KeySetError::Empty);
+        }
+        let mut keys = HashMap::new();
+        for key in document.keys.iter().take(MAX_KEYS) {
+            let Some(kid) = key.get("kid").and_then(Value::as_str) else {
+                continue;
+            };
+            if kid.len() > MAX_KID {
+                continue;
+            }
+            let known = judge(key, algorithms).map_or_else(Known::Unusable, Known::Usable);
+            // Of two keys of one kid the usable one counts, and of two usable ones the first.
+            match keys.get(kid) {
+                Some(Known::Usable(_)) => {}
+                _ => {
+                    keys.insert(kid.to_owned(), known);
+                }
+            }
+        }
+        Ok(Self { keys, only: None })
+    }
+
+    /// The set of an issuer that is configured with its one key.
+    pub fn only(key: &PublicKey, algorithms: &[Algorithm]) -> Self {
+        Self {
+            keys: HashMap::new(),
+            only: Some(parsed(key, algorithms).map_or_else(Known::Unusable, Known::Usable)),
+        }
+    }
+
+    /// Whether a token without a `kid` can be verified.
+    pub fn answers_to_any_kid(&self) -> bool {
+        self.only.is_some()
+    }
+
+    /// Looks a key up by `kid`, never by trying.
+    pub fn find(&self, kid: &str, algorithm: Algorithm) -> Found {
+        match self.only.as_ref().or_else(|| self.keys.get(kid)) {
+            None => Found::Unknown,
+            Some(Known::Unusable(reason)) => Found::Unusable(reason.to_string()),
+            Some(Known::Usable(keys)) => keys
+                .iter()
+                .find(|key| jsonwebtoken::crypto::JwtVerifier::algorithm(key.as_ref()) == algorithm)
+                .map_or_else(
+                    || Found::Unusable(format!("it is not made for {algorithm:?}")),
+                    |key| Found::Key(Arc::clone(key)),
+                ),
+        }
+    }
+
+    /// Each `kid` and why it is not used, if it is not; in order of the `kid`.
+    pub fn overview(&self) -> Vec<(&str, Option<String>)> {
+        let mut all: Vec<_> = self
+            .keys
+            .iter()
+            .map(|(kid, known)| (kid.as_str(), known))
+            .chain(self.only.iter().map(|known| ("(any)", known)))
+            .map(|(kid, known)| match known {
+                Known::Usable(_) => (kid, None),
+                Known::Unusable(reason) => (kid, Some(reason.to_string())),
+            })
+            .collect();
+        all.sort();
+        all
+    }
+}
+
+fn judge(key: &Value, algorithms: &[Algorithm]) -> Result<Vec<Arc<VerifyingKey>>, Unusable> {
+    let jwk: Jwk = Deserialize::deserialize(key).map_err(|_| Unusable::Malformed)?;
+    if ["d", "k", "p", "q"]
+        .iter()
+        .any(|name| key.get(*name).is_some())
+    {
+        return Err(Unusable::PrivateHalf);
+    }
+    let signs = matches!(
+        jwk.common.public_key_use,
+        None | Some(PublicKeyUse::Signature)
+    );
+    let verifies = jwk
+        .common
+        .key_operations
+        .as_ref()
+        .is_none_or(|operations| operations.contains(&KeyOperations::Verify));
+    if !signs || !verifies {
+        return Err(Unusable::Use);
+    }
+    let public = public_key(&jwk.algorithm).ok_or(Unusable::Malformed)?;
+    match jwk.common.key_algorithm {
+        None => parsed(&public, algorithms),
+        Some(named) => {
+            let named = Algorithm::try_from(named).map_err(|_| Unusable::Algorithm)?;
+            if !algorithms.contains(&named) {
+                return Err(Unusable::Algorithm);
+            }
+            parsed(&public, &[named])
+        }
+    }
+}
+
+/// The key, parsed for each of the algorithms that fits its type.
+fn parsed(key: &PublicKey, algorithms: &[Algorithm]) -> Result<Vec<Arc<VerifyingKey>>, Unusable> {
+    let fitting: Vec<Algorithm> = algorithms
+        .iter()
+        .copied()
+        .filter(|algorithm| key.algorithms().contains(algorithm))
+        .collect();
+    if fitting.is_empty() {
+        return Err(Unusable::Algorithm);
+    }
+    fitting
+        .into_iter()
+        .map(|algorithm| Ok(Arc::new(VerifyingKey::new(algorithm, key)?)))
+        .collect()
+}
+
+fn public_key(parameters: &AlgorithmParameters) -> Option<PublicKey> {
+    let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).ok();
+    let unpadded = |text: &str| {
+        let bytes = decode(text)?;
+        let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+        bytes.get(zeros..).map(<[u8]>::to_vec)
+    };
+    match parameters {
+        AlgorithmParameters::RSA(rsa) => Some(PublicKey::Rsa {
+            n: unpadded(&rsa.n)?,
+            e: unpadded(&rsa.e)?,
+        }),
+        AlgorithmParameters::EllipticCurve(ec) => {
+            let mut point = vec![4];
+            let size = match ec.curve {
+                EllipticCurve::P256 => 32,
+                EllipticCurve::P384 => 48,
+                _ => return None,
+            };
+            for coordinate in [&ec.x, &ec.y] {
+                // RFC 7518 §6.2.1.2: the full length, leading zeros and all.
+                let bytes = decode(coordinate).filter(|bytes| bytes.len() == size)?;
+                point.extend(bytes);
+            }
+            Some(match ec.curve {
+                EllipticCurve::P256 => PublicKey::P256(point),
+                _ => PublicKey::P384(point),
+            })
+        }
+        AlgorithmParameters::OctetKeyPair(okp) if okp.curve == EllipticCurve::Ed25519 => {
+            Some(PublicKey::Ed25519(decode(&okp.x)?))
+        }
+        _ => None,
+    }
+}

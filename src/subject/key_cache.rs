@@ -1,0 +1,436 @@
+//! An issuer's keys over time: when they are fetched, how long they serve, and who waits.
+//!
+//! Three reasons to fetch, three limits. A *refresh* ahead of expiry runs in the
+//! background and nobody waits for it. An *unknown `kid`* fetches at once, but only once in
+//! a cool-down, so that a flood of invented ones costs one fetch. After a *failure* the
+//! next try waits longer each time. Fetches never run twice at once, and go on when the
+//! request that began one is gone.
+
+use super::address::Reach;
+use super::discovery::{DiscoveryError, key_set_url};
+use super::fetch::{FetchError, Fetcher};
+use super::jwks::{Found, KeySet, KeySetError};
+use crate::clock::Clock;
+use crate::config::IssuerSettings;
+use crate::crypto::VerifyingKey;
+use crate::telemetry::Metrics;
+use arc_swap::ArcSwapOption;
+use jsonwebtoken::Algorithm;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use url::Url;
+
+/// How long a set is fresh where its sender does not say.
+const FRESH: u64 = 300;
+/// The bounds of what a sender may say, seconds.
+const FRESH_BOUNDS: (u64, u64) = (60, 600);
+/// How long a set serves when it cannot be refreshed.
+const USABLE: Duration = Duration::from_secs(24 * 3600);
+/// At most one fetch for unknown `kid`s in this time.
+const COOL_DOWN: Duration = Duration::from_secs(30);
+/// How long a `kid` that a fetch did not find is refused without another.
+const MISSING: Duration = Duration::from_secs(60);
+/// The most `kid`s remembered as missing.
+const MAX_MISSING: usize = 1024;
+/// The longest wait after failures.
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
+
+/// Why there is no key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyError {
+    /// The token names none.
+    NoKeyId,
+    /// The issuer publishes none of this `kid`.
+    Unknown,
+    /// The key of this `kid` does not serve this algorithm, and why.
+    Unusable(String),
+    /// The issuer cannot be asked.
+    Unavailable {
+        /// Seconds until the next try.
+        retry_after: u64,
+        /// Why not.
+        cause: String,
+    },
+    /// The issuer's metadata is another issuer's, or leads where it must not.
+    Metadata {
+        /// Seconds until the next try.
+        retry_after: u64,
+        /// What it says.
+        cause: String,
+    },
+}
+
+/// Why a fetch failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RefreshError {
+    /// The key set's place is not known.
+    #[error(transparent)]
+    Discovery(#[from] DiscoveryError),
+    /// The key set could not be had.
+    #[error("key set at {url}: {error}")]
+    Fetch {
+        /// Where it was asked for.
+        url: String,
+        /// Why not.
+        error: FetchError,
+    },
+    /// It is no key set.
+    #[error("key set at {url}: {error}")]
+    KeySet {
+        /// Where it is.
+        url: String,
+        /// What is wrong with it.
+        error: KeySetError,
+    },
+    /// The task that fetched it ended early.
+    #[error("the fetch was given up")]
+    Abandoned,
+}
+
+struct Cached {
+    set: KeySet,
+    fetched_at: Duration,
+    refresh_at: Duration,
+    usable_until: Duration,
+}
+
+type Outcome = Option<Result<(), RefreshError>>;
+
+#[derive(Default)]
+struct Flight {
+    running: Option<watch::Receiver<Outcome>>,
+    /// When a fetch was last made for an unknown `kid`.
+    asked_for_unknown: Option<Duration>,
+    missing: HashMap<String, Duration>,
+    failures: u32,
+    not_before: Duration,
+    last_error: Option<RefreshError>,
+    /// The key set's place, until a fetch from it fails.
+    place: Option<(Url, Reach)>,
+    /// The first fetch has ended, well or not.
+    tried: bool,
+}
+
+/// The keys of one issuer.
+pub struct KeyCache {
+    issuer: IssuerSettings,
+    algorithms: Vec<Algorithm>,
+    only: Option<KeySet>,
+    fetcher: Fetcher,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    current: ArcSwapOption<Cached>,
+    flight: Mutex<Flight>,
+}
+
+impl KeyCache {
+    /// A cache for the issuer; `algorithms` are those that any app lets it sign with.
+    pub fn new(
+        issuer: IssuerSettings,
+        algorithms: Vec<Algorithm>,
+        fetcher: Fetcher,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        let only = issuer
+            .jwt_key
+            .as_ref()
+            .map(|key| KeySet::only(key, &algorithms));
+        Arc::new(Self {
+            issuer,
+            algorithms,
+            only,
+            fetcher,
+            clock,
+            metrics,
+            current: ArcSwapOption::empty(),
+            flight: Mutex::default(),
+        })
+    }
+
+    fn flight(&self) -> MutexGuard<'_, Flight> {
+        // Nothing panics while it is held; if it ever did, the state is still whole.
+        self.flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn usable(&self, now: Duration) -> Option<Arc<Cached>> {
+        self.current
+            .load_full()
+            .filter(|cached| now < cached.usable_until)
+    }
+
+    /// Finds the key of a token.
+    pub async fn find(
+        self: &Arc<Self>,
+        kid: Option<&str>,
+        algorithm: Algorithm,
+    ) -> Result<Arc<VerifyingKey>, KeyError> {
+        if let Some(only) = &self.only {
+            return found(only.find(kid.unwrap_or_default(), algorithm));
+        }
+        let kid = kid.ok_or(KeyError::NoKeyId)?;
+        let now = self.clock.monotonic();
+        if let Some(cached) = self.usable(now) {
+            match cached.set.find(kid, algorithm) {
+                Found::Unknown => {}
+                other => return found(other),
+            }
+            if !self.may_ask_for(kid, now) {
+                return Err(KeyError::Unknown);
+            }
+        } else if let Some(error) = self.backing_off(now) {
+            return Err(error);
+        }
+        self.fetch()
+            .await
+            .map_err(|error| self.unavailable(&error))?;
+        let now = self.clock.monotonic();
+        let cached = self
+            .usable(now)
+            .ok_or_else(|| self.unavailable(&RefreshError::Abandoned))?;
+        match cached.set.find(kid, algorithm) {
+            Found::Unknown => {
+                self.remember_missing(kid, now);
+                Err(KeyError::Unknown)
+            }
+            other => found(other),
+        }
+    }
+
+    /// Whether a fetch may be made for this unknown `kid` now; if so, the cool-down begins.
+    fn may_ask_for(&self, kid: &str, now: Duration) -> bool {
+        let mut flight = self.flight();
+        let missing = flight
+            .missing
+            .get(kid)
+            .is_some_and(|since| now < *since + MISSING);
+        let cooling = flight
+            .asked_for_unknown
+            .is_some_and(|asked| now < asked + COOL_DOWN);
+        if cooling && flight.running.is_some() {
+            return true;
+        }
+        if missing || cooling || now < flight.not_before {
+            return false;
+        }
+        flight.asked_for_unknown = Some(now);
+        true
+    }
+
+    fn remember_missing(&self, kid: &str, now: Duration) {
+        let mut flight = self.flight();
+        if flight.missing.len() >= MAX_MISSING {
+            flight.missing.retain(|_, since| now < *since + MISSING);
+        }
+        if flight.missing.len() < MAX_MISSING {
+            flight.missing.insert(kid.to_owned(), now);
+        }
+    }
+
+    fn backing_off(&self, now: Duration) -> Option<KeyError> {
+        let flight = self.flight();
+        let waits = now < flight.not_before && flight.running.is_none();
+        let error = flight.last_error.clone().filter(|_| waits);
+        drop(flight);
+        error.map(|error| self.unavailable(&error))
+    }
+
+    fn unavailable(&self, error: &RefreshError) -> KeyError {
+        let wait = self
+            .flight()
+            .not_before
+            .saturating_sub(self.clock.monotonic());
+        let retry_after = wait.as_secs() + 1;
+        let cause = error.to_string();
+        match error {
+            RefreshError::Discovery(
+                DiscoveryError::Mismatch { .. }
+                | DiscoveryError::Forbidden(_)
+                | DiscoveryError::Malformed { .. },
+            ) => KeyError::Metadata { retry_after, cause },
+            _ => KeyError::Unavailable { retry_after, cause },
+        }
+    }
+
+    /// Fetches the set, or waits for the fetch that is already running.
+    async fn fetch(self: &Arc<Self>) -> Result<(), RefreshError> {
+        let mut outcome = {
+            let mut flight = self.flight();
+            match &flight.running {
+                Some(running) => running.clone(),
+                None => {
+                    let (sender, receiver) = watch::channel(None);
+                    flight.running = Some(receiver.clone());
+                    let cache = Arc::clone(self);
+                    tokio::spawn(async move {
+                        let result = cache.refresh().await;
+                        cache.note(&result);
+                        let _ = sender.send(Some(result));
+                    });
+                    receiver
+                }
+            }
+        };
+        let ended = outcome.wait_for(Option::is_some).await;
+        if let Ok(result) = ended
+            && let Some(result) = result.as_ref()
+        {
+            return result.clone();
+        }
+        self.flight().running = None;
+        Err(RefreshError::Abandoned)
+    }
+
+    async fn refresh(&self) -> Result<(), RefreshError> {
+        let place = self.flight().place.clone();
+        let (url, reach) = match place {
+            Some(place) => place,
+            None => key_set_url(&self.fetcher, &self.issuer).await?,
+        };
+        let shown = url.to_string();
+        let document =
+            self.fetcher
+                .get(&url, reach)
+                .await
+                .map_err(|error| RefreshError::Fetch {
+                    url: shown.clone(),
+                    error,
+                })?;
+        let set = KeySet::parse(&document.body, &self.algorithms)
+            .map_err(|error| RefreshError::KeySet { url: shown, error })?;
+        let now = self.clock.monotonic();
+        let fresh = document
+            .max_age
+            .unwrap_or(FRESH)
+            .clamp(FRESH_BOUNDS.0, FRESH_BOUNDS.1);
+        // Refreshed at 80 % of its life, give or take 10 %, so that replicas do not agree.
+        let share = rand::random_range(0.7..0.9);
+        self.current.store(Some(Arc::new(Cached {
+            set,
+            fetched_at: now,
+            refresh_at: now + Duration::from_secs(fresh).mul_f64(share),
+            usable_until: now + USABLE,
+        })));
+        self.flight().place = Some((url, reach));
+        Ok(())
+    }
+
+    fn note(&self, result: &Result<(), RefreshError>) {
+        let name = &self.issuer.name;
+        self.metrics.key_set_fetched(name, result.is_ok());
+        let now = self.clock.monotonic();
+        let mut flight = self.flight();
+        flight.running = None;
+        flight.tried = true;
+        match result {
+            Ok(()) => {
+                if flight.failures > 0 {
+                    tracing::info!(issuer = name, "the issuer's key set is back");
+                }
+                flight.failures = 0;
+                flight.not_before = Duration::ZERO;
+                flight.last_error = None;
+            }
+            Err(error) => {
+                let backoff = Duration::from_secs(1 << flight.failures.min(6)).min(MAX_BACKOFF);
+                flight.failures = flight.failures.saturating_add(1);
+                flight.not_before = now + backoff.mul_f64(rand::random_range(0.5..1.0));
+                flight.place = None;
+                flight.last_error = Some(error.clone());
+                tracing::warn!(
+                    issuer = name,
+                    failures = flight.failures,
+                    %error,
+                    "the issuer's key set could not be fetched"
+                );
+            }
+        }
+    }
+
+    /// Keeps the set fresh, for ever: the first fetch at once, then ahead of each expiry.
+    pub async fn keep_fresh(self: Arc<Self>) {
+        if self.only.is_some() {
+            self.flight().tried = true;
+            return;
+        }
+        let mut ticks = tokio::time::interval(Duration::from_secs(1));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            ticks.tick().await;
+            let now = self.clock.monotonic();
+            let due = self
+                .current
+                .load()
+                .as_ref()
+                .is_none_or(|cached| now >= cached.refresh_at);
+            if due && now >= self.flight().not_before {
+                // Its end is noted where it ends.
+                let _ = self.fetch().await;
+            }
+        }
+    }
+
+    /// Whether the first fetch has ended, well or not.
+    pub fn tried(&self) -> bool {
+        self.only.is_some() || self.flight().tried
+    }
+
+    /// The issuer's name.
+    pub fn name(&self) -> &str {
+        &self.issuer.name
+    }
+
+    /// Seconds since the set was fetched, where one was.
+    pub fn age(&self) -> Option<f64> {
+        let cached = self.current.load_full()?;
+        Some(
+            self.clock
+                .monotonic()
+                .saturating_sub(cached.fetched_at)
+                .as_secs_f64(),
+        )
+    }
+
+    /// The set in a line, for operators: its kids and its age.
+    pub fn describe(&self) -> String {
+        let kids = |set: &KeySet| {
+            let kids: Vec<String> = set
+                .overview()
+                .into_iter()
+                .take(8)
+                .map(|(kid, unusable)| match unusable {
+                    None => kid.to_owned(),
+                    Some(reason) => format!("{kid} (not used: {reason})"),
+                })
+                .collect();
+            kids.join(", ")
+        };
+        if let Some(only) = &self.only {
+            return format!("the configured key: {}", kids(only));
+        }
+        match (self.current.load_full(), self.age()) {
+            (Some(cached), Some(age)) => {
+                format!("one of {} (fetched {age:.0} s ago)", kids(&cached.set))
+            }
+            _ => "a key set, which was never fetched".to_owned(),
+        }
+    }
+
+    /// Fetches the set now, for `doctor` and `explain`.
+    pub async fn load(self: &Arc<Self>) -> Result<(), RefreshError> {
+        if self.only.is_some() {
+            return Ok(());
+        }
+        self.fetch().await
+    }
+}
+
+fn found(found: Found) -> Result<Arc<VerifyingKey>, KeyError> {
+    match found {
+        Found::Key(key) => Ok(key),
+        Found::Unusable(reason) => Err(KeyError::Unusable(reason)),
+        Found::Unknown => Err(KeyError::Unknown),
+    }
+}
