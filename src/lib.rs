@@ -21,7 +21,10 @@
 pub mod clock;
 pub mod config;
 pub mod crypto;
+pub mod exchange;
 pub mod explain;
 pub mod keys;
+pub mod policy;
 pub mod subject;
 pub mod telemetry;
+pub mod token;

@@ -1,0 +1,266 @@
+//! An app: whom it trusts, and what it grants a subject.
+
+use super::claims::Scope;
+use crate::clock::UnixSeconds;
+use crate::config::AppSettings;
+use crate::explain::{Check, Code, Ladder, Refusal};
+use crate::subject::{Issuer, Subject};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+type Refused = Box<Refusal>;
+
+/// An app and the issuers that it trusts.
+pub struct App {
+    /// Its settings.
+    pub settings: AppSettings,
+    /// The issuers that it trusts.
+    pub issuers: Vec<Arc<Issuer>>,
+}
+
+/// What an app grants a subject: personal data, so it has no `Debug`.
+pub struct Grant {
+    /// `sub` of the app token.
+    pub subject: String,
+    /// `aud` of the app token.
+    pub audience: String,
+    /// When the app token expires.
+    pub expires_at: UnixSeconds,
+    /// What the app's `claims` add.
+    pub claims: Map<String, Value>,
+}
+
+/// What the request asks for beside the token.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Wish<'r> {
+    /// The app, where the request names one.
+    pub app: Option<&'r str>,
+    /// The audience, where the request names one.
+    pub audience: Option<&'r str>,
+}
+
+/// All apps.
+pub struct Apps {
+    apps: BTreeMap<String, Arc<App>>,
+    /// Our own issuer: its tokens are not subject tokens.
+    own_issuer: String,
+}
+
+impl Apps {
+    /// The apps of this service.
+    pub fn new(apps: impl IntoIterator<Item = App>, own_issuer: String) -> Self {
+        let apps = apps
+            .into_iter()
+            .map(|app| (app.settings.name.clone(), Arc::new(app)))
+            .collect();
+        Self { apps, own_issuer }
+    }
+
+    /// All apps, in order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<App>> {
+        self.apps.values()
+    }
+
+    /// Chooses the app and the issuer by the request's wishes and the token's `iss`, compared
+    /// byte for byte.
+    pub fn select(
+        &self,
+        wish: Wish<'_>,
+        issuer: Option<&str>,
+        ladder: &mut Ladder,
+    ) -> Result<(Arc<App>, Arc<Issuer>), Refused> {
+        let candidates: Vec<&Arc<App>> = match wish.app {
+            Some(name) => match self.apps.get(name) {
+                Some(app) => vec![app],
+                None => return Err(Refusal::new(Code::AppUnknown)),
+            },
+            None => self.apps.values().collect(),
+        };
+        let Some(identifier) = issuer else {
+            ladder.fail(Check::Issuer, "no iss, or not a text", trusted(&candidates));
+            return Err(Refusal::new(Code::SubjectTokenIssuerMissing));
+        };
+        if identifier == self.own_issuer {
+            ladder.fail(Check::Issuer, identifier, trusted(&candidates));
+            return Err(Refusal::new(Code::SubjectTokenIsAppToken));
+        }
+        let mut fitting = candidates.iter().filter_map(|app| {
+            let issuer = app
+                .issuers
+                .iter()
+                .find(|issuer| issuer.settings.issuer == identifier)?;
+            Some((*app, issuer))
+        });
+        let Some(first) = fitting.next() else {
+            ladder.fail(
+                Check::Issuer,
+                identifier,
+                format!(
+                    "{}{}",
+                    trusted(&candidates),
+                    nearest(identifier, &candidates)
+                ),
+            );
+            return Err(Refusal::new(Code::SubjectTokenIssuerUntrusted));
+        };
+        ladder.pass(Check::Issuer, || {
+            (identifier, first.1.settings.name.clone())
+        });
+        let all: Vec<(&Arc<App>, &Arc<Issuer>)> = std::iter::once(first).chain(fitting).collect();
+        let asked = |app: &App| {
+            wish.audience
+                .is_none_or(|audience| app.settings.audiences.iter().any(|each| each == audience))
+        };
+        let mut granted = all.iter().filter(|(app, _)| asked(app));
+        match (granted.next(), granted.next()) {
+            (Some((app, issuer)), None) => {
+                ladder.pass(Check::App, || {
+                    (wish.app.unwrap_or_default(), app.settings.name.clone())
+                });
+                Ok((Arc::clone(app), Arc::clone(issuer)))
+            }
+            (Some(_), Some(_)) => {
+                let names: Vec<&str> = all
+                    .iter()
+                    .map(|(app, _)| app.settings.name.as_str())
+                    .collect();
+                ladder.fail(Check::App, "no app named", names.join(", "));
+                Err(Refusal::new(Code::AppRequired))
+            }
+            (None, _) => {
+                let audiences: Vec<&str> = all
+                    .iter()
+                    .flat_map(|(app, _)| app.settings.audiences.iter().map(String::as_str))
+                    .collect();
+                ladder.fail(
+                    Check::App,
+                    format!("audience {}", wish.audience.unwrap_or_default()),
+                    audiences.join(", "),
+                );
+                Err(Refusal::new(Code::AudienceNotAllowed))
+            }
+        }
+    }
+}
+
+fn trusted(apps: &[&Arc<App>]) -> String {
+    let mut names: Vec<&str> = apps
+        .iter()
+        .flat_map(|app| app.issuers.iter())
+        .map(|issuer| issuer.settings.issuer.as_str())
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names.join(", ")
+}
+
+/// What the identifier was probably meant to be, for operators.
+fn nearest(identifier: &str, apps: &[&Arc<App>]) -> String {
+    apps.iter()
+        .flat_map(|app| app.issuers.iter())
+        .map(|issuer| issuer.settings.issuer.as_str())
+        .map(|trusted| (strsim::damerau_levenshtein(identifier, trusted), trusted))
+        .min()
+        .filter(|(distance, _)| *distance <= 3)
+        .map_or_else(String::new, |(_, trusted)| {
+            let why = if identifier.trim_end_matches('/') == trusted.trim_end_matches('/') {
+                "a slash at the end makes the difference"
+            } else if identifier.replacen("http:", "https:", 1) == trusted {
+                "http for https"
+            } else {
+                "nearly equal"
+            };
+            format!("; nearest: {trusted} ({why})")
+        })
+}
+
+impl App {
+    /// Judges a verified subject.
+    pub fn grant(
+        &self,
+        subject: &Subject,
+        wish: Wish<'_>,
+        now: UnixSeconds,
+        ladder: &mut Ladder,
+    ) -> Result<Grant, Refused> {
+        let settings = &self.settings;
+        let (subject_id, claims) = self.evaluate(subject, ladder)?;
+        let mut expires_at = now + settings.ttl;
+        if !settings.outlives_subject {
+            // A subject token within the clock skew of its end still gives a token of a second.
+            expires_at = expires_at.min(subject.expires_at).max(now + 1);
+        }
+        let audience = wish
+            .audience
+            .or_else(|| settings.audiences.first().map(String::as_str));
+        Ok(Grant {
+            subject: subject_id,
+            audience: audience.unwrap_or_default().to_owned(),
+            expires_at,
+            claims,
+        })
+    }
+
+    fn evaluate(
+        &self,
+        subject: &Subject,
+        ladder: &mut Ladder,
+    ) -> Result<(String, Map<String, Value>), Refused> {
+        let settings = &self.settings;
+        let plain = settings.condition.is_none()
+            && settings.subject.is_none()
+            && settings.claims.is_empty();
+        if plain {
+            ladder.pass(Check::Condition, || ("", "none configured"));
+            return Ok((subject.id.clone(), Map::new()));
+        }
+        let scope = Scope::new(subject, &settings.name)?;
+        if let Some(condition) = &settings.condition {
+            let fail = |ladder: &mut Ladder, seen: &str| {
+                ladder.fail(Check::Condition, seen, condition.source.clone());
+            };
+            match scope.evaluate("condition", condition) {
+                Ok(Value::Bool(true)) => {}
+                Ok(Value::Bool(false)) => {
+                    fail(ladder, "false");
+                    return Err(Refusal::new(Code::ConditionNotMet));
+                }
+                Ok(_) => {
+                    fail(ladder, "neither true nor false");
+                    return Err(Refusal::new(Code::ExpressionFailed)
+                        .caused_by("the condition is neither true nor false"));
+                }
+                Err(refusal) => {
+                    fail(ladder, refusal.cause.as_deref().unwrap_or_default());
+                    return Err(refusal);
+                }
+            }
+        }
+        ladder.pass(Check::Condition, || {
+            let source = settings.condition.as_ref().map(|each| each.source.clone());
+            (
+                "true",
+                source.unwrap_or_else(|| "none configured".to_owned()),
+            )
+        });
+        let id = match &settings.subject {
+            None => subject.id.clone(),
+            Some(expression) => match scope.evaluate("subject", expression)? {
+                Value::String(id) if !id.is_empty() && id.len() <= 255 => id,
+                _ => {
+                    return Err(Refusal::new(Code::ExpressionFailed)
+                        .caused_by("`subject` gives no text of 1 to 255 bytes"));
+                }
+            },
+        };
+        let mut claims = Map::new();
+        for (name, expression) in &settings.claims {
+            let value = scope.evaluate(&format!("claims.{name}"), expression)?;
+            if !value.is_null() {
+                claims.insert(name.clone(), value);
+            }
+        }
+        Ok((id, claims))
+    }
+}

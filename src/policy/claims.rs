@@ -1,0 +1,99 @@
+//! An app's expressions (CEL) over the verified claims.
+
+use crate::config::Expression;
+use crate::explain::{Code, Refusal};
+use crate::subject::Subject;
+use cel::{Context, ExecutionError, Value as Cel};
+use serde::Serialize;
+use serde_json::Value;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// What the expressions of one exchange read; made only where an app has expressions.
+pub(super) struct Scope<'s>(Context<'s, 's>);
+
+#[derive(Serialize)]
+struct Organization<'s> {
+    id: &'s str,
+    slug: &'s str,
+    role: &'s str,
+}
+
+impl Scope<'_> {
+    pub(super) fn new(subject: &Subject, app: &str) -> Result<Self, Box<Refusal>> {
+        let organization = subject.organization.as_ref();
+        let org = Organization {
+            id: organization.map_or("", |org| &org.id),
+            slug: organization
+                .and_then(|org| org.slug.as_deref())
+                .unwrap_or_default(),
+            role: organization
+                .and_then(|org| org.role.as_deref())
+                .unwrap_or_default(),
+        };
+        let roles: Vec<&str> = organization
+            .and_then(|org| org.role.as_deref())
+            .into_iter()
+            .collect();
+        let permissions: &[String] = organization.map_or(&[], |org| &org.permissions);
+        let mut context = Context::default();
+        let mut add =
+            |name: &str, value: Result<Cel, _>| match value {
+                Ok(value) => {
+                    context.add_variable_from_value(name, value);
+                    Ok(())
+                }
+                Err(_) => Err(Refusal::new(Code::ExpressionFailed)
+                    .caused_by(format!("{name} has no CEL form"))),
+            };
+        add("claims", cel::to_value(&subject.claims))?;
+        add("iss", cel::to_value(&subject.issuer))?;
+        add("sub", cel::to_value(&subject.id))?;
+        add(
+            "sid",
+            cel::to_value(subject.session_id.as_deref().unwrap_or_default()),
+        )?;
+        add("org", cel::to_value(org))?;
+        add("roles", cel::to_value(roles))?;
+        add("permissions", cel::to_value(permissions))?;
+        add("plans", cel::to_value(&subject.plans))?;
+        add("features", cel::to_value(&subject.features))?;
+        add("act", cel::to_value(&subject.actor))?;
+        add("auth_time", cel::to_value(subject.authenticated_at))?;
+        add("app", cel::to_value(app))?;
+        Ok(Self(context))
+    }
+
+    /// Evaluates an expression to JSON; `null` says that there is no such claim.
+    pub(super) fn evaluate(
+        &self,
+        name: &str,
+        expression: &Expression,
+    ) -> Result<Value, Box<Refusal>> {
+        let failed = |cause: &str| {
+            Refusal::because(
+                Code::ExpressionFailed,
+                format!("The app's `{name}` could not be evaluated for this subject."),
+            )
+            .caused_by(format!("{name} = {:?}: {cause}", expression.source))
+        };
+        // The interpreter is not ours: should it panic on some input, one request is refused.
+        catch_unwind(AssertUnwindSafe(|| expression.program.execute(&self.0)))
+            .map_err(|_| failed("the interpreter failed"))?
+            .map_err(|error| failed(&explain(&error)))?
+            .json()
+            .map_err(|_| failed("the value has no JSON form"))
+    }
+}
+
+/// The error without the values in it: they are the subject's own data.
+fn explain(error: &ExecutionError) -> String {
+    match error {
+        ExecutionError::NoSuchKey(key) => format!("there is no {key:?}"),
+        ExecutionError::UndeclaredReference(name) => format!("{name:?} is unknown"),
+        ExecutionError::NoSuchOverload(error) => error.to_string(),
+        ExecutionError::UnexpectedType { got, want } => format!("a {got} where a {want} is needed"),
+        ExecutionError::FunctionError { function, .. } => format!("{function}() failed"),
+        ExecutionError::IndexOutOfBounds(_) => "an index is out of bounds".to_owned(),
+        _ => "the operands do not fit".to_owned(),
+    }
+}
