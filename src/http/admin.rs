@@ -1,0 +1,108 @@
+//! The admin listener: health and metrics, for the platform alone.
+
+use super::answer;
+use super::routes::{only, refused};
+use crate::exchange::Exchange;
+use crate::subject::key_cache::KeyCache;
+use crate::telemetry::Metrics;
+use http::StatusCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use warp::filters::BoxedFilter;
+use warp::reply::Response as Answer;
+use warp::{Filter, path};
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What the probes and the scrape look at.
+pub struct Admin {
+    /// The service.
+    pub exchange: Arc<Exchange>,
+    /// The issuers' key sets.
+    pub key_sets: Vec<Arc<KeyCache>>,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// Whether the service is draining.
+    pub draining: Arc<AtomicBool>,
+}
+
+impl Admin {
+    /// Ready is whoever can mint; an upstream that is down does not change that.
+    fn ready(&self) -> Result<(), &'static str> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Err("draining\n");
+        }
+        let published = self.exchange.keys.published();
+        let every_app_signs = self
+            .exchange
+            .apps
+            .iter()
+            .all(|app| published.signer(app.settings.algorithm).is_some());
+        if every_app_signs {
+            Ok(())
+        } else {
+            Err("no signing key\n")
+        }
+    }
+
+    /// Started is whoever has tried to fetch every issuer's keys once.
+    fn started(&self) -> Result<(), &'static str> {
+        if self.key_sets.iter().all(|keys| keys.tried()) {
+            Ok(())
+        } else {
+            Err("fetching key sets\n")
+        }
+    }
+
+    fn metrics(&self) -> String {
+        let ages = self
+            .key_sets
+            .iter()
+            .filter_map(|keys| Some((keys.name().to_owned(), keys.age()?)));
+        self.metrics.render(
+            &self.exchange.keys.published(),
+            self.exchange.clock.now(),
+            ages,
+        )
+    }
+}
+
+fn probe(result: Result<(), &'static str>) -> Answer {
+    match result {
+        Ok(()) => answer::plain(StatusCode::OK, TEXT, "ok\n"),
+        Err(why) => answer::plain(StatusCode::SERVICE_UNAVAILABLE, TEXT, why),
+    }
+}
+
+/// The admin listener's routes.
+pub fn routes(admin: Arc<Admin>) -> BoxedFilter<(Answer,)> {
+    let admin = warp::any().map(move || Arc::clone(&admin));
+    let get = || only("GET, HEAD");
+    let live = path!("livez")
+        .or(path!("healthz"))
+        .unify()
+        .and(get())
+        .map(|| probe(Ok(())));
+    let ready = path!("readyz")
+        .and(get())
+        .and(admin.clone())
+        .map(|admin: Arc<Admin>| probe(admin.ready()));
+    let started = path!("startupz")
+        .and(get())
+        .and(admin.clone())
+        .map(|admin: Arc<Admin>| probe(admin.started()));
+    let metrics = path!("metrics")
+        .and(get())
+        .and(admin)
+        .map(|admin: Arc<Admin>| answer::plain(StatusCode::OK, OPENMETRICS, admin.metrics()));
+    live.or(ready)
+        .unify()
+        .or(started)
+        .unify()
+        .or(metrics)
+        .unify()
+        .recover(refused)
+        .unify()
+        .boxed()
+}

@@ -1,0 +1,123 @@
+//! Answers: the only place that decides a status or writes an error.
+
+use crate::explain::{Code, Refusal, Seen, Source};
+use bytes::Bytes;
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use http::{Response, StatusCode};
+use serde::Serialize;
+use warp::reply::{Reply, Response as Answer};
+
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// What a handler refused, on its way to [`refusal`]: the front knows the request's id.
+#[derive(Clone)]
+pub struct Refused(pub Refusal);
+
+/// `Allow` of a 405, beside its [`Refused`].
+#[derive(Clone, Copy)]
+pub struct Allowed(pub &'static str);
+
+/// A 200 with a JSON body that must not be stored.
+pub fn ok(body: &impl Serialize) -> Answer {
+    match serde_json::to_vec(body) {
+        Ok(body) => json(StatusCode::OK, body),
+        Err(error) => refused(Refusal::new(Code::InternalError).caused_by(error)),
+    }
+}
+
+/// Hands a refusal to the front.
+pub fn refused(refusal: Box<Refusal>) -> Answer {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = status(refusal.code);
+    response.extensions_mut().insert(Refused(*refusal));
+    response.into_response()
+}
+
+/// Hands a 405 to the front.
+pub fn method_not_allowed(allow: &'static str) -> Answer {
+    let mut response = refused(Refusal::new(Code::MethodNotAllowed));
+    response.extensions_mut().insert(Allowed(allow));
+    response
+}
+
+/// A body with a content type, for any status.
+pub fn plain(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.into_response()
+}
+
+fn json(status: StatusCode, body: Vec<u8>) -> Answer {
+    let mut response = Response::new(Bytes::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
+    response.into_response()
+}
+
+/// The status of a code.
+pub fn status(code: Code) -> StatusCode {
+    StatusCode::from_u16(code.entry().status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+#[derive(Serialize)]
+struct Error<'r> {
+    error: &'static str,
+    error_description: &'r str,
+    code: &'static str,
+    request_id: &'r str,
+    retryable: bool,
+    action: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<Source>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seen: Option<&'r Seen>,
+}
+
+/// Writes a refusal: the caller's own part of it.
+pub fn refusal(refusal: &Refusal, allowed: Option<Allowed>, request_id: &str) -> Answer {
+    let entry = refusal.code.entry();
+    let body = Error {
+        error: entry.error,
+        error_description: &refusal.description,
+        code: entry.slug,
+        request_id,
+        retryable: entry.retryable(),
+        action: entry.action.name(),
+        source: refusal.source,
+        seen: refusal.seen.as_ref(),
+    };
+    let mut response = json(
+        status(refusal.code),
+        serde_json::to_vec(&body).unwrap_or_default(),
+    );
+    let headers = response.headers_mut();
+    if entry.status == 401 {
+        // RFC 6750 §3: no quotes and no backslashes inside, and ASCII only.
+        let description: String = refusal
+            .description
+            .chars()
+            .filter(|each| matches!(each, ' '..='~') && !matches!(each, '"' | '\\'))
+            .collect();
+        let challenge = format!(
+            "Bearer error=\"{}\", error_description=\"{description}\"",
+            entry.error
+        );
+        if let Ok(challenge) = HeaderValue::from_str(&challenge) {
+            headers.insert(WWW_AUTHENTICATE, challenge);
+        }
+    }
+    if let Some(seconds) = refusal.retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if let Some(Allowed(methods)) = allowed {
+        headers.insert(ALLOW, HeaderValue::from_static(methods));
+    }
+    response
+}

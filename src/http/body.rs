@@ -1,0 +1,40 @@
+//! Reading a request body within bounds of size and time.
+
+use crate::explain::{Code, Refusal};
+use bytes::{Buf, BytesMut};
+use futures_util::{Stream, StreamExt};
+use std::pin::pin;
+use std::time::Duration;
+
+/// The largest body, in bytes.
+pub const MAX_BODY: usize = 64 * 1024;
+/// How long the whole body may take.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Reads the body.
+pub async fn read<B: Buf>(
+    stream: impl Stream<Item = Result<B, warp::Error>>,
+) -> Result<BytesMut, Box<Refusal>> {
+    let whole = async {
+        let mut stream = pin!(stream);
+        let mut body = BytesMut::new();
+        while let Some(chunk) = stream.next().await {
+            let mut chunk = chunk.map_err(|_| {
+                Refusal::because(Code::BodyMalformed, "The request body broke off.")
+            })?;
+            if body.len() + chunk.remaining() > MAX_BODY {
+                return Err(Refusal::new(Code::BodyTooLarge));
+            }
+            while chunk.has_remaining() {
+                let part = chunk.chunk();
+                let length = part.len();
+                body.extend_from_slice(part);
+                chunk.advance(length);
+            }
+        }
+        Ok(body)
+    };
+    tokio::time::timeout(DEADLINE, whole)
+        .await
+        .unwrap_or_else(|_| Err(Refusal::new(Code::RequestTimeout)))
+}

@@ -1,0 +1,281 @@
+//! `POST /auth/exchange`: parse, exchange, answer.
+
+use super::{answer, body};
+use crate::exchange::{Credential, Exchange, Exchanged, Request};
+use crate::explain::{Code, Refusal};
+use bytes::Buf;
+use futures_util::Stream;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use serde::{Deserialize, Serialize};
+use warp::reply::Response as Answer;
+
+/// The kinds of subject token that are JWTs (RFC 8693 §3).
+const TOKEN_TYPES: [&str; 3] = [
+    "urn:ietf:params:oauth:token-type:jwt",
+    "urn:ietf:params:oauth:token-type:id_token",
+    "urn:ietf:params:oauth:token-type:access_token",
+];
+/// The longest `app`, `audience` or `scope`, in bytes.
+const MAX_PARAMETER: usize = 1024;
+
+/// The members of the request; others are ignored, repeated ones refused.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Body {
+    session_token: Option<String>,
+    subject_token: Option<String>,
+    session_id: Option<String>,
+    subject_token_type: Option<String>,
+    app: Option<String>,
+    audience: Option<String>,
+    scope: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Success<'e> {
+    token: &'e str,
+    access_token: &'e str,
+    token_type: &'static str,
+    expires_in: i64,
+    issued_token_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<&'static str>,
+    user: User<'e>,
+}
+
+#[derive(Serialize)]
+struct User<'e> {
+    id: &'e str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    org_id: Option<&'e str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    roles: Option<[&'e str; 1]>,
+}
+
+/// What the front logs of a successful exchange.
+#[derive(Clone)]
+pub struct Noted {
+    /// The app's name.
+    pub app: String,
+    /// The issuer's `iss`.
+    pub issuer: String,
+    /// The subject's pseudonym.
+    pub subject: String,
+    /// `jti` of the app token.
+    pub jti: String,
+    /// The key that signed it.
+    pub kid: String,
+}
+
+/// Answers an exchange.
+pub async fn handle<B: Buf>(
+    exchange: &Exchange,
+    headers: &HeaderMap,
+    stream: impl Stream<Item = Result<B, warp::Error>>,
+) -> Answer {
+    let parsed = match parse(headers, stream).await {
+        Ok(parsed) => parsed,
+        Err(refusal) => return answer::refused(refusal),
+    };
+    match exchange.exchange(&parsed.request).await {
+        Ok(exchanged) => success(exchange, &exchanged, parsed.scope_asked),
+        Err(refusal) => answer::refused(refusal),
+    }
+}
+
+fn success(exchange: &Exchange, exchanged: &Exchanged, scope_asked: bool) -> Answer {
+    let organization = exchanged.subject.organization.as_ref();
+    let mut response = answer::ok(&Success {
+        token: &exchanged.token.compact,
+        access_token: &exchanged.token.compact,
+        token_type: "Bearer",
+        expires_in: exchanged.expires_in,
+        issued_token_type: "urn:ietf:params:oauth:token-type:jwt",
+        // RFC 6749 §5.1: where less is granted than was asked for, the answer says so. This
+        // version grants no scopes.
+        scope: scope_asked.then_some(""),
+        user: User {
+            id: &exchanged.subject_id,
+            org_id: organization.map(|org| org.id.as_str()),
+            roles: organization
+                .and_then(|org| org.role.as_deref())
+                .map(|role| [role]),
+        },
+    });
+    if tracing::enabled!(tracing::Level::INFO) {
+        let subject = &exchanged.subject;
+        response.extensions_mut().insert(Noted {
+            app: exchanged.app.settings.name.clone(),
+            issuer: subject.issuer.clone(),
+            subject: exchange
+                .keys
+                .published()
+                .pseudonym(&subject.issuer, &subject.id),
+            jti: exchanged.token.jti.clone(),
+            kid: exchanged.kid.clone(),
+        });
+    }
+    response
+}
+
+struct Parsed {
+    request: Request,
+    scope_asked: bool,
+}
+
+async fn parse<B: Buf>(
+    headers: &HeaderMap,
+    stream: impl Stream<Item = Result<B, warp::Error>>,
+) -> Result<Parsed, Box<Refusal>> {
+    accepts_json(headers)?;
+    let bearer = bearer(headers)?;
+    let bytes = body::read(stream).await?;
+    let body = if bytes.is_empty() {
+        Body::default()
+    } else {
+        is_json(headers)?;
+        serde_json::from_slice(&bytes).map_err(|error| {
+            // serde's own sentence may quote the value: a token, perhaps.
+            Refusal::because(
+                Code::BodyMalformed,
+                format!(
+                    "The request body is not the JSON object that was expected: line {}, column {}.",
+                    error.line(),
+                    error.column()
+                ),
+            )
+        })?
+    };
+    request(body, bearer)
+}
+
+fn request(body: Body, bearer: Option<String>) -> Result<Parsed, Box<Refusal>> {
+    let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
+    let session_id = filled(body.session_id);
+    let mut credentials = [
+        filled(body.session_token),
+        filled(body.subject_token),
+        bearer,
+    ]
+    .into_iter()
+    .flatten();
+    let credential = match (credentials.next(), credentials.next(), session_id) {
+        (Some(credential), None, None) => credential,
+        (None, None, None) => return Err(Refusal::new(Code::CredentialMissing)),
+        (None, None, Some(_)) => return Err(Refusal::new(Code::SessionIdUnsupported)),
+        _ => return Err(Refusal::new(Code::SeveralCredentials)),
+    };
+    if let Some(kind) = &body.subject_token_type
+        && !TOKEN_TYPES.contains(&kind.as_str())
+    {
+        return Err(Refusal::new(Code::SubjectTokenTypeUnsupported));
+    }
+    for (name, text) in [("app", &body.app), ("audience", &body.audience)] {
+        if let Some(text) = text
+            && (text.is_empty() || text.len() > MAX_PARAMETER || text.chars().any(char::is_control))
+        {
+            return Err(malformed(name));
+        }
+    }
+    if let Some(scope) = &body.scope
+        && (scope.len() > MAX_PARAMETER || !scope.bytes().all(is_scope_byte))
+    {
+        return Err(malformed("scope"));
+    }
+    Ok(Parsed {
+        scope_asked: body.scope.is_some_and(|scope| !scope.trim().is_empty()),
+        request: Request {
+            credential: Credential::new(credential),
+            app: body.app,
+            audience: body.audience,
+        },
+    })
+}
+
+fn malformed(name: &str) -> Box<Refusal> {
+    Refusal::because(
+        Code::ParameterMalformed,
+        format!("The parameter `{name}` is malformed."),
+    )
+}
+
+/// RFC 6749 §3.3, and the space between scopes.
+fn is_scope_byte(byte: u8) -> bool {
+    matches!(byte, 0x20 | 0x21 | 0x23..=0x5b | 0x5d..=0x7e)
+}
+
+/// The bearer token (RFC 6750 §2.1), where there is one.
+fn bearer(headers: &HeaderMap) -> Result<Option<String>, Box<Refusal>> {
+    let mut all = headers.get_all(AUTHORIZATION).iter();
+    let Some(first) = all.next() else {
+        return Ok(None);
+    };
+    if all.next().is_some() {
+        return Err(Refusal::new(Code::SeveralCredentials));
+    }
+    let text = first.to_str().unwrap_or_default();
+    let token = text
+        .split_once(' ')
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim_matches(' '))
+        .filter(|token| !token.is_empty());
+    match token {
+        Some(token) => Ok(Some(token.to_owned())),
+        None => Err(Refusal::because(
+            Code::ParameterMalformed,
+            "The Authorization header is not `Bearer` and a token.",
+        )),
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> Result<(), Box<Refusal>> {
+    let unsupported = || Refusal::new(Code::ContentTypeUnsupported);
+    let encoded = headers
+        .get(CONTENT_ENCODING)
+        .is_some_and(|encoding| encoding.as_bytes() != b"identity");
+    if encoded {
+        return Err(unsupported());
+    }
+    let text = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .ok_or_else(unsupported)?;
+    let mut parts = text.split(';').map(str::trim);
+    let json = parts
+        .next()
+        .is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"));
+    let utf8 = parts.all(|parameter| {
+        parameter.split_once('=').is_some_and(|(name, value)| {
+            !name.eq_ignore_ascii_case("charset")
+                || value.trim_matches('"').eq_ignore_ascii_case("utf-8")
+        })
+    });
+    if json && utf8 {
+        Ok(())
+    } else {
+        Err(unsupported())
+    }
+}
+
+fn accepts_json(headers: &HeaderMap) -> Result<(), Box<Refusal>> {
+    let mut ranges = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|text| text.split(','))
+        .filter_map(|range| range.split(';').next())
+        .map(str::trim)
+        .filter(|range| !range.is_empty())
+        .peekable();
+    let any = ranges.peek().is_none()
+        || ranges.any(|range| {
+            ["application/json", "application/*", "*/*"]
+                .iter()
+                .any(|each| range.eq_ignore_ascii_case(each))
+        });
+    if any {
+        Ok(())
+    } else {
+        Err(Refusal::new(Code::NotAcceptable))
+    }
+}

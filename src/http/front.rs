@@ -1,0 +1,271 @@
+//! What every request passes on its way in and every answer on its way out: an id, limits,
+//! CORS, the metrics and one line in the log.
+
+use super::answer::{self, Allowed, Refused};
+use super::cors::Cors;
+use super::exchange::Noted;
+use crate::explain::{Code, Refusal};
+use crate::keys::Keeper;
+use crate::telemetry::Metrics;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::header::{HeaderMap, HeaderValue};
+use http::{HeaderName, Request};
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
+use rand::Rng;
+use std::sync::Arc;
+use std::time::Instant;
+use warp::filters::BoxedFilter;
+use warp::reply::Response as Answer;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const NOSNIFF: (HeaderName, HeaderValue) = (
+    HeaderName::from_static("x-content-type-options"),
+    HeaderValue::from_static("nosniff"),
+);
+/// The largest sum of header names and values, in bytes: a token of 16 KiB and as much again.
+const MAX_HEADERS: usize = 32 * 1024;
+/// The longest request target, in bytes.
+const MAX_TARGET: usize = 8 * 1024;
+
+/// The front of a listener.
+pub struct Front {
+    routes: BoxedFilter<(Answer,)>,
+    cors: Cors,
+    metrics: Option<Arc<Metrics>>,
+    keys: Arc<Keeper>,
+}
+
+impl Front {
+    /// A front before these routes; without `metrics` nothing is measured or logged.
+    pub fn new(
+        routes: BoxedFilter<(Answer,)>,
+        cors: Cors,
+        metrics: Option<Arc<Metrics>>,
+        keys: Arc<Keeper>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            routes,
+            cors,
+            metrics,
+            keys,
+        })
+    }
+
+    /// Answers a request.
+    pub async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let began = Instant::now();
+        if let Some(metrics) = &self.metrics {
+            metrics.request_began();
+        }
+        let route = route(request.uri().path());
+        let id = request_id(request.headers());
+        let trace = trace(request.headers());
+        let origin = request.headers().get(http::header::ORIGIN).cloned();
+        let mut response = match self.early(&request) {
+            Some(response) => response,
+            None => {
+                let routes = TowerToHyperService::new(warp::service(self.routes.clone()));
+                match routes.call(request).await {
+                    Ok(response) => response,
+                    Err(never) => match never {},
+                }
+            }
+        };
+        let (mut outcome, mut code) = ("ok", "ok");
+        let refused = response.extensions_mut().remove::<Refused>();
+        let allowed = response.extensions_mut().remove::<Allowed>();
+        let noted = response.extensions_mut().remove::<Noted>();
+        if let Some(Refused(refusal)) = &refused {
+            let entry = refusal.code.entry();
+            outcome = if entry.status >= 500 {
+                "failed"
+            } else {
+                "refused"
+            };
+            code = entry.slug;
+            response = answer::refusal(refusal, allowed, id.to_str().unwrap_or_default());
+        }
+        self.finish(&mut response, &id, trace.as_ref(), origin);
+        if let Some(metrics) = &self.metrics {
+            let took = began.elapsed();
+            metrics.request_ended(route, outcome, code, took);
+            let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            let line = Line {
+                route,
+                id: id.to_str().unwrap_or_default(),
+                trace: trace.as_ref().map(Trace::id).unwrap_or_default(),
+                micros,
+            };
+            match (refused, noted) {
+                (Some(Refused(refusal)), _) => line.refused(&refusal, &self.keys),
+                (None, Some(noted)) => line.exchanged(&noted),
+                (None, None) => tracing::debug!(
+                    route,
+                    request_id = line.id,
+                    status = response.status().as_u16(),
+                    micros,
+                    "answered"
+                ),
+            }
+        }
+        response
+    }
+
+    /// The answers that need no route: preflights, and requests that are too large.
+    fn early(&self, request: &Request<Incoming>) -> Option<Answer> {
+        let target = request
+            .uri()
+            .path_and_query()
+            .map_or(0, |target| target.as_str().len());
+        if target > MAX_TARGET {
+            return Some(answer::refused(Refusal::new(Code::UriTooLong)));
+        }
+        let headers: usize = request
+            .headers()
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len())
+            .sum();
+        if headers > MAX_HEADERS {
+            return Some(answer::refused(Refusal::new(Code::HeadersTooLarge)));
+        }
+        self.cors.preflight(request.method(), request.headers())
+    }
+
+    fn finish(
+        &self,
+        response: &mut Answer,
+        id: &HeaderValue,
+        trace: Option<&Trace>,
+        origin: Option<HeaderValue>,
+    ) {
+        let headers = response.headers_mut();
+        headers.insert(REQUEST_ID, id.clone());
+        headers.insert(NOSNIFF.0, NOSNIFF.1);
+        if let Some(trace) = trace {
+            headers.insert(TRACEPARENT, trace.0.clone());
+        }
+        self.cors.apply(origin, headers);
+    }
+}
+
+/// What each log line has.
+struct Line<'l> {
+    route: &'static str,
+    id: &'l str,
+    trace: &'l str,
+    micros: u64,
+}
+
+impl Line<'_> {
+    fn exchanged(&self, noted: &Noted) {
+        tracing::info!(
+            route = self.route,
+            request_id = self.id,
+            trace_id = self.trace,
+            app = noted.app,
+            issuer = noted.issuer,
+            subject = noted.subject,
+            jti = noted.jti,
+            kid = noted.kid,
+            micros = self.micros,
+            "exchanged"
+        );
+    }
+
+    fn refused(&self, refusal: &Refusal, keys: &Keeper) {
+        let entry = refusal.code.entry();
+        let failure = refusal.ladder.failure();
+        let seen = refusal.seen.as_ref();
+        macro_rules! line {
+            ($level:ident, $message:literal) => {
+                tracing::$level!(
+                    route = self.route,
+                    request_id = self.id,
+                    trace_id = self.trace,
+                    code = entry.slug,
+                    status = entry.status,
+                    issuer = seen.and_then(|seen| seen.iss.as_deref()).map(printable),
+                    check = failure.map(|rung| rung.check.name()),
+                    seen = failure.and_then(|rung| rung.seen.as_deref()),
+                    expected = failure.and_then(|rung| rung.expected.as_deref()),
+                    cause = refusal.cause.as_deref(),
+                    ring = keys.published().generation,
+                    micros = self.micros,
+                    $message
+                )
+            };
+        }
+        match entry.status {
+            500 => line!(error, "failed"),
+            503 => line!(warn, "failed"),
+            _ => line!(info, "refused"),
+        }
+    }
+}
+
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|each| if each.is_control() { '\u{fffd}' } else { each })
+        .collect()
+}
+
+/// The route's name in metrics and logs.
+fn route(path: &str) -> &'static str {
+    match path {
+        "/auth/exchange" | "/auth/clerk/exchange" => "exchange",
+        "/.well-known/jwks.json" => "jwks",
+        "/.well-known/openid-configuration" | "/.well-known/oauth-authorization-server" => {
+            "metadata"
+        }
+        "/healthz" => "health",
+        _ => "other",
+    }
+}
+
+/// The caller's request id where it is one, else a new one.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let given = headers.get(REQUEST_ID).filter(|value| {
+        let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+        (1..=128).contains(&value.len()) && value.as_bytes().iter().all(fits)
+    });
+    given.cloned().unwrap_or_else(|| {
+        let id = URL_SAFE_NO_PAD.encode(rand::rng().random::<[u8; 12]>());
+        HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("none"))
+    })
+}
+
+/// A `traceparent` (W3C Trace Context §3.2), carried on as it came.
+struct Trace(HeaderValue);
+
+impl Trace {
+    fn id(&self) -> &str {
+        self.0
+            .to_str()
+            .ok()
+            .and_then(|text| text.get(3..35))
+            .unwrap_or_default()
+    }
+}
+
+fn trace(headers: &HeaderMap) -> Option<Trace> {
+    let value = headers.get(TRACEPARENT)?;
+    let mut parts = value.to_str().ok()?.split('-');
+    let hex = |part: &str, length: usize| {
+        part.len() == length
+            && part
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let sound = hex(parts.next()?, 2)
+        && parts
+            .next()
+            .is_some_and(|id| hex(id, 32) && id.bytes().any(|byte| byte != b'0'))
+        && hex(parts.next()?, 16)
+        && hex(parts.next()?, 2)
+        && parts.next().is_none();
+    sound.then(|| Trace(value.clone()))
+}

@@ -1,0 +1,72 @@
+//! The public documents: our key set and our metadata.
+
+use super::answer;
+use crate::keys::{Keeper, Published};
+use bytes::Bytes;
+use http::header::{
+    ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue,
+    IF_NONE_MATCH,
+};
+use http::{Response, StatusCode};
+use serde_json::json;
+use warp::reply::{Reply, Response as Answer};
+
+/// How long verifiers may keep the documents; Hasura refreshes by nothing else.
+const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const ANYBODY: HeaderValue = HeaderValue::from_static("*");
+
+/// `GET /.well-known/jwks.json`, answered from memory: Nimbus gives up after 500 ms.
+pub fn jwks(keys: &Keeper, headers: &HeaderMap) -> Answer {
+    let published = keys.published();
+    let unchanged = headers
+        .get(IF_NONE_MATCH)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|tags| matches(tags, &published.etag));
+    let mut response = if unchanged {
+        let mut response = Response::new(Bytes::new());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    } else {
+        Response::new(published.jwks.clone())
+    };
+    let set = response.headers_mut();
+    if !unchanged {
+        set.insert(CONTENT_TYPE, JSON);
+    }
+    set.insert(CACHE_CONTROL, CACHE);
+    set.insert(ACCESS_CONTROL_ALLOW_ORIGIN, ANYBODY);
+    if let Ok(etag) = HeaderValue::from_str(&published.etag) {
+        set.insert(ETAG, etag);
+    }
+    response.into_response()
+}
+
+/// `If-None-Match` compares weakly (RFC 9110 §13.1.2).
+fn matches(tags: &str, etag: &str) -> bool {
+    tags.split(',')
+        .map(str::trim)
+        .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+}
+
+/// `GET /.well-known/openid-configuration` and `/.well-known/oauth-authorization-server`
+/// (OpenID Connect Discovery §3, RFC 8414 §2): what verifiers configure themselves from.
+pub fn metadata(issuer: &str, published: &Published) -> Answer {
+    let mut response = answer::plain(
+        StatusCode::OK,
+        "application/json",
+        json!({
+            "issuer": issuer,
+            "jwks_uri": format!("{issuer}/.well-known/jwks.json"),
+            "id_token_signing_alg_values_supported": published.algorithms,
+            "subject_types_supported": ["public"],
+            "response_types_supported": [],
+            "grant_types_supported": [],
+        })
+        .to_string(),
+    );
+    let set = response.headers_mut();
+    set.insert(CACHE_CONTROL, CACHE);
+    set.insert(ACCESS_CONTROL_ALLOW_ORIGIN, ANYBODY);
+    response
+}

@@ -1,0 +1,11 @@
+//! HTTP: bytes in, answers out. Nothing below knows of it.
+
+pub mod admin;
+pub mod answer;
+pub mod body;
+pub mod cors;
+pub mod exchange;
+pub mod front;
+pub mod metadata;
+pub mod routes;
+pub mod server;

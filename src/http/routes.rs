@@ -1,0 +1,93 @@
+//! The whole public surface on one page.
+
+use super::{answer, exchange, metadata};
+use crate::exchange::Exchange;
+use crate::explain::{Code, Refusal};
+use http::{HeaderMap, Method, StatusCode};
+use std::convert::Infallible;
+use std::sync::Arc;
+use warp::filters::BoxedFilter;
+use warp::reject::{Reject, Rejection};
+use warp::reply::Response as Answer;
+use warp::{Filter, path};
+
+const GET: &str = "GET, HEAD";
+const POST: &str = "POST, OPTIONS";
+
+/// The public listener's routes.
+pub fn public(exchange: Arc<Exchange>) -> BoxedFilter<(Answer,)> {
+    let exchange = warp::any().map(move || Arc::clone(&exchange));
+
+    let exchanges = path!("auth" / "exchange")
+        .or(path!("auth" / "clerk" / "exchange"))
+        .unify()
+        .and(only(POST))
+        .and(exchange.clone())
+        .and(warp::header::headers_cloned())
+        .and(warp::body::stream())
+        .then(
+            |exchange: Arc<Exchange>, headers: HeaderMap, body| async move {
+                exchange::handle(&exchange, &headers, body).await
+            },
+        );
+    let jwks = path!(".well-known" / "jwks.json")
+        .and(only(GET))
+        .and(exchange.clone())
+        .and(warp::header::headers_cloned())
+        .map(|exchange: Arc<Exchange>, headers: HeaderMap| {
+            metadata::jwks(&exchange.keys, &headers)
+        });
+    let metadata = path!(".well-known" / "openid-configuration")
+        .or(path!(".well-known" / "oauth-authorization-server"))
+        .unify()
+        .and(only(GET))
+        .and(exchange)
+        .map(|exchange: Arc<Exchange>| {
+            metadata::metadata(&exchange.issuer, &exchange.keys.published())
+        });
+    let health = path!("healthz")
+        .and(only(GET))
+        .map(|| answer::plain(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"));
+
+    exchanges
+        .or(jwks)
+        .unify()
+        .or(metadata)
+        .unify()
+        .or(health)
+        .unify()
+        .recover(refused)
+        .unify()
+        .boxed()
+}
+
+/// The path is there, the method is not.
+#[derive(Debug)]
+struct WrongMethod(&'static str);
+
+impl Reject for WrongMethod {}
+
+/// Passes the methods of an `Allow` header.
+pub(super) fn only(
+    allow: &'static str,
+) -> impl Filter<Extract = (), Error = Rejection> + Clone + Send + Sync + 'static {
+    warp::method()
+        .and_then(move |method: Method| async move {
+            let allowed =
+                allow.split(", ").any(|each| each == method.as_str()) && method != Method::OPTIONS;
+            if allowed {
+                Ok(())
+            } else {
+                Err(warp::reject::custom(WrongMethod(allow)))
+            }
+        })
+        .untuple_one()
+}
+
+/// Every rejection of warp's, in one place.
+pub(super) async fn refused(rejection: Rejection) -> Result<Answer, Infallible> {
+    Ok(match rejection.find::<WrongMethod>() {
+        Some(WrongMethod(allow)) => answer::method_not_allowed(allow),
+        None => answer::refused(Refusal::new(Code::NotFound)),
+    })
+}

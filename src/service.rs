@@ -1,0 +1,246 @@
+//! The service put together: settings in, everything that runs out.
+
+use crate::clock::Clock;
+use crate::config::{IssuerSettings, Settings};
+use crate::exchange::Exchange;
+use crate::http::admin::{self, Admin};
+use crate::http::cors::Cors;
+use crate::http::front::Front;
+use crate::http::{routes, server};
+use crate::keys::Keeper;
+use crate::keys::keeper::KeeperError;
+use crate::policy::{App, Apps};
+use crate::subject::Issuer;
+use crate::subject::fetch::Fetcher;
+use crate::subject::key_cache::KeyCache;
+use crate::telemetry::Metrics;
+use jsonwebtoken::Algorithm;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// Why the service cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The key ring.
+    #[error("key ring: {0}")]
+    Keys(#[from] KeeperError),
+    /// The HTTP client.
+    #[error("HTTP client: {0}")]
+    Client(#[from] reqwest::Error),
+    /// A listener.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        error: io::Error,
+    },
+}
+
+/// Where the key ring lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RingPlace {
+    /// In the folder of the settings.
+    Folder,
+    /// In memory, until the process ends.
+    Memory,
+}
+
+/// The parts of a service, not yet listening.
+pub struct Service {
+    /// The exchange.
+    pub exchange: Arc<Exchange>,
+    /// The issuers' key sets, each once.
+    pub key_sets: Vec<Arc<KeyCache>>,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// The client for upstream documents.
+    pub fetcher: Fetcher,
+    settings: Settings,
+}
+
+/// The algorithms that the apps sign with, each once, in a stable order.
+pub fn signing_algorithms(settings: &Settings) -> Vec<Algorithm> {
+    [Algorithm::ES256, Algorithm::RS256, Algorithm::EdDSA]
+        .into_iter()
+        .filter(|algorithm| settings.apps.iter().any(|app| app.algorithm == *algorithm))
+        .collect()
+}
+
+impl Service {
+    /// Puts the parts together; loads or makes the key ring.
+    pub fn new(settings: Settings, ring: RingPlace) -> Result<Self, StartError> {
+        let clock = Clock::system();
+        let metrics = Arc::new(Metrics::default());
+        let fetcher = Fetcher::new()?;
+        let algorithms = signing_algorithms(&settings);
+        let open = match ring {
+            RingPlace::Folder => Keeper::open,
+            RingPlace::Memory => Keeper::in_memory,
+        };
+        let keys = open(
+            &settings.keys,
+            algorithms,
+            clock.clone(),
+            Arc::clone(&metrics),
+        )?;
+        let key_sets = key_sets(&settings.issuers, &fetcher, &clock, &metrics);
+        let issuers: BTreeMap<&str, Arc<Issuer>> = settings
+            .issuers
+            .iter()
+            .filter_map(|issuer| {
+                let keys = Arc::clone(key_sets.get(&identity(issuer))?);
+                let settings = issuer.clone();
+                Some((issuer.name.as_str(), Arc::new(Issuer { settings, keys })))
+            })
+            .collect();
+        let apps = settings.apps.iter().map(|app| App {
+            settings: app.clone(),
+            issuers: app
+                .issuers
+                .iter()
+                .filter_map(|name| issuers.get(name.as_str()).cloned())
+                .collect(),
+        });
+        let exchange = Exchange {
+            issuer: settings.issuer.clone(),
+            apps: Apps::new(apps, settings.issuer.clone()),
+            keys: Arc::new(keys),
+            clock,
+        };
+        Ok(Self {
+            exchange: Arc::new(exchange),
+            key_sets: key_sets.into_values().collect(),
+            metrics,
+            fetcher,
+            settings,
+        })
+    }
+
+    /// Binds the listeners.
+    pub async fn bind(self) -> Result<Bound, StartError> {
+        let public = listen(self.settings.listen).await?;
+        let admin = listen(self.settings.admin_listen).await?;
+        Ok(Bound {
+            public,
+            admin,
+            service: self,
+        })
+    }
+}
+
+/// A service whose listeners are bound.
+pub struct Bound {
+    /// The public listener.
+    pub public: TcpListener,
+    /// The admin listener.
+    pub admin: TcpListener,
+    /// The parts.
+    pub service: Service,
+}
+
+impl Bound {
+    /// Serves until `stop` becomes true and what is in flight has ended.
+    pub async fn serve(self, stop: watch::Receiver<bool>) {
+        let Service {
+            exchange,
+            key_sets,
+            metrics,
+            settings,
+            ..
+        } = self.service;
+        let draining = Arc::new(AtomicBool::new(false));
+        let background: Vec<_> = key_sets
+            .iter()
+            .map(|keys| tokio::spawn(Arc::clone(keys).keep_fresh()))
+            .chain(std::iter::once(tokio::spawn(
+                Arc::clone(&exchange.keys).keep(),
+            )))
+            .collect();
+        let keys = Arc::clone(&exchange.keys);
+        let public = Front::new(
+            routes::public(Arc::clone(&exchange)),
+            Cors::new(&settings.allowed_origins),
+            Some(Arc::clone(&metrics)),
+            Arc::clone(&keys),
+        );
+        let admin = Front::new(
+            admin::routes(Arc::new(Admin {
+                exchange,
+                key_sets,
+                metrics: Arc::clone(&metrics),
+                draining: Arc::clone(&draining),
+            })),
+            Cors::new(&[]),
+            None,
+            keys,
+        );
+        // The admin listener outlives the public one: probes see the draining.
+        let (stop_admin, admin_stops) = watch::channel(false);
+        let admin = tokio::spawn(server::serve(self.admin, admin, None, admin_stops));
+        let mut stopping = stop.clone();
+        let watcher = tokio::spawn(async move {
+            if stopping.wait_for(|stop| *stop).await.is_ok() {
+                draining.store(true, Ordering::Relaxed);
+            }
+        });
+        server::serve(self.public, public, Some(metrics), stop).await;
+        let _ = stop_admin.send(true);
+        let _ = admin.await;
+        watcher.abort();
+        for task in background {
+            task.abort();
+        }
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| StartError::Listen { address, error })
+}
+
+/// What makes two configured issuers share one key set: where it comes from.
+fn identity(issuer: &IssuerSettings) -> String {
+    format!(
+        "{} {:?} {:?} {:?} {}",
+        issuer.issuer, issuer.kind, issuer.jwks_uri, issuer.jwt_key, issuer.allow_private_network
+    )
+}
+
+fn key_sets(
+    issuers: &[IssuerSettings],
+    fetcher: &Fetcher,
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+) -> BTreeMap<String, Arc<KeyCache>> {
+    let mut shared: BTreeMap<String, (IssuerSettings, Vec<Algorithm>)> = BTreeMap::new();
+    for issuer in issuers {
+        let (_, algorithms) = shared
+            .entry(identity(issuer))
+            .or_insert_with(|| (issuer.clone(), Vec::new()));
+        for algorithm in &issuer.algorithms {
+            if !algorithms.contains(algorithm) {
+                algorithms.push(*algorithm);
+            }
+        }
+    }
+    shared
+        .into_iter()
+        .map(|(identity, (issuer, algorithms))| {
+            let cache = KeyCache::new(
+                issuer,
+                algorithms,
+                fetcher.clone(),
+                clock.clone(),
+                Arc::clone(metrics),
+            );
+            (identity, cache)
+        })
+        .collect()
+}
