@@ -18,6 +18,7 @@
     )
 )]
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod crypto;
@@ -27,6 +28,7 @@ pub mod http;
 pub mod keys;
 pub mod policy;
 pub mod service;
+pub mod standin;
 pub mod subject;
 pub mod telemetry;
 pub mod token;

@@ -1,0 +1,56 @@
+//! `exchequer check`: the configuration, read and judged.
+
+use crate::config::{self, IssuerKind, Settings, Sources};
+use std::process::ExitCode;
+
+/// Prints every error and note, then what is configured.
+pub(super) fn run() -> ExitCode {
+    let (settings, findings) = config::load(&Sources::process());
+    for error in &findings.errors {
+        println!("error: {error}");
+    }
+    for note in &findings.notes {
+        println!("note:  {note}");
+    }
+    match settings {
+        Some(settings) => {
+            print(&settings);
+            super::DONE
+        }
+        None => super::not_right(),
+    }
+}
+
+fn print(settings: &Settings) {
+    println!("ok:    issuer of app tokens {}", settings.issuer);
+    for issuer in &settings.issuers {
+        let kind = match issuer.kind {
+            IssuerKind::Clerk => "clerk",
+            IssuerKind::Oidc => "oidc",
+        };
+        let algorithms: Vec<String> = issuer
+            .algorithms
+            .iter()
+            .map(|algorithm| format!("{algorithm:?}"))
+            .collect();
+        println!(
+            "ok:    issuer {} ({kind}) {} {}",
+            issuer.name,
+            issuer.issuer,
+            algorithms.join(", ")
+        );
+    }
+    for app in &settings.apps {
+        println!(
+            "ok:    app {}: issuers {}; audience {}; {} s; {:?}",
+            app.name,
+            app.issuers.join(", "),
+            app.audiences.join(", "),
+            app.ttl,
+            app.algorithm
+        );
+    }
+    for id in settings.clients.keys() {
+        println!("ok:    client {id}");
+    }
+}

@@ -1,0 +1,198 @@
+//! `exchequer dev`: the whole thing on one machine, with one real exchange shown.
+
+use crate::clock::Clock;
+use crate::config::{self, Settings, Sources, is_loopback_url};
+use crate::service::{Bound, RingPlace, Service};
+use crate::standin::{Session, StandIn};
+use crate::subject::address::Reach;
+use crate::subject::fetch::Fetcher;
+use crate::telemetry;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+use std::process::ExitCode;
+use std::sync::Arc;
+use url::Url;
+
+/// How long to run.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// End after the exchange
+    #[arg(long)]
+    once: bool,
+}
+
+type Failed = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs the stand-in and the service, and shows one exchange.
+pub(super) async fn run(args: Args) -> ExitCode {
+    match show(args.once).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            super::wrong()
+        }
+    }
+}
+
+/// The configuration of the process, with the stand-in for all issuers.
+fn settings(issuer: &str) -> Result<Settings, Failed> {
+    let mut sources = Sources::process();
+    sources.default_file = None;
+    sources.variables.retain(|(name, _)| {
+        name.starts_with("EXCHEQUER_") && !name.starts_with("EXCHEQUER_CONFIG")
+    });
+    let named = sources
+        .variables
+        .iter()
+        .any(|(name, _)| name == "EXCHEQUER_ISSUER");
+    sources
+        .variables
+        .push(("CLERK_JWT_ISSUER".to_owned(), issuer.to_owned()));
+    sources.variables.push((
+        "CLERK_AUTHORIZED_PARTIES".to_owned(),
+        "http://localhost:3000".to_owned(),
+    ));
+    let (settings, findings) = config::load(&sources);
+    let mut settings = settings.ok_or_else(|| {
+        let lines: Vec<String> = findings.errors.iter().map(ToString::to_string).collect();
+        lines.join("\n")
+    })?;
+    if !settings.listen.ip().is_loopback() || !settings.admin_listen.ip().is_loopback() {
+        return Err("dev listens on this machine only: its provider signs in whoever asks".into());
+    }
+    if !named {
+        settings.issuer = format!("http://localhost:{}", settings.listen.port());
+        for app in &mut settings.apps {
+            app.audiences = vec![settings.issuer.clone()];
+        }
+    }
+    if !is_loopback_url(&settings.issuer) {
+        return Err("dev serves an issuer on this machine only: its keys are thrown away".into());
+    }
+    Ok(settings)
+}
+
+async fn show(once: bool) -> Result<ExitCode, Failed> {
+    let clock = Clock::system();
+    let provider = StandIn::start(clock.clone()).await?;
+    let settings = settings(provider.issuer())?;
+    telemetry::start_log("warn", settings.log_format);
+    let (issuer, listen) = (settings.issuer.clone(), settings.listen);
+    let bound = Service::new(settings, RingPlace::Memory)?
+        .bind()
+        .await
+        .map_err(|error| {
+            format!("{error}: set EXCHEQUER_LISTEN and EXCHEQUER_ADMIN_LISTEN to free ports")
+        })?;
+    let public = bound.public.local_addr()?;
+    let admin = bound.admin.local_addr()?;
+    let base = if listen.port() == 0 {
+        format!("http://{public}")
+    } else {
+        issuer.clone()
+    };
+    println!(
+        "The identity provider (a stand-in that signs as Clerk does)  {}",
+        provider.issuer()
+    );
+    println!("Exchequer                                                    http://{public}");
+    println!("  health and metrics                                         http://{admin}");
+    let Bound { .. } = &bound;
+    let stop = super::serve::stop_on_signal()?;
+    let serving = tokio::spawn(bound.serve(stop));
+
+    exchange(&provider, &format!("http://{public}"), &issuer).await?;
+    if once {
+        return Ok(super::DONE);
+    }
+    print_curl(&provider, &base);
+    serving.await?;
+    Ok(super::DONE)
+}
+
+async fn exchange(provider: &Arc<StandIn>, base: &str, issuer: &str) -> Result<(), Failed> {
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let session_token = provider.session_token(&Session::default());
+    println!("\n1  A user signed in. The provider's session token says:\n");
+    print_claims(&session_token)?;
+
+    println!(
+        "\n2  The app exchanges it:  POST {base}/auth/exchange  {{\"session_token\": \"{}\"}}",
+        short(&session_token)
+    );
+    let answer = client
+        .post(format!("{base}/auth/exchange"))
+        .header("content-type", "application/json")
+        .body(json!({ "session_token": session_token }).to_string())
+        .send()
+        .await?;
+    let status = answer.status();
+    let mut body: Value = serde_json::from_slice(&answer.bytes().await?)?;
+    let token = body
+        .get("token")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
+    for name in ["token", "access_token"] {
+        if let Some(member) = body.get_mut(name) {
+            *member = json!(short(&token));
+        }
+    }
+    println!("   {status}");
+    println!("{}", indent(&serde_json::to_string_pretty(&body)?));
+    if !status.is_success() {
+        return Err("the exchange failed".into());
+    }
+
+    println!("\n3  The app JWT that your backend gets says:\n");
+    print_claims(&token)?;
+
+    println!("\n4  Your backend verifies it with the key set at {issuer}/.well-known/jwks.json:");
+    let url = Url::parse(&format!("{base}/.well-known/jwks.json"))?;
+    let document = Fetcher::new()?.get(&url, Reach::Private).await?;
+    let verdict = crate::token::verify::with_key_set(&document.body, &token)?;
+    println!("   signature good, kid {verdict}");
+    Ok(())
+}
+
+fn print_curl(provider: &StandIn, base: &str) {
+    let upstream = provider.issuer();
+    println!(
+        r#"
+Do it yourself, in another terminal:
+
+  TOKEN=$(curl -s {upstream}/session-token)
+  curl -s {base}/auth/exchange -H 'Content-Type: application/json' -d "{{\"session_token\":\"$TOKEN\"}}"
+
+What a refusal looks like: a token that expired half a minute ago, and an unfinished sign-in.
+
+  OLD=$(curl -s '{upstream}/session-token?age=90')
+  curl -s {base}/auth/exchange -H "Authorization: Bearer $OLD" -X POST
+  PENDING=$(curl -s '{upstream}/session-token?status=pending')
+  curl -s {base}/auth/exchange -H "Authorization: Bearer $PENDING" -X POST
+
+The keys that verify app tokens:
+
+  curl -s {base}/.well-known/jwks.json
+
+Ctrl-C ends it; keys and tokens are thrown away."#
+    );
+}
+
+/// The claims of a token that was made a moment ago, for a look.
+fn print_claims(token: &str) -> Result<(), Failed> {
+    let claims = token.split('.').nth(1).unwrap_or_default();
+    let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims)?)?;
+    println!("{}", indent(&serde_json::to_string_pretty(&claims)?));
+    Ok(())
+}
+
+fn indent(text: &str) -> String {
+    let lines: Vec<String> = text.lines().map(|line| format!("   {line}")).collect();
+    lines.join("\n")
+}
+
+fn short(token: &str) -> String {
+    format!("{}…", token.get(..16).unwrap_or_default())
+}

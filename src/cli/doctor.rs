@@ -1,0 +1,381 @@
+//! `exchequer doctor`: a live setting, checked from where the service runs.
+
+use crate::clock::Clock;
+use crate::config::{IssuerSettings, Settings};
+use crate::crypto::SigningKey;
+use crate::explain::Code;
+use crate::keys::Keeper;
+use crate::keys::file::RingFolder;
+use crate::keys::jwk::{algorithm_name, jwk, thumbprint};
+use crate::keys::ring::{Ring, State};
+use crate::service::signing_algorithms;
+use crate::subject::address::{self, Reach};
+use crate::subject::discovery::key_set_url;
+use crate::subject::fetch::{Document, Fetcher};
+use crate::subject::jwks::KeySet;
+use crate::token::verify;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Serialize;
+use serde_json::json;
+use signature::Signer;
+use std::process::ExitCode;
+use std::time::{Instant, SystemTime};
+use url::Url;
+
+/// How to print.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// How a check ended.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    Ok,
+    Warn,
+    Fail,
+}
+
+/// One line of the report.
+#[derive(Serialize)]
+struct Row {
+    check: String,
+    status: Status,
+    message: String,
+    /// The code that callers get while this is so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+}
+
+#[derive(Default)]
+struct Report(Vec<Row>);
+
+impl Report {
+    fn add(&mut self, check: &str, status: Status, message: impl Into<String>) {
+        self.0.push(Row {
+            check: check.to_owned(),
+            status,
+            message: message.into(),
+            code: None,
+        });
+    }
+
+    fn fail(&mut self, check: &str, message: impl Into<String>, code: Code) {
+        self.0.push(Row {
+            check: check.to_owned(),
+            status: Status::Fail,
+            message: message.into(),
+            code: Some(code.entry().slug),
+        });
+    }
+}
+
+/// Checks everything and prints the report; 1 where something failed.
+pub(super) async fn run(args: Args) -> ExitCode {
+    let (settings, findings) = match super::settings() {
+        Ok(settings) => settings,
+        Err(code) => return code,
+    };
+    let mut report = Report::default();
+    report.add(
+        "config",
+        Status::Ok,
+        format!(
+            "{} issuers, {} apps",
+            settings.issuers.len(),
+            settings.apps.len()
+        ),
+    );
+    for note in &findings.notes {
+        report.add("config", Status::Warn, note.to_string());
+    }
+    match Fetcher::new() {
+        Ok(fetcher) => {
+            for issuer in &settings.issuers {
+                check_issuer(&fetcher, issuer, &mut report).await;
+            }
+            let ring = check_keys(&settings, &mut report);
+            check_public(&fetcher, &settings, ring.as_ref(), &mut report).await;
+        }
+        Err(error) => report.add("client", Status::Fail, error.to_string()),
+    }
+    print(&report, args.json);
+    if report.0.iter().any(|row| row.status == Status::Fail) {
+        super::not_right()
+    } else {
+        super::DONE
+    }
+}
+
+fn print(report: &Report, as_json: bool) {
+    if as_json {
+        let ok = report.0.iter().all(|row| row.status != Status::Fail);
+        println!("{}", json!({ "ok": ok, "checks": report.0 }));
+        return;
+    }
+    for row in &report.0 {
+        let mark = match row.status {
+            Status::Ok => "ok",
+            Status::Warn => "warn",
+            Status::Fail => "FAIL",
+        };
+        let code = row
+            .code
+            .map(|code| format!("   {code}"))
+            .unwrap_or_default();
+        println!("{:<24} {mark:<5} {}{code}", row.check, row.message);
+    }
+}
+
+async fn check_issuer(fetcher: &Fetcher, issuer: &IssuerSettings, report: &mut Report) {
+    let name = format!("issuer {}", issuer.name);
+    if let Some(key) = &issuer.jwt_key {
+        let set = KeySet::only(key, &issuer.algorithms);
+        report_keys(&name, &set, "a configured key, no network", report);
+        return;
+    }
+    let began = Instant::now();
+    let (url, reach) = match key_set_url(fetcher, issuer).await {
+        Ok(place) => place,
+        Err(error) => {
+            return report.fail(&name, error.to_string(), Code::IssuerMetadataInvalid);
+        }
+    };
+    let document = match fetcher.get(&url, reach).await {
+        Ok(document) => document,
+        Err(error) => {
+            let message = format!("key set at {url}: {error}");
+            return report.fail(&name, message, Code::IssuerKeysUnavailable);
+        }
+    };
+    let took = began.elapsed().as_millis();
+    check_clock(&name, &document, report);
+    match KeySet::parse(&document.body, &issuer.algorithms) {
+        Ok(set) => report_keys(&name, &set, &format!("{url} in {took} ms"), report),
+        Err(error) => report.fail(
+            &name,
+            format!("key set at {url}: {error}"),
+            Code::IssuerKeysUnavailable,
+        ),
+    }
+}
+
+fn report_keys(name: &str, set: &KeySet, whence: &str, report: &mut Report) {
+    let overview = set.overview();
+    let usable: Vec<&str> = overview
+        .iter()
+        .filter(|(_, unusable)| unusable.is_none())
+        .map(|(kid, _)| *kid)
+        .collect();
+    if usable.is_empty() {
+        report.fail(
+            name,
+            format!("{whence}: no usable key"),
+            Code::SubjectTokenKeyUnusable,
+        );
+    } else {
+        report.add(
+            name,
+            Status::Ok,
+            format!("{whence}: kid {}", usable.join(", ")),
+        );
+    }
+    for (kid, reason) in overview {
+        if let Some(reason) = reason {
+            report.add(
+                name,
+                Status::Warn,
+                format!("kid {kid} is not used: {reason}"),
+            );
+        }
+    }
+}
+
+/// Compares this machine's clock with the `Date` of an answer, which is cut to the second.
+fn check_clock(name: &str, document: &Document, report: &mut Report) {
+    let Some(theirs) = document
+        .date
+        .as_deref()
+        .and_then(|date| httpdate::parse_http_date(date).ok())
+    else {
+        return;
+    };
+    let now = Clock::system().now();
+    let theirs = theirs
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| {
+            i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+        });
+    let ahead = theirs - now;
+    let check = format!("clock vs {}", name.trim_start_matches("issuer "));
+    match ahead.abs() {
+        0..=2 => report.add(&check, Status::Ok, format!("the issuer is {ahead} s ahead")),
+        3..=4 => report.add(
+            &check,
+            Status::Warn,
+            format!("the issuer is {ahead} s ahead: correct this machine's clock (NTP)"),
+        ),
+        _ => report.fail(
+            &check,
+            format!("the issuer is {ahead} s ahead: correct this machine's clock (NTP)"),
+            if ahead > 0 {
+                Code::SubjectTokenNotYetValid
+            } else {
+                Code::SubjectTokenExpired
+            },
+        ),
+    }
+}
+
+/// Looks at the ring without changing it.
+fn check_keys(settings: &Settings, report: &mut Report) -> Option<Ring> {
+    let keys = &settings.keys;
+    let folder = RingFolder::new(keys.dir.clone(), keys.secret.clone());
+    let ring = match folder.load() {
+        Ok(Some(loaded)) => {
+            if loaded.fallen_back {
+                report.add(
+                    "keys",
+                    Status::Warn,
+                    "the newest ring is damaged or gone: the generation before it is used",
+                );
+            }
+            loaded.ring
+        }
+        Ok(None) => {
+            let message = format!(
+                "no key ring in {}: `exchequer serve` makes it",
+                keys.dir.display()
+            );
+            report.add("keys", Status::Warn, message);
+            return None;
+        }
+        Err(error) => {
+            report.fail("keys", error.to_string(), Code::SigningKeyUnavailable);
+            return None;
+        }
+    };
+    if keys.secret.is_none() {
+        report.add(
+            "keys",
+            Status::Warn,
+            "the ring is not encrypted at rest: set EXCHEQUER_KEYS_SECRET",
+        );
+    }
+    let overview = Keeper::overview(&ring, keys).unwrap_or_default();
+    let now = Clock::system().now();
+    for algorithm in signing_algorithms(settings) {
+        let name = algorithm_name(algorithm);
+        let find = |state| {
+            overview
+                .iter()
+                .find(|key| key.alg == name && key.state == state)
+        };
+        match (find(State::Active), find(State::Next)) {
+            (Some(active), Some(next)) if next.published_at + keys.publish_ahead <= now => {
+                report.add(
+                    "keys",
+                    Status::Ok,
+                    format!("{name}: {} signs, a standby is ready", active.kid),
+                );
+            }
+            (Some(active), Some(_)) => report.add(
+                "keys",
+                Status::Ok,
+                format!(
+                    "{name}: {} signs, a standby is published but not for long enough to take over",
+                    active.kid
+                ),
+            ),
+            (Some(active), None) => report.add(
+                "keys",
+                Status::Warn,
+                format!(
+                    "{name}: {} signs, and there is no standby: a rotation now would break verifiers that cache",
+                    active.kid
+                ),
+            ),
+            (None, _) => report.add(
+                "keys",
+                Status::Warn,
+                format!("{name}: no key signs yet; another algorithm's does until one was published long enough"),
+            ),
+        }
+    }
+    Some(ring)
+}
+
+/// Fetches the key set from the public URL, as a verifier would, and verifies a token with it.
+async fn check_public(
+    fetcher: &Fetcher,
+    settings: &Settings,
+    ring: Option<&Ring>,
+    report: &mut Report,
+) {
+    let name = "public URL";
+    let text = format!("{}/.well-known/jwks.json", settings.issuer);
+    let Ok(url) = Url::parse(&text) else {
+        return report.add(name, Status::Fail, format!("{text} is no URL"));
+    };
+    // Our own address may be inside the network: that is not an upstream's word.
+    let reach = match address::configured(&url, true) {
+        Reach::Private | Reach::Public => Reach::Private,
+    };
+    let document = match fetcher.get(&url, reach).await {
+        Ok(document) => document,
+        Err(error) => {
+            return report.add(
+                name,
+                Status::Fail,
+                format!("{text}: {error}: verifiers cannot fetch the key set"),
+            );
+        }
+    };
+    match document.max_age {
+        Some(60..=3600) => report.add(name, Status::Ok, format!("{text}: 200, no redirect")),
+        other => report.add(
+            name,
+            Status::Warn,
+            format!("{text}: max-age is {other:?}, not 300: a proxy changes Cache-Control"),
+        ),
+    }
+    let Some(ring) = ring else { return };
+    match round_trip(ring, &document.body) {
+        Ok(kid) => report.add(
+            "round trip",
+            Status::Ok,
+            format!("a token signed with {kid} verifies with the published key set"),
+        ),
+        Err(error) => report.add(
+            "round trip",
+            Status::Fail,
+            format!(
+                "{error}: another service or an older ring answers at {}",
+                settings.issuer
+            ),
+        ),
+    }
+}
+
+fn round_trip(ring: &Ring, key_set: &[u8]) -> Result<String, Box<dyn std::error::Error>> {
+    let key = ring
+        .keys
+        .iter()
+        .find(|key| key.state == State::Active)
+        .ok_or("no key signs")?;
+    let signer = SigningKey::from_pkcs8(key.algorithm, &key.pkcs8)?;
+    let public = jwk(signer.public(), key.algorithm);
+    let header = json!({"alg": public.get("alg"), "kid": thumbprint(signer.public())});
+    let message = format!(
+        "{}.{}",
+        URL_SAFE_NO_PAD.encode(header.to_string()),
+        URL_SAFE_NO_PAD.encode("{}")
+    );
+    let signature = signer.try_sign(message.as_bytes())?;
+    let token = format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature));
+    Ok(verify::with_key_set(key_set, &token)?)
+}

@@ -1,0 +1,259 @@
+//! `exchequer explain`: why a token, a client assertion or an error answer is what it is.
+
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::crypto::sha256;
+use crate::exchange::{Credential, Request};
+use crate::explain::foreign::{Assertion, ErrorAnswer, error_answer};
+use crate::explain::{Check, Code, Ladder, Refusal, render};
+use crate::service::{RingPlace, Service};
+use crate::subject::jwt::Unverified;
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+use std::fmt::Write;
+use std::io::{IsTerminal, Read};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The largest input, in bytes.
+const MAX_INPUT: u64 = 1024 * 1024;
+
+/// What to explain.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// A file with the token or the answer; standard input where it is left out
+    file: Option<PathBuf>,
+    /// The app that the exchange is for
+    #[arg(long)]
+    app: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Reads the input, tells what it is and explains it; 1 where it would be refused.
+pub(super) async fn run(args: Args) -> ExitCode {
+    let input = match read(&args) {
+        Ok(input) => input,
+        Err(message) => {
+            eprintln!("error: {message}");
+            return super::wrong();
+        }
+    };
+    let text = input.trim();
+    if let Some(answer) = error_answer(text) {
+        return explain_answer(&answer);
+    }
+    let (settings, _) = match super::settings() {
+        Ok(settings) => settings,
+        Err(code) => return code,
+    };
+    if let Some(assertion) = Assertion::recognise(text) {
+        return explain_assertion(&assertion, &settings);
+    }
+    explain_token(text, args, settings).await
+}
+
+fn read(args: &Args) -> Result<String, String> {
+    let mut text = String::new();
+    let read = match &args.file {
+        Some(path) => {
+            let file = std::fs::File::open(path)
+                .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+            file.take(MAX_INPUT).read_to_string(&mut text)
+        }
+        None => {
+            if std::io::stdin().is_terminal() {
+                eprintln!("Paste the token or the error answer, then Ctrl-D:");
+            }
+            std::io::stdin().take(MAX_INPUT).read_to_string(&mut text)
+        }
+    };
+    read.map_err(|error| format!("cannot read the input: {error}"))?;
+    if text.trim().is_empty() {
+        return Err("there is nothing to explain in the input".to_owned());
+    }
+    Ok(text)
+}
+
+fn explain_answer(answer: &ErrorAnswer) -> ExitCode {
+    let code = match answer {
+        ErrorAnswer::Ours(code) => {
+            println!("This answer was written by Exchequer.\n");
+            *code
+        }
+        ErrorAnswer::UpstreamClientUnknown => {
+            println!(
+                "This answer was not written by Exchequer.  source: upstream-idp (the wording of Ory Hydra, which Clerk's OAuth server uses)\n"
+            );
+            Code::UpstreamClientUnknown
+        }
+        ErrorAnswer::BareInvalidClient => {
+            println!("This answer was not written by Exchequer: it has no `code`.\n");
+            Code::UpstreamClientRefused
+        }
+        ErrorAnswer::Unknown(error) => {
+            println!(
+                "This answer was not written by Exchequer: it has no `code`. Ask the server that wrote it what it means by {error:?}."
+            );
+            return super::not_right();
+        }
+    };
+    print!("{}", render::entry(code.entry()));
+    super::not_right()
+}
+
+fn explain_assertion(assertion: &Assertion<'_>, settings: &Settings) -> ExitCode {
+    let client = assertion
+        .client_id()
+        .and_then(|id| settings.clients.get(id));
+    let secret = client.and_then(|client| client.secret.as_ref());
+    let checks = assertion.checks(
+        client.is_some(),
+        secret.map(|secret| secret.expose_secret().as_bytes()),
+        Clock::system().now(),
+    );
+    println!("a client assertion (a JWT with which a client authenticates), not a user's token\n");
+    let mut first = None;
+    for (number, check) in checks.iter().enumerate() {
+        let mark = match check.result {
+            Ok(()) => "ok  ",
+            Err(Some(_)) => "FAIL",
+            Err(None) => "note",
+        };
+        println!(
+            "{:>3} {mark}  {:<11} {}",
+            number + 1,
+            check.name,
+            check.told
+        );
+    }
+    // An expired assertion is what the caller can see for itself: it comes first.
+    let codes: Vec<Code> = checks
+        .iter()
+        .filter_map(|check| check.result.err().flatten())
+        .collect();
+    if codes.contains(&Code::ClientAssertionExpired) {
+        first = Some(Code::ClientAssertionExpired);
+    }
+    match first.or_else(|| codes.first().copied()) {
+        Some(code) => {
+            println!();
+            print!("{}", render::entry(code.entry()));
+            super::not_right()
+        }
+        None => super::DONE,
+    }
+}
+
+async fn explain_token(text: &str, args: Args, settings: Settings) -> ExitCode {
+    let now = Clock::system().now();
+    let several = settings.issuers.len() > 1;
+    let service = match Service::new(settings, RingPlace::Memory) {
+        Ok(service) => service,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return super::wrong();
+        }
+    };
+    let request = Request {
+        credential: Credential::new(text.to_owned()),
+        app: args.app,
+        audience: None,
+    };
+    let mut ladder = Ladder::detailed();
+    let result = service.exchange.climb(&request, &mut ladder).await;
+    let refusal = result.as_ref().err();
+    let rungs = ladder.rungs();
+    let digest: String = sha256(text.as_bytes())
+        .iter()
+        .fold(String::new(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        });
+    let notes = notes(text, &ladder, refusal.map(AsRef::as_ref), several, now);
+    if args.json {
+        let report = json!({
+            "accepted": refusal.is_none(),
+            "code": refusal.map(|refusal| refusal.code.entry().slug),
+            "description": refusal.map(|refusal| &refusal.description),
+            "cause": refusal.and_then(|refusal| refusal.cause.as_ref()),
+            "ladder": rungs,
+            "token_sha256": digest,
+            "notes": notes,
+        });
+        println!("{report}");
+    } else {
+        println!(
+            "token  {} bytes  sha256 {digest}   (decoded; only the checks below make it trusted)\n",
+            text.len()
+        );
+        print!("{}", render::ladder(&rungs));
+        println!();
+        match refusal {
+            None => println!("accepted: the exchange would give an app token"),
+            Some(refusal) => {
+                println!("refused: {}", refusal.description);
+                if let Some(cause) = &refusal.cause {
+                    println!("because  {cause}");
+                }
+                print!("\n{}", render::entry(refusal.code.entry()));
+            }
+        }
+        for note in notes {
+            println!("note     {note}");
+        }
+    }
+    if refusal.is_none() {
+        super::DONE
+    } else {
+        super::not_right()
+    }
+}
+
+/// What the ladder alone does not say.
+fn notes(
+    text: &str,
+    ladder: &Ladder,
+    refusal: Option<&Refusal>,
+    several: bool,
+    now: i64,
+) -> Vec<String> {
+    let mut notes = Vec::new();
+    let Some(refusal) = refusal else {
+        if several {
+            notes.push(
+                "if a library of yours refuses this token with token-invalid-signature, it mixes up keys: @clerk/backend up to 3.10 cached PEM keys under the kid alone, so with several instances the first one's key was used for all".to_owned(),
+            );
+        }
+        return notes;
+    };
+    let failed = ladder.failure().map(|rung| rung.check);
+    if failed.is_some_and(|check| check > Check::Form && check < Check::Expiry)
+        && let Ok(unverified) = Unverified::parse(text, &mut Ladder::default())
+    {
+        let claims = unverified.claims();
+        if let Some(exp) = claims.get("exp").and_then(Value::as_i64) {
+            notes.push(if exp <= now {
+                format!(
+                    "expiry was not reached; it would fail: exp was {} s ago",
+                    now - exp
+                )
+            } else {
+                format!(
+                    "expiry was not reached; it would pass: exp is in {} s",
+                    exp - now
+                )
+            });
+        }
+        if refusal.code == Code::SubjectTokenSignatureInvalid {
+            notes.push("compare the sha256 above with that of the token where it is made: if they differ, it was changed on its way".to_owned());
+            if claims.get("aud").is_none() {
+                notes.push(
+                    "an absent aud is not the problem: it would have its own code".to_owned(),
+                );
+            }
+        }
+    }
+    notes
+}

@@ -1,0 +1,198 @@
+//! `exchequer keys`: the key ring in the folder; a running service takes changes over.
+
+use crate::clock::Clock;
+use crate::config::KeySettings;
+use crate::keys::Keeper;
+use crate::keys::file::RingFolder;
+use crate::keys::jwk::algorithm_name;
+use crate::keys::ring::{Rotation, State};
+use crate::service::signing_algorithms;
+use crate::telemetry::Metrics;
+use clap::Subcommand;
+use jsonwebtoken::Algorithm;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use zeroize::Zeroizing;
+
+/// What to do with the ring.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show the keys, their states and what happens next
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let the standby sign, as soon as verifiers had time to see it
+    Rotate {
+        /// The algorithm: ES256, RS256 or EdDSA; all that apps use where it is left out
+        #[arg(long)]
+        alg: Option<String>,
+        /// At once, at the cost of verifiers that have not seen the standby yet
+        #[arg(long)]
+        force: bool,
+    },
+    /// Take a key out at once
+    Revoke {
+        /// The key's id
+        kid: String,
+    },
+    /// Put a private key made elsewhere (PKCS#8 PEM) in the place of the standby
+    Import {
+        /// The PEM file
+        file: PathBuf,
+        /// The algorithm: ES256, RS256 or EdDSA
+        #[arg(long, default_value = "RS256")]
+        alg: String,
+    },
+}
+
+type Failed = Box<dyn std::error::Error>;
+
+/// Runs the command.
+pub(super) fn run(args: Args) -> ExitCode {
+    let (settings, _) = match super::settings() {
+        Ok(settings) => settings,
+        Err(code) => return code,
+    };
+    let algorithms = signing_algorithms(&settings);
+    match act(args.command, &settings.keys, algorithms) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            super::not_right()
+        }
+    }
+}
+
+fn act(
+    command: Command,
+    settings: &KeySettings,
+    algorithms: Vec<Algorithm>,
+) -> Result<ExitCode, Failed> {
+    if let Command::List { json } = command {
+        return list(settings, json);
+    }
+    let metrics = Arc::new(Metrics::default());
+    let keeper = Keeper::open(settings, algorithms.clone(), Clock::system(), metrics)?;
+    match command {
+        Command::List { .. } => {}
+        Command::Rotate { alg, force } => {
+            let chosen = match alg {
+                Some(name) => vec![algorithm(&name)?],
+                None => algorithms,
+            };
+            for each in chosen {
+                rotate(&keeper, each, force)?;
+            }
+        }
+        Command::Revoke { kid } => {
+            if !keeper.revoke(&kid)? {
+                return Err(format!("there is no key {kid} in the ring").into());
+            }
+            println!("revoked {kid}: it is published no longer");
+            println!(
+                "verifiers forget it when they next fetch the key set: PyJWT and Nimbus within 5 min, jose and Envoy 10 min, Istio 20 min, AWS 2 h, go-oidc and aws-jwt-verify when they restart"
+            );
+        }
+        Command::Import { file, alg } => {
+            let pem = Zeroizing::new(
+                std::fs::read_to_string(&file)
+                    .map_err(|error| format!("cannot read {}: {error}", file.display()))?,
+            );
+            let (label, document) = pkcs8::SecretDocument::from_pem(&pem)
+                .map_err(|_| "this is no PEM: make a key with `openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048`")?;
+            if label != "PRIVATE KEY" {
+                return Err(format!("a PKCS#8 key begins with BEGIN PRIVATE KEY, this one with BEGIN {label}: convert it with `openssl pkcs8 -topk8 -nocrypt`").into());
+            }
+            let pkcs8 = Zeroizing::new(document.as_bytes().to_vec());
+            match keeper.import(algorithm(&alg)?, pkcs8)? {
+                (kid, true) => println!("imported {kid}"),
+                (kid, false) => {
+                    return Err(format!("the ring has {kid} already, or no room for it").into());
+                }
+            }
+        }
+    }
+    Ok(super::DONE)
+}
+
+fn rotate(keeper: &Keeper, algorithm: Algorithm, force: bool) -> Result<(), Failed> {
+    let name = algorithm_name(algorithm);
+    match keeper.rotate(algorithm, force)?.0 {
+        Some(Rotation::Now) => {
+            let signer = keeper.published();
+            let kid = signer
+                .signer(algorithm)
+                .map(|signer| signer.kid.clone())
+                .unwrap_or_default();
+            println!("{name}: {kid} signs from now on");
+        }
+        Some(Rotation::At(at)) => println!(
+            "{name}: the standby was published only lately; it will sign at {} (--force lets it sign at once, at the cost of verifiers that have not seen it yet)",
+            date(at)
+        ),
+        None => {
+            return Err(format!(
+                "{name}: there is no standby key: four keys are published, wait until one is gone"
+            )
+            .into());
+        }
+    }
+    Ok(())
+}
+
+fn list(settings: &KeySettings, json: bool) -> Result<ExitCode, Failed> {
+    let folder = RingFolder::new(settings.dir.clone(), settings.secret.clone());
+    let Some(loaded) = folder.load()? else {
+        return Err(format!(
+            "there is no key ring in {}: `exchequer serve` makes it",
+            settings.dir.display()
+        )
+        .into());
+    };
+    let overview = Keeper::overview(&loaded.ring, settings)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&overview)?);
+        return Ok(super::DONE);
+    }
+    println!("{:<44} {:<6} {:<8} published", "kid", "alg", "state");
+    for key in overview {
+        let next = match (key.state, key.changes_at) {
+            (_, None) => String::new(),
+            (State::Next, Some(at)) => format!("signs from {}", date(at)),
+            (State::Active, Some(at)) => format!("signs until {}", date(at)),
+            (State::Retired, Some(at)) => format!("gone at {}", date(at)),
+        };
+        println!(
+            "{:<44} {:<6} {:<8} {}  {next}",
+            key.kid,
+            key.alg,
+            key.state.name(),
+            date(key.published_at)
+        );
+    }
+    Ok(super::DONE)
+}
+
+fn algorithm(name: &str) -> Result<Algorithm, Failed> {
+    match Algorithm::from_str(name) {
+        Ok(algorithm @ (Algorithm::ES256 | Algorithm::RS256 | Algorithm::EdDSA)) => Ok(algorithm),
+        _ => Err(format!("{name:?} is none of ES256, RS256, EdDSA").into()),
+    }
+}
+
+/// The time in words.
+fn date(at: i64) -> String {
+    let since = Duration::from_secs(u64::try_from(at).unwrap_or_default());
+    httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + since)
+}

@@ -1,0 +1,5 @@
+//! The `exchequer` command.
+
+fn main() -> std::process::ExitCode {
+    exchequer::cli::main()
+}
