@@ -1,0 +1,153 @@
+#!/usr/bin/env node
+// A real, certified OpenID provider (npm `oidc-provider`) on loopback, so that Exchequer is tested
+// against tokens that it had no part in making.
+//
+// What it is: the provider with its own development login and consent pages, two public clients
+// (RS256 and ES256 ID tokens, authorization code + PKCE), fresh keys and an empty store per start.
+// What it is not: a mock. This script never signs anything: it plays the browser and the client,
+// over HTTP, and hands back what the provider answered. It is not a provider to deploy either: any
+// name may log in, with any password.
+//
+//   node oidc-provider.mjs [PORT]         (0 or nothing: a free port)
+//   stdout, first line:  {"issuer":"...","client_id":"...","es256_client_id":"..."}
+//   stdin  `token SUB [CLIENT]`  ->  stdout {"id_token":"...","access_token":"..."} or {"error":"..."}
+// Answers come one a line, in order. It ends when stdin closes. The provider's own notices go to stderr.
+
+import { createHash, randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import { createInterface } from 'node:readline';
+import { calculateJwkThumbprint, exportJWK, generateKeyPair } from 'jose';
+
+console.info = console.log = console.error; // stdout belongs to the protocol
+const { default: Provider } = await import('oidc-provider');
+
+const RS256_CLIENT = 'exchequer-interop';
+const ES256_CLIENT = 'exchequer-interop-es256';
+
+const print = (value) => process.stdout.write(`${JSON.stringify(value)}\n`);
+const random = () => randomBytes(32).toString('base64url');
+
+async function newKey(alg) {
+  const { privateKey } = await generateKeyPair(alg, { extractable: true });
+  const jwk = await exportJWK(privateKey);
+  return { ...jwk, alg, use: 'sig', kid: await calculateJwkThumbprint(jwk) };
+}
+
+// Listen first: the issuer has to carry the port.
+const server = createServer().listen(Number(process.argv[2] ?? 0), '127.0.0.1');
+await once(server, 'listening');
+const issuer = `http://127.0.0.1:${server.address().port}`;
+const redirectUri = `${issuer}/callback`; // never requested: the flow below stops at it
+
+const client = (id, alg) => ({
+  client_id: id,
+  redirect_uris: [redirectUri],
+  grant_types: ['authorization_code'],
+  response_types: ['code'],
+  token_endpoint_auth_method: 'none',
+  id_token_signed_response_alg: alg,
+});
+
+const provider = new Provider(issuer, {
+  clients: [client(RS256_CLIENT, 'RS256'), client(ES256_CLIENT, 'ES256')],
+  jwks: { keys: [await newKey('RS256'), await newKey('ES256')] },
+  cookies: { keys: [random()] },
+  claims: { openid: ['sub'], email: ['email', 'email_verified'] },
+  conformIdTokenClaims: false, // put `email` into the ID token, as the large providers do
+  findAccount: (_ctx, sub) => ({
+    accountId: sub,
+    claims: () => ({ sub, email: `${sub}@example.com`, email_verified: true }),
+  }),
+  features: { devInteractions: { enabled: true } },
+  ttl: { AccessToken: 3600, Grant: 3600, IdToken: 3600, Interaction: 600, Session: 3600 },
+});
+provider.on('server_error', (_ctx, error) => console.error(error));
+server.on('request', provider.callback());
+
+async function json(response) {
+  const body = await response.json();
+  if (!response.ok) throw new Error(`${response.status} ${body.error}: ${body.error_description}`);
+  return body;
+}
+
+// One sign-in by a new browser (an empty cookie jar).
+async function signIn(sub, clientId) {
+  const metadata = await json(await fetch(`${issuer}/.well-known/openid-configuration`));
+  const [verifier, state, nonce] = [random(), random(), random()];
+  const cookies = new Map();
+
+  let url = new URL(metadata.authorization_endpoint);
+  url.search = new URLSearchParams({
+    client_id: clientId,
+    redirect_uri: redirectUri,
+    response_type: 'code',
+    scope: 'openid email',
+    code_challenge: createHash('sha256').update(verifier).digest('base64url'),
+    code_challenge_method: 'S256',
+    state,
+    nonce,
+  });
+
+  let form;
+  for (let step = 0; !url.href.startsWith(`${redirectUri}?`); step += 1) {
+    if (step === 20) throw new Error(`the sign-in does not end, last at ${url}`);
+    const cookie = [...cookies].map(([name, value]) => `${name}=${value}`).join('; ');
+    const response = await fetch(url, {
+      method: form ? 'POST' : 'GET',
+      body: form,
+      headers: cookie ? { cookie } : {},
+      redirect: 'manual',
+    });
+    for (const line of response.headers.getSetCookie()) {
+      const [, name, value] = /^([^=]+)=([^;]*)/.exec(line);
+      if (value) cookies.set(name, value);
+      else cookies.delete(name);
+    }
+    const page = await response.text();
+    const location = response.headers.get('location');
+    form = undefined;
+    if (location) {
+      url = new URL(location, url);
+      continue;
+    }
+    // A page: the login form or the consent form, else the provider's error page.
+    const action = /<form[^>]* action="([^"]+)"/.exec(page)?.[1];
+    const prompt = /name="prompt" value="([^"]+)"/.exec(page)?.[1];
+    if (!response.ok || !action || !prompt) {
+      const reason = page.replace(/<head[\s\S]*?<\/head>|<[^>]*>/g, ' ').replace(/\s+/g, ' ').trim();
+      throw new Error(`${response.status} from ${url.pathname}: ${reason.slice(0, 300)}`);
+    }
+    url = new URL(action, url);
+    form = new URLSearchParams(prompt === 'login' ? { prompt, login: sub, password: 'any' } : { prompt });
+  }
+
+  const answer = url.searchParams;
+  if (answer.has('error')) throw new Error(`${answer.get('error')}: ${answer.get('error_description')}`);
+  if (answer.get('state') !== state) throw new Error('the state came back changed');
+  return json(await fetch(metadata.token_endpoint, {
+    method: 'POST',
+    body: new URLSearchParams({
+      grant_type: 'authorization_code',
+      client_id: clientId,
+      code: answer.get('code'),
+      redirect_uri: redirectUri,
+      code_verifier: verifier,
+    }),
+  }));
+}
+
+print({ issuer, client_id: RS256_CLIENT, es256_client_id: ES256_CLIENT });
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const [command, sub, clientId = RS256_CLIENT, ...rest] = line.trim().split(/\s+/);
+  if (!command) continue;
+  try {
+    if (command !== 'token' || !sub || rest.length) throw new Error('usage: token SUB [CLIENT]');
+    const { id_token, access_token } = await signIn(sub, clientId);
+    print({ id_token, access_token });
+  } catch (error) {
+    print({ error: error.message });
+  }
+}
+process.exit(0); // kept-alive connections would hold it open
