@@ -1,1 +1,13 @@
-//! Black-box tests.
+//! Black-box tests over HTTP against the built binary, one file a promise.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    unreachable_pub
+)]
+
+mod exchange;
+mod support;
