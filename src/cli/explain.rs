@@ -6,10 +6,12 @@ use crate::crypto::sha256;
 use crate::exchange::{Credential, Request};
 use crate::explain::foreign::{Assertion, ErrorAnswer, error_answer};
 use crate::explain::{Check, Code, Ladder, Refusal, render};
+use crate::policy::app::Wish;
 use crate::service::{RingPlace, Service};
-use crate::subject::jwt::Unverified;
+use crate::subject::json::Json;
+use crate::subject::jwt::{Decoded, Unverified};
 use secrecy::ExposeSecret;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::fmt::Write;
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
@@ -157,12 +159,14 @@ async fn explain_token(text: &str, args: Args, settings: Settings) -> ExitCode {
         }
     };
     let request = Request {
-        credential: Credential::new(text.to_owned()),
-        app: args.app,
-        audience: None,
+        credential: Credential::new(text),
+        wish: Wish {
+            app: args.app.as_deref(),
+            audience: None,
+        },
     };
     let mut ladder = Ladder::detailed();
-    let result = service.exchange.climb(&request, &mut ladder).await;
+    let result = service.exchange.climb(request, &mut ladder).await;
     let refusal = result.as_ref().err();
     let rungs = ladder.rungs();
     let digest: String = sha256(text.as_bytes())
@@ -230,10 +234,11 @@ fn notes(
     };
     let failed = ladder.failure().map(|rung| rung.check);
     if failed.is_some_and(|check| check > Check::Form && check < Check::Expiry)
-        && let Ok(unverified) = Unverified::parse(text, &mut Ladder::default())
+        && let Ok(decoded) = Decoded::read(text, &mut Ladder::default())
+        && let Ok(unverified) = Unverified::parse(&decoded, &mut Ladder::default())
     {
         let claims = unverified.claims();
-        if let Some(exp) = claims.get("exp").and_then(Value::as_i64) {
+        if let Some(exp) = claims.get("exp").and_then(Json::as_i64) {
             notes.push(if exp <= now {
                 format!(
                     "expiry was not reached; it would fail: exp was {} s ago",
@@ -248,7 +253,7 @@ fn notes(
         }
         if refusal.code == Code::SubjectTokenSignatureInvalid {
             notes.push("compare the sha256 above with that of the token where it is made: if they differ, it was changed on its way".to_owned());
-            if claims.get("aud").is_none() {
+            if !claims.has("aud") {
                 notes.push(
                     "an absent aud is not the problem: it would have its own code".to_owned(),
                 );

@@ -20,10 +20,11 @@ pub struct Refused(pub Refusal);
 #[derive(Clone, Copy)]
 pub struct Allowed(pub &'static str);
 
-/// A 200 with a JSON body that must not be stored.
-pub fn ok(body: &impl Serialize) -> Answer {
-    match serde_json::to_vec(body) {
-        Ok(body) => json(StatusCode::OK, body),
+/// A 200 with a JSON body of about `size` bytes that must not be stored.
+pub fn ok(body: &impl Serialize, size: usize) -> Answer {
+    let mut bytes = Vec::with_capacity(size);
+    match serde_json::to_writer(&mut bytes, body) {
+        Ok(()) => json(StatusCode::OK, bytes),
         Err(error) => refused(Refusal::new(Code::InternalError).caused_by(error)),
     }
 }

@@ -3,10 +3,13 @@
 use super::{answer, body};
 use crate::exchange::{Credential, Exchange, Exchanged, Request};
 use crate::explain::{Code, Refusal};
+use crate::policy::app::Wish;
 use bytes::Buf;
 use futures_util::Stream;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::sync::Arc;
 use warp::reply::Response as Answer;
 
 /// The kinds of subject token that are JWTs (RFC 8693 §3).
@@ -20,16 +23,20 @@ const MAX_PARAMETER: usize = 1024;
 
 /// The members of the request; others are ignored, repeated ones refused.
 #[derive(Deserialize, Default)]
-#[serde(default)]
-struct Body {
-    session_token: Option<String>,
-    subject_token: Option<String>,
-    session_id: Option<String>,
-    subject_token_type: Option<String>,
-    app: Option<String>,
-    audience: Option<String>,
-    scope: Option<String>,
+#[serde(default, bound(deserialize = "'de: 'b"))]
+struct Body<'b> {
+    session_token: Option<Text<'b>>,
+    subject_token: Option<Text<'b>>,
+    session_id: Option<Text<'b>>,
+    subject_token_type: Option<Text<'b>>,
+    app: Option<Text<'b>>,
+    audience: Option<Text<'b>>,
+    scope: Option<Text<'b>>,
 }
+
+/// A text borrowed from the body, where it has no escapes.
+#[derive(Deserialize)]
+struct Text<'b>(#[serde(borrow)] Cow<'b, str>);
 
 #[derive(Serialize)]
 struct Success<'e> {
@@ -52,81 +59,23 @@ struct User<'e> {
     roles: Option<[&'e str; 1]>,
 }
 
-/// What the front logs of a successful exchange.
-#[derive(Clone)]
-pub struct Noted {
-    /// The app's name.
-    pub app: String,
-    /// The issuer's `iss`.
-    pub issuer: String,
-    /// The subject's pseudonym.
-    pub subject: String,
-    /// `jti` of the app token.
-    pub jti: String,
-    /// The key that signed it.
-    pub kid: String,
-}
-
 /// Answers an exchange.
 pub async fn handle<B: Buf>(
     exchange: &Exchange,
     headers: &HeaderMap,
     stream: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Answer {
-    let parsed = match parse(headers, stream).await {
-        Ok(parsed) => parsed,
-        Err(refusal) => return answer::refused(refusal),
-    };
-    match exchange.exchange(&parsed.request).await {
-        Ok(exchanged) => success(exchange, &exchanged, parsed.scope_asked),
+    match attempt(exchange, headers, stream).await {
+        Ok((exchanged, scope_asked)) => success(exchanged, scope_asked),
         Err(refusal) => answer::refused(refusal),
     }
 }
 
-fn success(exchange: &Exchange, exchanged: &Exchanged, scope_asked: bool) -> Answer {
-    let organization = exchanged.subject.organization.as_ref();
-    let mut response = answer::ok(&Success {
-        token: &exchanged.token.compact,
-        access_token: &exchanged.token.compact,
-        token_type: "Bearer",
-        expires_in: exchanged.expires_in,
-        issued_token_type: "urn:ietf:params:oauth:token-type:jwt",
-        // RFC 6749 §5.1: where less is granted than was asked for, the answer says so. This
-        // version grants no scopes.
-        scope: scope_asked.then_some(""),
-        user: User {
-            id: &exchanged.subject_id,
-            org_id: organization.map(|org| org.id.as_str()),
-            roles: organization
-                .and_then(|org| org.role.as_deref())
-                .map(|role| [role]),
-        },
-    });
-    if tracing::enabled!(tracing::Level::INFO) {
-        let subject = &exchanged.subject;
-        response.extensions_mut().insert(Noted {
-            app: exchanged.app.settings.name.clone(),
-            issuer: subject.issuer.clone(),
-            subject: exchange
-                .keys
-                .published()
-                .pseudonym(&subject.issuer, &subject.id),
-            jti: exchanged.token.jti.clone(),
-            kid: exchanged.kid.clone(),
-        });
-    }
-    response
-}
-
-struct Parsed {
-    request: Request,
-    scope_asked: bool,
-}
-
-async fn parse<B: Buf>(
+async fn attempt<B: Buf>(
+    exchange: &Exchange,
     headers: &HeaderMap,
     stream: impl Stream<Item = Result<B, warp::Error>>,
-) -> Result<Parsed, Box<Refusal>> {
+) -> Result<(Exchanged, bool), Box<Refusal>> {
     accepts_json(headers)?;
     let bearer = bearer(headers)?;
     let bytes = body::read(stream).await?;
@@ -134,62 +83,104 @@ async fn parse<B: Buf>(
         Body::default()
     } else {
         is_json(headers)?;
-        serde_json::from_slice(&bytes).map_err(|error| {
-            // serde's own sentence may quote the value: a token, perhaps.
-            Refusal::because(
-                Code::BodyMalformed,
-                format!(
-                    "The request body is not the JSON object that was expected: line {}, column {}.",
-                    error.line(),
-                    error.column()
-                ),
-            )
-        })?
+        parse(&bytes)?
     };
-    request(body, bearer)
+    let (request, scope_asked) = request(&body, bearer)?;
+    Ok((exchange.exchange(request).await?, scope_asked))
 }
 
-fn request(body: Body, bearer: Option<String>) -> Result<Parsed, Box<Refusal>> {
-    let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
-    let session_id = filled(body.session_id);
+fn success(exchanged: Exchanged, scope_asked: bool) -> Answer {
+    let compact = &exchanged.token.compact;
+    let mut response = answer::ok(
+        &Success {
+            token: compact,
+            access_token: compact,
+            token_type: "Bearer",
+            expires_in: exchanged.expires_in,
+            issued_token_type: "urn:ietf:params:oauth:token-type:jwt",
+            // RFC 6749 §5.1: where less is granted than was asked for, the answer says so.
+            // This version grants no scopes.
+            scope: scope_asked.then_some(""),
+            user: User {
+                id: &exchanged.id,
+                org_id: exchanged.org_id.as_deref(),
+                roles: exchanged.role.as_deref().map(|role| [role]),
+            },
+        },
+        compact.len() * 2 + 512,
+    );
+    response.extensions_mut().insert(Noted(Arc::new(exchanged)));
+    response
+}
+
+/// What was exchanged, on its way to the log.
+#[derive(Clone)]
+pub struct Noted(pub Arc<Exchanged>);
+
+/// Parses the body of an exchange.
+fn parse(bytes: &[u8]) -> Result<Body<'_>, Box<Refusal>> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        // serde's own sentence may quote the value: a token, perhaps.
+        Refusal::because(
+            Code::BodyMalformed,
+            format!(
+                "The request body is not the JSON object that was expected: line {}, column {}.",
+                error.line(),
+                error.column()
+            ),
+        )
+    })
+}
+
+/// Judges the parameters; gives the request, and whether it asks for scopes.
+fn request<'b>(
+    body: &'b Body<'b>,
+    bearer: Option<&'b str>,
+) -> Result<(Request<'b>, bool), Box<Refusal>> {
+    let text = |text: &'b Option<Text<'b>>| text.as_ref().map(|Text(text)| text.as_ref());
+    let filled = |each| text(each).filter(|text: &&str| !text.is_empty());
     let mut credentials = [
-        filled(body.session_token),
-        filled(body.subject_token),
+        filled(&body.session_token),
+        filled(&body.subject_token),
         bearer,
     ]
     .into_iter()
     .flatten();
-    let credential = match (credentials.next(), credentials.next(), session_id) {
+    let credential = match (
+        credentials.next(),
+        credentials.next(),
+        filled(&body.session_id),
+    ) {
         (Some(credential), None, None) => credential,
         (None, None, None) => return Err(Refusal::new(Code::CredentialMissing)),
         (None, None, Some(_)) => return Err(Refusal::new(Code::SessionIdUnsupported)),
         _ => return Err(Refusal::new(Code::SeveralCredentials)),
     };
-    if let Some(kind) = &body.subject_token_type
-        && !TOKEN_TYPES.contains(&kind.as_str())
-    {
+    if text(&body.subject_token_type).is_some_and(|kind| !TOKEN_TYPES.contains(&kind)) {
         return Err(Refusal::new(Code::SubjectTokenTypeUnsupported));
     }
-    for (name, text) in [("app", &body.app), ("audience", &body.audience)] {
-        if let Some(text) = text
-            && (text.is_empty() || text.len() > MAX_PARAMETER || text.chars().any(char::is_control))
+    let parameter = |name, each| match text(each) {
+        Some(text)
+            if text.is_empty()
+                || text.len() > MAX_PARAMETER
+                || text.chars().any(char::is_control) =>
         {
-            return Err(malformed(name));
+            Err(malformed(name))
         }
-    }
-    if let Some(scope) = &body.scope
-        && (scope.len() > MAX_PARAMETER || !scope.bytes().all(is_scope_byte))
-    {
+        other => Ok(other),
+    };
+    let scope = text(&body.scope).unwrap_or_default();
+    if scope.len() > MAX_PARAMETER || !scope.bytes().all(is_scope_byte) {
         return Err(malformed("scope"));
     }
-    Ok(Parsed {
-        scope_asked: body.scope.is_some_and(|scope| !scope.trim().is_empty()),
-        request: Request {
-            credential: Credential::new(credential),
-            app: body.app,
-            audience: body.audience,
+    let request = Request {
+        credential: Credential::new(credential),
+        wish: Wish {
+            app: parameter("app", &body.app)?,
+            audience: parameter("audience", &body.audience)?,
         },
-    })
+    };
+    Ok((request, !scope.trim().is_empty()))
 }
 
 fn malformed(name: &str) -> Box<Refusal> {
@@ -205,7 +196,7 @@ fn is_scope_byte(byte: u8) -> bool {
 }
 
 /// The bearer token (RFC 6750 §2.1), where there is one.
-fn bearer(headers: &HeaderMap) -> Result<Option<String>, Box<Refusal>> {
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Box<Refusal>> {
     let mut all = headers.get_all(AUTHORIZATION).iter();
     let Some(first) = all.next() else {
         return Ok(None);
@@ -220,7 +211,7 @@ fn bearer(headers: &HeaderMap) -> Result<Option<String>, Box<Refusal>> {
         .map(|(_, token)| token.trim_matches(' '))
         .filter(|token| !token.is_empty());
     match token {
-        Some(token) => Ok(Some(token.to_owned())),
+        Some(token) => Ok(Some(token)),
         None => Err(Refusal::because(
             Code::ParameterMalformed,
             "The Authorization header is not `Bearer` and a token.",

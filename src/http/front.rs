@@ -161,16 +161,16 @@ struct Line<'l> {
 }
 
 impl Line<'_> {
-    fn exchanged(&self, noted: &Noted) {
+    fn exchanged(&self, Noted(exchanged): &Noted) {
         tracing::info!(
             route = self.route,
             request_id = self.id,
             trace_id = self.trace,
-            app = noted.app,
-            issuer = noted.issuer,
-            subject = noted.subject,
-            jti = noted.jti,
-            kid = noted.kid,
+            app = exchanged.app.settings.name,
+            issuer = exchanged.issuer.settings.issuer,
+            subject = exchanged.pseudonym,
+            jti = exchanged.token.jti,
+            kid = exchanged.signer.kid,
             micros = self.micros,
             "exchanged"
         );

@@ -70,50 +70,46 @@ impl Apps {
         issuer: Option<&str>,
         ladder: &mut Ladder,
     ) -> Result<(Arc<App>, Arc<Issuer>), Refused> {
-        let candidates: Vec<&Arc<App>> = match wish.app {
+        let named = match wish.app {
             Some(name) => match self.apps.get(name) {
-                Some(app) => vec![app],
+                Some(app) => Some(app),
                 None => return Err(Refusal::new(Code::AppUnknown)),
             },
-            None => self.apps.values().collect(),
+            None => None,
+        };
+        let candidates = || {
+            self.apps
+                .values()
+                .filter(|app| named.is_none_or(|named| Arc::ptr_eq(named, app)))
         };
         let Some(identifier) = issuer else {
-            ladder.fail(Check::Issuer, "no iss, or not a text", trusted(&candidates));
+            ladder.fail(
+                Check::Issuer,
+                "no iss, or not a text",
+                trusted(candidates()),
+            );
             return Err(Refusal::new(Code::SubjectTokenIssuerMissing));
         };
         if identifier == self.own_issuer {
-            ladder.fail(Check::Issuer, identifier, trusted(&candidates));
+            ladder.fail(Check::Issuer, identifier, trusted(candidates()));
             return Err(Refusal::new(Code::SubjectTokenIsAppToken));
         }
-        let mut fitting = candidates.iter().filter_map(|app| {
-            let issuer = app
-                .issuers
-                .iter()
-                .find(|issuer| issuer.settings.issuer == identifier)?;
-            Some((*app, issuer))
-        });
-        let Some(first) = fitting.next() else {
+        let trusting = || candidates().filter_map(|app| Some((app, app.trusts(identifier)?)));
+        let Some((_, issuer)) = trusting().next() else {
             ladder.fail(
                 Check::Issuer,
                 identifier,
                 format!(
                     "{}{}",
-                    trusted(&candidates),
-                    nearest(identifier, &candidates)
+                    trusted(candidates()),
+                    nearest(identifier, candidates())
                 ),
             );
             return Err(Refusal::new(Code::SubjectTokenIssuerUntrusted));
         };
-        ladder.pass(Check::Issuer, || {
-            (identifier, first.1.settings.name.clone())
-        });
-        let all: Vec<(&Arc<App>, &Arc<Issuer>)> = std::iter::once(first).chain(fitting).collect();
-        let asked = |app: &App| {
-            wish.audience
-                .is_none_or(|audience| app.settings.audiences.iter().any(|each| each == audience))
-        };
-        let mut granted = all.iter().filter(|(app, _)| asked(app));
-        match (granted.next(), granted.next()) {
+        ladder.pass(Check::Issuer, || (identifier, issuer.settings.name.clone()));
+        let mut granting = trusting().filter(|(app, _)| app.may_ask_for(wish.audience));
+        match (granting.next(), granting.next()) {
             (Some((app, issuer)), None) => {
                 ladder.pass(Check::App, || {
                     (wish.app.unwrap_or_default(), app.settings.name.clone())
@@ -121,16 +117,14 @@ impl Apps {
                 Ok((Arc::clone(app), Arc::clone(issuer)))
             }
             (Some(_), Some(_)) => {
-                let names: Vec<&str> = all
-                    .iter()
+                let names: Vec<&str> = trusting()
                     .map(|(app, _)| app.settings.name.as_str())
                     .collect();
                 ladder.fail(Check::App, "no app named", names.join(", "));
                 Err(Refusal::new(Code::AppRequired))
             }
             (None, _) => {
-                let audiences: Vec<&str> = all
-                    .iter()
+                let audiences: Vec<&str> = trusting()
                     .flat_map(|(app, _)| app.settings.audiences.iter().map(String::as_str))
                     .collect();
                 ladder.fail(
@@ -144,9 +138,8 @@ impl Apps {
     }
 }
 
-fn trusted(apps: &[&Arc<App>]) -> String {
+fn trusted<'a>(apps: impl Iterator<Item = &'a Arc<App>>) -> String {
     let mut names: Vec<&str> = apps
-        .iter()
         .flat_map(|app| app.issuers.iter())
         .map(|issuer| issuer.settings.issuer.as_str())
         .collect();
@@ -156,9 +149,8 @@ fn trusted(apps: &[&Arc<App>]) -> String {
 }
 
 /// What the identifier was probably meant to be, for operators.
-fn nearest(identifier: &str, apps: &[&Arc<App>]) -> String {
-    apps.iter()
-        .flat_map(|app| app.issuers.iter())
+fn nearest<'a>(identifier: &str, apps: impl Iterator<Item = &'a Arc<App>>) -> String {
+    apps.flat_map(|app| app.issuers.iter())
         .map(|issuer| issuer.settings.issuer.as_str())
         .map(|trusted| (strsim::damerau_levenshtein(identifier, trusted), trusted))
         .min()
@@ -176,10 +168,21 @@ fn nearest(identifier: &str, apps: &[&Arc<App>]) -> String {
 }
 
 impl App {
+    /// The issuer of this `iss`, where the app trusts it.
+    fn trusts(&self, identifier: &str) -> Option<&Arc<Issuer>> {
+        self.issuers
+            .iter()
+            .find(|issuer| issuer.settings.issuer == identifier)
+    }
+
+    fn may_ask_for(&self, audience: Option<&str>) -> bool {
+        audience.is_none_or(|audience| self.settings.audiences.iter().any(|each| each == audience))
+    }
+
     /// Judges a verified subject.
     pub fn grant(
         &self,
-        subject: &Subject,
+        subject: &Subject<'_>,
         wish: Wish<'_>,
         now: UnixSeconds,
         ladder: &mut Ladder,
@@ -204,7 +207,7 @@ impl App {
 
     fn evaluate(
         &self,
-        subject: &Subject,
+        subject: &Subject<'_>,
         ladder: &mut Ladder,
     ) -> Result<(String, Map<String, Value>), Refused> {
         let settings = &self.settings;
@@ -213,7 +216,7 @@ impl App {
             && settings.claims.is_empty();
         if plain {
             ladder.pass(Check::Condition, || ("", "none configured"));
-            return Ok((subject.id.clone(), Map::new()));
+            return Ok((subject.id.to_owned(), Map::new()));
         }
         let scope = Scope::new(subject, &settings.name)?;
         if let Some(condition) = &settings.condition {
@@ -245,7 +248,7 @@ impl App {
             )
         });
         let id = match &settings.subject {
-            None => subject.id.clone(),
+            None => subject.id.to_owned(),
             Some(expression) => match scope.evaluate("subject", expression)? {
                 Value::String(id) if !id.is_empty() && id.len() <= 255 => id,
                 _ => {

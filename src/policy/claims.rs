@@ -19,13 +19,11 @@ struct Organization<'s> {
 }
 
 impl Scope<'_> {
-    pub(super) fn new(subject: &Subject, app: &str) -> Result<Self, Box<Refusal>> {
+    pub(super) fn new(subject: &Subject<'_>, app: &str) -> Result<Self, Box<Refusal>> {
         let organization = subject.organization.as_ref();
         let org = Organization {
-            id: organization.map_or("", |org| &org.id),
-            slug: organization
-                .and_then(|org| org.slug.as_deref())
-                .unwrap_or_default(),
+            id: organization.map_or("", |org| org.id),
+            slug: organization.and_then(|org| org.slug).unwrap_or_default(),
             role: organization
                 .and_then(|org| org.role.as_deref())
                 .unwrap_or_default(),
@@ -34,7 +32,7 @@ impl Scope<'_> {
             .and_then(|org| org.role.as_deref())
             .into_iter()
             .collect();
-        let permissions: &[String] = organization.map_or(&[], |org| &org.permissions);
+        let permissions = organization.map(|org| org.permissions.as_slice());
         let mut context = Context::default();
         let mut add =
             |name: &str, value: Result<Cel, _>| match value {
@@ -45,16 +43,16 @@ impl Scope<'_> {
                 Err(_) => Err(Refusal::new(Code::ExpressionFailed)
                     .caused_by(format!("{name} has no CEL form"))),
             };
-        add("claims", cel::to_value(&subject.claims))?;
-        add("iss", cel::to_value(&subject.issuer))?;
-        add("sub", cel::to_value(&subject.id))?;
-        add(
-            "sid",
-            cel::to_value(subject.session_id.as_deref().unwrap_or_default()),
-        )?;
+        add("claims", cel::to_value(subject.claims))?;
+        add("iss", cel::to_value(subject.issuer))?;
+        add("sub", cel::to_value(subject.id))?;
+        add("sid", cel::to_value(subject.session_id.unwrap_or_default()))?;
         add("org", cel::to_value(org))?;
         add("roles", cel::to_value(roles))?;
-        add("permissions", cel::to_value(permissions))?;
+        add(
+            "permissions",
+            cel::to_value(permissions.unwrap_or_default()),
+        )?;
         add("plans", cel::to_value(&subject.plans))?;
         add("features", cel::to_value(&subject.features))?;
         add("act", cel::to_value(&subject.actor))?;

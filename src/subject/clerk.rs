@@ -1,7 +1,8 @@
 //! Clerk's session claims, version 1 and version 2, as `@clerk/backend` reads them.
 
 use super::Organization;
-use serde_json::{Map, Value};
+use super::json::{Json, Object};
+use std::borrow::Cow;
 
 /// The longest number in `o.fpm`, in decimal digits, and the most names in `o.per`:
 /// bounds on work, far above what Clerk packs.
@@ -10,25 +11,23 @@ const MAX_PERMISSIONS: usize = 400;
 
 /// What a session token says beside the registered claims.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Session {
-    pub organization: Option<Organization>,
-    pub plans: Vec<String>,
-    pub features: Vec<String>,
+pub(super) struct Session<'c> {
+    pub organization: Option<Organization<'c>>,
+    pub plans: Vec<&'c str>,
+    pub features: Vec<&'c str>,
     /// Minutes since the first factor was verified.
     pub first_factor_age: Option<i64>,
     /// `sts`.
-    pub status: Option<String>,
+    pub status: Option<&'c str>,
 }
 
 /// Reads the claims; the error is the name of the claim that is malformed.
-pub(super) fn session(claims: &Map<String, Value>) -> Result<Session, &'static str> {
+pub(super) fn session<'c>(claims: &'c Object<'c>) -> Result<Session<'c>, &'static str> {
     let plans = list(text(claims, "pla")?);
     let features = list(text(claims, "fea")?);
     let organization = match claims.get("v") {
-        Some(Value::Number(version)) if version.as_u64() == Some(2) => {
-            organization_v2(claims, &features)?
-        }
         None => organization_v1(claims)?,
+        Some(version) if version.as_i64() == Some(2) => organization_v2(claims, &features)?,
         Some(_) => return Err("v"),
     };
     Ok(Session {
@@ -36,73 +35,73 @@ pub(super) fn session(claims: &Map<String, Value>) -> Result<Session, &'static s
         plans,
         features,
         first_factor_age: first_factor_age(claims)?,
-        status: text(claims, "sts")?.map(str::to_owned),
+        status: text(claims, "sts")?,
     })
 }
 
-fn text<'c>(
-    claims: &'c Map<String, Value>,
-    name: &'static str,
-) -> Result<Option<&'c str>, &'static str> {
+fn text<'c>(claims: &'c Object<'c>, name: &'static str) -> Result<Option<&'c str>, &'static str> {
     match claims.get(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
+        None | Some(Json::Null) => Ok(None),
+        Some(Json::Text(text)) => Ok(Some(text)),
         Some(_) => Err(name),
     }
 }
 
-fn list(text: Option<&str>) -> Vec<String> {
+fn list(text: Option<&str>) -> Vec<&str> {
     text.into_iter()
         .flat_map(|text| text.split(','))
         .map(str::trim)
         .filter(|item| !item.is_empty())
-        .map(str::to_owned)
         .collect()
 }
 
-fn organization_v1(claims: &Map<String, Value>) -> Result<Option<Organization>, &'static str> {
+fn organization_v1<'c>(claims: &'c Object<'c>) -> Result<Option<Organization<'c>>, &'static str> {
     let Some(id) = text(claims, "org_id")? else {
         return Ok(None);
     };
     let permissions = match claims.get("org_permissions") {
-        None | Some(Value::Null) => Vec::new(),
-        Some(Value::Array(items)) => items
+        None | Some(Json::Null) => Vec::new(),
+        Some(Json::List(items)) => items
             .iter()
-            .map(|item| item.as_str().map(str::to_owned))
+            .map(|item| item.as_str().map(Cow::Borrowed))
             .collect::<Option<_>>()
             .ok_or("org_permissions")?,
         Some(_) => return Err("org_permissions"),
     };
     Ok(Some(Organization {
-        id: id.to_owned(),
-        slug: text(claims, "org_slug")?.map(str::to_owned),
-        role: text(claims, "org_role")?.map(str::to_owned),
+        id,
+        slug: text(claims, "org_slug")?,
+        role: text(claims, "org_role")?.map(Cow::Borrowed),
         permissions,
     }))
 }
 
-fn organization_v2(
-    claims: &Map<String, Value>,
-    features: &[String],
-) -> Result<Option<Organization>, &'static str> {
+fn organization_v2<'c>(
+    claims: &'c Object<'c>,
+    features: &[&str],
+) -> Result<Option<Organization<'c>>, &'static str> {
     let packed = match claims.get("o") {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::Object(packed)) => packed,
+        None | Some(Json::Null) => return Ok(None),
+        Some(Json::Object(packed)) => packed,
         Some(_) => return Err("o"),
     };
     let member = |name| text(packed, name).map_err(|_| "o");
     let id = member("id")?.ok_or("o")?;
     Ok(Some(Organization {
-        id: id.to_owned(),
-        slug: member("slg")?.map(str::to_owned),
-        role: member("rol")?.map(|role| format!("org:{role}")),
+        id,
+        slug: member("slg")?,
+        role: member("rol")?.map(|role| Cow::Owned(format!("org:{role}"))),
         permissions: unpack(features, member("per")?, member("fpm")?).ok_or("o")?,
     }))
 }
 
 /// `per` names permissions; for each feature of organisation scope, in the order of `fea`,
 /// `fpm` has a number whose bits say which of them it has, lowest bit first.
-fn unpack(features: &[String], per: Option<&str>, fpm: Option<&str>) -> Option<Vec<String>> {
+fn unpack<'c>(
+    features: &[&str],
+    per: Option<&str>,
+    fpm: Option<&str>,
+) -> Option<Vec<Cow<'c, str>>> {
     let (Some(per), Some(fpm)) = (per, fpm) else {
         return Some(Vec::new());
     };
@@ -118,7 +117,7 @@ fn unpack(features: &[String], per: Option<&str>, fpm: Option<&str>) -> Option<V
     for (feature, number) in of_organization.zip(fpm.split(',')) {
         for (name, set) in names.iter().zip(bits(number.trim(), names.len())?) {
             if set {
-                permissions.push(format!("org:{feature}:{name}"));
+                permissions.push(Cow::Owned(format!("org:{feature}:{name}")));
             }
         }
     }
@@ -148,10 +147,10 @@ fn bits(decimal: &str, count: usize) -> Option<Vec<bool>> {
 }
 
 /// `fva`: minutes since the first factor, minutes since the second, -1 for never.
-fn first_factor_age(claims: &Map<String, Value>) -> Result<Option<i64>, &'static str> {
+fn first_factor_age(claims: &Object<'_>) -> Result<Option<i64>, &'static str> {
     match claims.get("fva") {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Array(ages)) => match ages.as_slice() {
+        None | Some(Json::Null) => Ok(None),
+        Some(Json::List(ages)) => match ages.as_slice() {
             [first, second] => {
                 let (first, _) = first.as_i64().zip(second.as_i64()).ok_or("fva")?;
                 Ok(Some(first).filter(|age| (0..=1 << 32).contains(age)))
@@ -165,10 +164,12 @@ fn first_factor_age(claims: &Map<String, Value>) -> Result<Option<i64>, &'static
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
-    fn read(claims: Value) -> Result<Session, &'static str> {
-        session(claims.as_object().unwrap())
+    fn read(claims: Value) -> Result<Session<'static>, &'static str> {
+        let text = claims.to_string().leak();
+        let object = Box::leak(Box::new(Object::parse(text.as_bytes()).unwrap()));
+        session(object)
     }
 
     #[test]
@@ -181,14 +182,14 @@ mod tests {
         assert_eq!(
             session.organization,
             Some(Organization {
-                id: "org_1".into(),
-                slug: Some("acme".into()),
+                id: "org_1",
+                slug: Some("acme"),
                 role: Some("org:admin".into()),
                 permissions: vec!["org:tasks:read".into()],
             })
         );
         assert_eq!(session.first_factor_age, Some(3));
-        assert_eq!(session.status.as_deref(), Some("active"));
+        assert_eq!(session.status, Some("active"));
     }
 
     #[test]

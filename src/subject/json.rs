@@ -1,96 +1,206 @@
-//! JSON objects in which no member stands twice, at any depth (RFC 7515 §4, RFC 7519 §4):
-//! two readers of a repeated member may read two different tokens.
+//! JSON as a token carries it: borrowed from the decoded bytes, no member twice at any depth.
+//!
+//! RFC 7515 §4 and RFC 7519 §4 forbid repeated members: two readers of one may read two
+//! different tokens. `serde_json` alone keeps the last.
 
-use serde::Deserialize;
-use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::Number;
+use std::borrow::Cow;
 use std::fmt;
 
-/// Parses one object that repeats no member. Nesting is bounded by `serde_json` (128).
-pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, serde_json::Error> {
-    match serde_json::from_slice(bytes)? {
-        Unrepeated(Value::Object(members)) => Ok(members),
-        Unrepeated(_) => Err(de::Error::custom("not a JSON object")),
+/// A JSON value.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Json<'t> {
+    /// `null`.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// A finite number.
+    Number(Number),
+    /// A text.
+    Text(Cow<'t, str>),
+    /// An array.
+    List(Vec<Json<'t>>),
+    /// An object.
+    Object(Object<'t>),
+}
+
+impl Json<'_> {
+    /// The text, where it is one.
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The whole number, where it is one that fits.
+    pub fn as_i64(&self) -> Option<i64> {
+        match self {
+            Self::Number(number) => number.as_i64(),
+            _ => None,
+        }
+    }
+
+    /// The number, where it is one.
+    pub fn as_f64(&self) -> Option<f64> {
+        match self {
+            Self::Number(number) => number.as_f64(),
+            _ => None,
+        }
     }
 }
 
-struct Unrepeated(Value);
+/// An object, its members in order of their names.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Object<'t>(Vec<(Cow<'t, str>, Json<'t>)>);
 
-impl<'de> Deserialize<'de> for Unrepeated {
+impl<'t> Object<'t> {
+    /// Parses one object. Nesting is bounded by `serde_json` (128).
+    ///
+    /// # Errors
+    /// Where the bytes are no JSON object, or a member stands twice in one.
+    pub fn parse(bytes: &'t [u8]) -> Result<Self, serde_json::Error> {
+        match serde_json::from_slice(bytes)? {
+            Json::Object(object) => Ok(object),
+            _ => Err(de::Error::custom("not a JSON object")),
+        }
+    }
+
+    /// The member of that name.
+    pub fn get(&self, name: &str) -> Option<&Json<'t>> {
+        let place = self.0.binary_search_by(|(each, _)| each.as_ref().cmp(name));
+        self.0.get(place.ok()?).map(|(_, value)| value)
+    }
+
+    /// Whether there is a member of that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// The member of that name, where it is a text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.get(name)?.as_str()
+    }
+}
+
+impl<'de> Deserialize<'de> for Json<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(UnrepeatedVisitor).map(Self)
+        deserializer.deserialize_any(JsonVisitor)
     }
 }
 
-struct UnrepeatedVisitor;
+/// A member's name: borrowed where it has no escapes.
+struct Name<'t>(Cow<'t, str>);
 
-impl<'de> Visitor<'de> for UnrepeatedVisitor {
-    type Value = Value;
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match deserializer.deserialize_str(JsonVisitor)? {
+            Json::Text(name) => Ok(Self(name)),
+            _ => Err(de::Error::custom("a name is a text")),
+        }
+    }
+}
+
+struct JsonVisitor;
+
+impl<'de> Visitor<'de> for JsonVisitor {
+    type Value = Json<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON value")
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
+    fn visit_bool<E>(self, value: bool) -> Result<Json<'de>, E> {
+        Ok(Json::Bool(value))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::Number(value.into()))
+    fn visit_i64<E>(self, value: i64) -> Result<Json<'de>, E> {
+        Ok(Json::Number(value.into()))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(Value::Number(value.into()))
+    fn visit_u64<E>(self, value: u64) -> Result<Json<'de>, E> {
+        Ok(Json::Number(value.into()))
     }
 
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Json<'de>, E> {
         Number::from_f64(value)
-            .map(Value::Number)
+            .map(Json::Number)
             .ok_or_else(|| E::custom("not a finite number"))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::String(value.to_owned()))
+    fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Json<'de>, E> {
+        Ok(Json::Text(Cow::Borrowed(value)))
     }
 
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(Value::String(value))
+    fn visit_str<E>(self, value: &str) -> Result<Json<'de>, E> {
+        Ok(Json::Text(Cow::Owned(value.to_owned())))
     }
 
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_unit<E>(self) -> Result<Json<'de>, E> {
+        Ok(Json::Null)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Json<'de>, A::Error> {
         let mut list = Vec::new();
-        while let Some(Unrepeated(item)) = items.next_element()? {
+        while let Some(item) = items.next_element()? {
             list.push(item);
         }
-        Ok(Value::Array(list))
+        Ok(Json::List(list))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
-        let mut object = Map::new();
-        while let Some(name) = members.next_key::<String>()? {
-            let Unrepeated(value) = members.next_value()?;
-            if object.insert(name, value).is_some() {
-                return Err(de::Error::custom("a member stands twice"));
-            }
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Json<'de>, A::Error> {
+        let mut members = Vec::with_capacity(16);
+        while let Some((Name(name), value)) = entries.next_entry()? {
+            members.push((name, value));
         }
-        Ok(Value::Object(object))
+        members.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        let repeated = members
+            .iter()
+            .zip(members.iter().skip(1))
+            .any(|((a, _), (b, _))| a == b);
+        if repeated {
+            return Err(de::Error::custom("a member stands twice"));
+        }
+        Ok(Json::Object(Object(members)))
+    }
+}
+
+impl Serialize for Json<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Null => serializer.serialize_unit(),
+            Self::Bool(value) => serializer.serialize_bool(*value),
+            Self::Number(number) => number.serialize(serializer),
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::List(items) => items.serialize(serializer),
+            Self::Object(object) => object.serialize(serializer),
+        }
+    }
+}
+
+impl Serialize for Object<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, value) in &self.0 {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn repeated_members_are_refused_at_every_depth() {
-        assert!(object(br#"{"a":1,"b":{"c":[1,"x",null,true,1.5,-2]}}"#).is_ok());
         for bad in [
             &br#"{"a":1,"a":1}"#[..],
             br#"{"a":1,"\u0061":2}"#,
+            br#"{"a":1,"b":2,"c":3,"a":4}"#,
             br#"{"a":{"b":1,"b":2}}"#,
             br#"{"a":[{"b":1,"b":2}]}"#,
             b"[]",
@@ -103,9 +213,41 @@ mod tests {
             b"{\"a\":\"\xff\"}",
             br#"{"a":"\ud800"}"#,
         ] {
-            assert!(object(bad).is_err(), "{}", String::from_utf8_lossy(bad));
+            assert!(
+                Object::parse(bad).is_err(),
+                "{}",
+                String::from_utf8_lossy(bad)
+            );
         }
         let deep = [b"{\"a\":".repeat(200), b"1".to_vec(), b"}".repeat(200)].concat();
-        assert!(object(&deep).is_err());
+        assert!(Object::parse(&deep).is_err());
+    }
+
+    #[test]
+    fn members_are_found_and_written_again() {
+        let text = br#"{"z":1,"a":"x\n","m":{"k":[true,null,-2,1.5]}}"#;
+        let object = Object::parse(text).unwrap();
+        assert_eq!(object.text("a"), Some("x\n"));
+        assert_eq!(object.get("z").and_then(Json::as_i64), Some(1));
+        assert!(!object.has("b"));
+        assert_eq!(
+            serde_json::to_string(&object).unwrap(),
+            r#"{"a":"x\n","m":{"k":[true,null,-2,1.5]},"z":1}"#
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn it_agrees_with_serde_json_where_no_member_is_repeated(
+            names in prop::collection::btree_map("[a-z]{0,3}", any::<i32>(), 0..40)
+        ) {
+            let text = serde_json::to_vec(&names).unwrap();
+            let object = Object::parse(&text).unwrap();
+            for (name, value) in &names {
+                prop_assert_eq!(object.get(name).and_then(Json::as_i64), Some(i64::from(*value)));
+            }
+            let theirs: serde_json::Value = serde_json::from_slice(&text).unwrap();
+            prop_assert_eq!(serde_json::to_value(&object).unwrap(), theirs);
+        }
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! Exactly the bytes that were parsed are verified, and exactly that parse is used.
 
+use super::json::{Json, Object};
 use super::key_cache::KeyError;
-use super::{Issuer, Organization, Subject, clerk, json};
+use super::{Issuer, Subject, clerk};
 use crate::clock::UnixSeconds;
 use crate::explain::{Check, Code, Ladder, Refusal, Seen, Source};
 use base64::Engine;
@@ -28,26 +29,25 @@ const MAX_SHOWN: usize = 255;
 
 type Refused = Box<Refusal>;
 
-/// A parsed token of which nothing is believed yet.
-pub struct Unverified<'t> {
+/// A token taken apart and decoded, not yet read.
+pub struct Decoded<'t> {
     message: &'t [u8],
+    header: Vec<u8>,
+    claims: Vec<u8>,
     signature: Vec<u8>,
-    /// The header's members.
-    header: Map<String, Value>,
-    /// The claims.
-    claims: Map<String, Value>,
 }
 
-impl<'t> Unverified<'t> {
-    /// Parses a compact JWS (RFC 7515 §7.1) and refuses headers that are never honoured.
-    pub fn parse(token: &'t str, ladder: &mut Ladder) -> Result<Self, Refused> {
-        let malformed = |ladder: &mut Ladder, what: &str| {
-            ladder.fail(Check::Form, what, "three base64url parts of JSON");
-            Refusal::because(
-                Code::SubjectTokenMalformed,
-                format!("The subject token is not a well-formed JWT: {what}."),
-            )
-        };
+fn malformed(ladder: &mut Ladder, what: &str) -> Refused {
+    ladder.fail(Check::Form, what, "three base64url parts of JSON");
+    Refusal::because(
+        Code::SubjectTokenMalformed,
+        format!("The subject token is not a well-formed JWT: {what}."),
+    )
+}
+
+impl<'t> Decoded<'t> {
+    /// Takes a compact JWS (RFC 7515 §7.1) apart.
+    pub fn read(token: &'t str, ladder: &mut Ladder) -> Result<Self, Refused> {
         if token.len() > MAX_TOKEN {
             ladder.fail(
                 Check::Form,
@@ -56,51 +56,63 @@ impl<'t> Unverified<'t> {
             );
             return Err(Refusal::new(Code::SubjectTokenTooLarge));
         }
-        let mut parts = token.split('.');
-        let (header, claims, signature) =
-            match (parts.next(), parts.next(), parts.next(), parts.next()) {
-                (Some(header), Some(claims), Some(signature), None) => (header, claims, signature),
-                (_, None, ..) => {
-                    ladder.fail(Check::Form, "no dots: an opaque token", "a JWT");
-                    return Err(Refusal::new(Code::SubjectTokenOpaque));
-                }
-                (.., Some(_)) if token.bytes().filter(|byte| *byte == b'.').count() == 4 => {
-                    ladder.fail(Check::Form, "five parts: a JWE", "a JWS of three parts");
-                    return Err(Refusal::new(Code::SubjectTokenEncrypted));
-                }
-                (.., Some(_)) => return Err(malformed(ladder, "it has too many parts")),
-                _ => return Err(malformed(ladder, "it has two parts")),
-            };
-        let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).ok();
-        let Some(header) = decode(header) else {
-            return Err(malformed(ladder, "its header is not base64url"));
+        let dots = token.bytes().filter(|byte| *byte == b'.').count();
+        let parts = token
+            .rsplit_once('.')
+            .and_then(|(message, signature)| Some((message, message.split_once('.')?, signature)));
+        let (message, (header, claims), signature) = match (dots, parts) {
+            (2, Some(parts)) => parts,
+            (0, _) => {
+                ladder.fail(Check::Form, "no dots: an opaque token", "a JWT");
+                return Err(Refusal::new(Code::SubjectTokenOpaque));
+            }
+            (4, _) => {
+                ladder.fail(Check::Form, "five parts: a JWE", "a JWS of three parts");
+                return Err(Refusal::new(Code::SubjectTokenEncrypted));
+            }
+            (1, _) => return Err(malformed(ladder, "it has two parts")),
+            _ => return Err(malformed(ladder, "it has too many parts")),
         };
-        let Some(claim_bytes) = decode(claims) else {
-            return Err(malformed(ladder, "its claims are not base64url"));
+        let mut decode = |part: &str, name: &str| {
+            URL_SAFE_NO_PAD
+                .decode(part)
+                .map_err(|_| malformed(ladder, &format!("its {name} is not base64url")))
         };
-        let Some(signature) = decode(signature) else {
-            return Err(malformed(ladder, "its signature is not base64url"));
+        Ok(Self {
+            message: message.as_bytes(),
+            header: decode(header, "header")?,
+            claims: decode(claims, "payload")?,
+            signature: decode(signature, "signature")?,
+        })
+    }
+}
+
+/// A parsed token of which nothing is believed yet.
+pub struct Unverified<'d> {
+    decoded: &'d Decoded<'d>,
+    header: Object<'d>,
+    claims: Object<'d>,
+}
+
+impl<'d> Unverified<'d> {
+    /// Reads header and claims, and refuses headers that are never honoured.
+    pub fn parse(decoded: &'d Decoded<'d>, ladder: &mut Ladder) -> Result<Self, Refused> {
+        let mut object = |bytes, name: &str| {
+            Object::parse(bytes).map_err(|_| {
+                malformed(
+                    ladder,
+                    &format!("its {name} is not a JSON object without repeated members"),
+                )
+            })
         };
-        let Ok(header) = json::object(&header) else {
-            return Err(malformed(
-                ladder,
-                "its header is not a JSON object without repeated members",
-            ));
-        };
-        let Ok(members) = json::object(&claim_bytes) else {
-            return Err(malformed(
-                ladder,
-                "its claims are not a JSON object without repeated members",
-            ));
-        };
-        let message_length = token.len() - token.rsplit('.').next().map_or(0, str::len) - 1;
-        ladder.pass(Check::Form, || (format!("{} bytes", token.len()), ""));
         let unverified = Self {
-            message: token.as_bytes().get(..message_length).unwrap_or_default(),
-            signature,
-            header,
-            claims: members,
+            decoded,
+            header: object(&decoded.header, "header")?,
+            claims: object(&decoded.claims, "payload")?,
         };
+        ladder.pass(Check::Form, || {
+            (format!("{} bytes of claims", decoded.claims.len()), "")
+        });
         unverified.check_header(ladder)?;
         Ok(unverified)
     }
@@ -108,7 +120,7 @@ impl<'t> Unverified<'t> {
     fn check_header(&self, ladder: &mut Ladder) -> Result<(), Refused> {
         if let Some(name) = REFUSED_HEADERS
             .into_iter()
-            .find(|name| self.header.contains_key(*name))
+            .find(|name| self.header.has(name))
         {
             ladder.fail(
                 Check::Header,
@@ -127,16 +139,12 @@ impl<'t> Unverified<'t> {
 
     /// `iss`, unverified: it chooses whose keys to look at, nothing more.
     pub fn issuer(&self) -> Option<&str> {
-        self.claims.get("iss").and_then(Value::as_str)
+        self.claims.text("iss")
     }
 
     /// The claims, unverified: for `explain` alone.
-    pub fn claims(&self) -> &Map<String, Value> {
+    pub fn claims(&self) -> &Object<'d> {
         &self.claims
-    }
-
-    fn header_text(&self, name: &str) -> Option<&str> {
-        self.header.get(name).and_then(Value::as_str)
     }
 
     /// What the caller sent, to be shown back to it.
@@ -145,14 +153,14 @@ impl<'t> Unverified<'t> {
             let end = text.floor_char_boundary(MAX_SHOWN);
             text.get(..end).unwrap_or_default().to_owned()
         };
-        let claim = |name: &str| self.claims.get(name).and_then(Value::as_str).map(short);
+        let claim = |name: &str| self.claims.text(name).map(short);
         Seen {
             iss: claim("iss"),
             aud: claim("aud"),
             azp: claim("azp"),
-            typ: self.header_text("typ").map(short),
-            alg: self.header_text("alg").map(short),
-            kid: self.header_text("kid").map(short),
+            typ: self.header.text("typ").map(short),
+            alg: self.header.text("alg").map(short),
+            kid: self.header.text("kid").map(short),
             exp: self.claims.get("exp").and_then(date),
         }
     }
@@ -164,27 +172,22 @@ impl<'t> Unverified<'t> {
     }
 
     /// Verifies the token with the issuer's keys and by its rules.
-    pub async fn verify(
-        self,
-        issuer: &Issuer,
+    pub async fn verify<'s>(
+        &'s self,
+        issuer: &'s Issuer,
         now: UnixSeconds,
         ladder: &mut Ladder,
-    ) -> Result<Subject, Refused> {
-        match self.check_signature(issuer, ladder).await {
-            Ok(()) => {}
-            Err(refusal) => return Err(self.shown(refusal)),
-        }
-        match self.check_claims(issuer, now, ladder) {
-            Ok(read) => Ok(read.into_subject(self.claims, issuer)),
-            Err(refusal) => Err(self.shown(refusal)),
-        }
+    ) -> Result<Subject<'s>, Refused> {
+        self.check_signature(issuer, ladder).await?;
+        let read = self.check_claims(issuer, now, ladder)?;
+        Ok(read.into_subject(&self.claims, issuer))
     }
 
     async fn check_signature(&self, issuer: &Issuer, ladder: &mut Ladder) -> Result<(), Refused> {
         self.check_type(issuer, ladder)?;
         let algorithm = self.check_algorithm(issuer, ladder)?;
         let kid = match self.header.get("kid") {
-            Some(Value::String(kid)) if kid.len() <= MAX_SHOWN => Some(kid.as_str()),
+            Some(Json::Text(kid)) if kid.len() <= MAX_SHOWN => Some(kid.as_ref()),
             None => None,
             Some(_) => {
                 ladder.fail(Check::Key, "kid is no text of at most 255 bytes", "a text");
@@ -201,10 +204,11 @@ impl<'t> Unverified<'t> {
         ladder.pass(Check::Key, || {
             (kid.unwrap_or_default(), issuer.keys.describe())
         });
-        if key.verify(self.message, &self.signature).is_err() {
+        let signature = &self.decoded.signature;
+        if key.verify(self.decoded.message, signature).is_err() {
             ladder.fail(
                 Check::Signature,
-                format!("{} bytes that do not verify", self.signature.len()),
+                format!("{} bytes that do not verify", signature.len()),
                 "a signature by the key that kid names",
             );
             return Err(Refusal::new(Code::SubjectTokenSignatureInvalid));
@@ -217,12 +221,12 @@ impl<'t> Unverified<'t> {
         let allowed = &issuer.settings.token_types;
         let fits = match self.header.get("typ") {
             None => true,
-            Some(Value::String(typ)) => {
+            Some(Json::Text(typ)) => {
                 // RFC 7515 §4.1.9: a media type, compared without case, `application/` optional.
                 let bare = typ
                     .get(..12)
                     .filter(|prefix| prefix.eq_ignore_ascii_case("application/"))
-                    .map_or(typ.as_str(), |_| typ.get(12..).unwrap_or_default());
+                    .map_or(typ.as_ref(), |_| typ.get(12..).unwrap_or_default());
                 allowed.iter().any(|each| each.eq_ignore_ascii_case(bare))
             }
             Some(_) => false,
@@ -249,7 +253,8 @@ impl<'t> Unverified<'t> {
             names.join(", ")
         };
         let allowed = self
-            .header_text("alg")
+            .header
+            .text("alg")
             .and_then(|name| Algorithm::from_str(name).ok())
             .filter(|algorithm| issuer.allows(*algorithm));
         match allowed {
@@ -264,12 +269,12 @@ impl<'t> Unverified<'t> {
         }
     }
 
-    fn check_claims(
-        &self,
+    fn check_claims<'s>(
+        &'s self,
         issuer: &Issuer,
         now: UnixSeconds,
         ladder: &mut Ladder,
-    ) -> Result<Read, Refused> {
+    ) -> Result<Read<'s>, Refused> {
         let read = Read::from_claims(&self.claims, issuer).map_err(|fault| {
             let (code, name, what) = match fault {
                 Fault::Missing(name) => (Code::SubjectTokenClaimMissing, name, "is missing"),
@@ -298,16 +303,16 @@ impl<'t> Unverified<'t> {
         let expected = &issuer.settings.audiences;
         let audience = self.claims.get("aud");
         if !expected.is_empty() {
-            let listed = |value: &Value| {
+            let listed = |value: &Json<'_>| {
                 value
                     .as_str()
                     .is_some_and(|text| expected.iter().any(|each| each == text))
             };
             let (code, seen) = match audience {
-                None | Some(Value::Null) => {
+                None | Some(Json::Null) => {
                     (Some(Code::SubjectTokenAudienceMissing), "absent".to_owned())
                 }
-                Some(Value::Array(items)) if items.iter().any(listed) => (None, String::new()),
+                Some(Json::List(items)) if items.iter().any(listed) => (None, String::new()),
                 Some(single) if listed(single) => (None, String::new()),
                 Some(other) => (Some(Code::SubjectTokenAudienceMismatch), short_json(other)),
             };
@@ -330,11 +335,13 @@ impl<'t> Unverified<'t> {
         let party = self.claims.get("azp");
         if !expected.is_empty() {
             let (code, seen) = match party {
-                None | Some(Value::Null) => (
+                None | Some(Json::Null) => (
                     Some(Code::SubjectTokenAuthorizedPartyMissing),
                     "absent".to_owned(),
                 ),
-                Some(Value::String(party)) if expected.contains(party) => (None, String::new()),
+                Some(Json::Text(party)) if expected.iter().any(|each| each == party) => {
+                    (None, String::new())
+                }
                 Some(other) => (
                     Some(Code::SubjectTokenAuthorizedPartyMismatch),
                     short_json(other),
@@ -361,10 +368,10 @@ fn any_of(expected: &[String]) -> String {
 }
 
 /// A claim for the ladder: as JSON, cut to a bounded length.
-fn short_json(value: &Value) -> String {
+fn short_json(value: &Json<'_>) -> String {
     let text = match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
+        Json::Text(text) => text.to_string(),
+        other => serde_json::to_string(other).unwrap_or_default(),
     };
     let end = text.floor_char_boundary(MAX_SHOWN);
     text.get(..end).unwrap_or_default().to_owned()
@@ -397,19 +404,19 @@ enum Fault {
 }
 
 /// The claims that the service understands, with their types checked.
-struct Read {
-    id: String,
+struct Read<'s> {
+    id: &'s str,
     expires_at: UnixSeconds,
     not_before: Option<UnixSeconds>,
     issued_at: Option<UnixSeconds>,
-    session_id: Option<String>,
+    session_id: Option<&'s str>,
     authenticated_at: Option<UnixSeconds>,
     actor: Option<Value>,
-    session: clerk::Session,
+    session: clerk::Session<'s>,
 }
 
 /// A `NumericDate` (RFC 7519 §2): a finite number of seconds, whole or not, in range.
-fn date(value: &Value) -> Option<UnixSeconds> {
+fn date(value: &Json<'_>) -> Option<UnixSeconds> {
     let seconds = match (value.as_i64(), value.as_f64()) {
         (Some(whole), _) => whole,
         #[expect(clippy::cast_possible_truncation, reason = "checked to be in range")]
@@ -419,30 +426,30 @@ fn date(value: &Value) -> Option<UnixSeconds> {
     (0..=MAX_DATE).contains(&seconds).then_some(seconds)
 }
 
-impl Read {
-    fn from_claims(claims: &Map<String, Value>, issuer: &Issuer) -> Result<Self, Fault> {
+impl<'s> Read<'s> {
+    fn from_claims(claims: &'s Object<'s>, issuer: &Issuer) -> Result<Self, Fault> {
         let optional_date = |name| match claims.get(name) {
             None => Ok(None),
             Some(value) => date(value).map(Some).ok_or(Fault::Malformed(name)),
         };
         let id = match claims.get("sub") {
             None => return Err(Fault::Missing("sub")),
-            Some(Value::String(id))
+            Some(Json::Text(id))
                 if !id.is_empty() && id.len() <= MAX_SUB && !id.chars().any(char::is_control) =>
             {
-                id.clone()
+                id.as_ref()
             }
             Some(_) => return Err(Fault::Malformed("sub")),
         };
         let expires_at = optional_date("exp")?.ok_or(Fault::Missing("exp"))?;
         let issued_at = optional_date("iat")?;
         let session_id = match claims.get("sid") {
-            None | Some(Value::Null) => None,
-            Some(Value::String(sid)) if sid.len() <= MAX_SUB => Some(sid.clone()),
+            None | Some(Json::Null) => None,
+            Some(Json::Text(sid)) if sid.len() <= MAX_SUB => Some(sid.as_ref()),
             Some(_) => return Err(Fault::Malformed("sid")),
         };
         let actor = match claims.get("act") {
-            None | Some(Value::Null) => None,
+            None | Some(Json::Null) => None,
             Some(actor) => Some(actor_chain(actor).ok_or(Fault::Malformed("act"))?),
         };
         let session = if issuer.is_clerk() {
@@ -548,7 +555,7 @@ impl Read {
     }
 
     fn check_session(&self, ladder: &mut Ladder) -> Result<(), Refused> {
-        let status = self.session.status.as_deref();
+        let status = self.session.status;
         match status {
             None | Some("active") => {
                 ladder.pass(Check::Session, || (status.unwrap_or_default(), "active"));
@@ -568,13 +575,12 @@ impl Read {
         }
     }
 
-    fn into_subject(self, claims: Map<String, Value>, issuer: &Issuer) -> Subject {
-        let organization: Option<Organization> = self.session.organization;
+    fn into_subject(self, claims: &'s Object<'s>, issuer: &'s Issuer) -> Subject<'s> {
         Subject {
-            issuer: issuer.settings.issuer.clone(),
+            issuer: &issuer.settings.issuer,
             id: self.id,
             session_id: self.session_id,
-            organization,
+            organization: self.session.organization,
             plans: self.session.plans,
             features: self.session.features,
             actor: self.actor,
@@ -594,26 +600,28 @@ fn shown_date(claim: &str, time: Option<UnixSeconds>) -> String {
 
 /// The chain of actors, rebuilt from what RFC 8693 §4.1 and Clerk put there; `None` where
 /// it is malformed or too deep.
-fn actor_chain(actor: &Value) -> Option<Value> {
+fn actor_chain(actor: &Json<'_>) -> Option<Value> {
     let mut levels = Vec::new();
     let mut next = Some(actor);
     while let Some(level) = next {
-        let members = level.as_object()?;
-        if levels.len() == MAX_ACTORS || !members.get("sub").is_some_and(Value::is_string) {
+        let Json::Object(members) = level else {
+            return None;
+        };
+        if levels.len() == MAX_ACTORS || members.text("sub").is_none() {
             return None;
         }
         let mut kept = Map::new();
         for name in ["sub", "iss", "sid", "type", "client_id"] {
             match members.get(name) {
-                None | Some(Value::Null) => {}
-                Some(Value::String(text)) if text.len() <= MAX_SUB => {
-                    kept.insert(name.to_owned(), Value::String(text.clone()));
+                None | Some(Json::Null) => {}
+                Some(Json::Text(text)) if text.len() <= MAX_SUB => {
+                    kept.insert(name.to_owned(), Value::String(text.to_string()));
                 }
                 Some(_) => return None,
             }
         }
         levels.push(kept);
-        next = members.get("act").filter(|inner| !inner.is_null());
+        next = members.get("act").filter(|inner| **inner != Json::Null);
     }
     let mut chain: Option<Value> = None;
     for mut level in levels.into_iter().rev() {

@@ -7,16 +7,18 @@ pub mod address;
 mod clerk;
 pub mod discovery;
 pub mod fetch;
-mod json;
+pub mod json;
 pub mod jwks;
 pub mod jwt;
 pub mod key_cache;
 
 use crate::clock::UnixSeconds;
 use crate::config::{IssuerKind, IssuerSettings};
+use json::Object;
 use jsonwebtoken::Algorithm;
 use key_cache::KeyCache;
-use serde_json::{Map, Value};
+use serde_json::Value;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// A trusted upstream issuer: its rules and its keys.
@@ -39,20 +41,21 @@ impl Issuer {
     }
 }
 
-/// A verified identity: personal data, so it has no `Debug`.
-pub struct Subject {
+/// A verified identity, borrowed from its token: personal data, so it has no `Debug`.
+#[derive(Clone)]
+pub struct Subject<'s> {
     /// The issuer's `iss`.
-    pub issuer: String,
+    pub issuer: &'s str,
     /// `sub`.
-    pub id: String,
+    pub id: &'s str,
     /// `sid`: the provider's session.
-    pub session_id: Option<String>,
+    pub session_id: Option<&'s str>,
     /// The organisation that the session acts for.
-    pub organization: Option<Organization>,
+    pub organization: Option<Organization<'s>>,
     /// The plans that the user and the organisation have (Clerk: `pla`).
-    pub plans: Vec<String>,
+    pub plans: Vec<&'s str>,
     /// The features that these give (Clerk: `fea`).
-    pub features: Vec<String>,
+    pub features: Vec<&'s str>,
     /// Who really acts (RFC 8693 §4.1), where the subject is impersonated.
     pub actor: Option<Value>,
     /// When the user authenticated.
@@ -60,18 +63,18 @@ pub struct Subject {
     /// `exp` of the subject token.
     pub expires_at: UnixSeconds,
     /// All verified claims.
-    pub claims: Map<String, Value>,
+    pub claims: &'s Object<'s>,
 }
 
 /// An organisation, and what the subject is in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Organization {
+pub struct Organization<'s> {
     /// Its id.
-    pub id: String,
+    pub id: &'s str,
     /// Its slug.
-    pub slug: Option<String>,
+    pub slug: Option<&'s str>,
     /// The subject's role, with the prefix `org:`.
-    pub role: Option<String>,
+    pub role: Option<Cow<'s, str>>,
     /// The subject's permissions, as `org:feature:permission`.
-    pub permissions: Vec<String>,
+    pub permissions: Vec<Cow<'s, str>>,
 }

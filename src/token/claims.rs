@@ -14,7 +14,7 @@ pub(super) struct Claims<'c> {
     pub app: &'c str,
     pub jti: &'c str,
     pub now: i64,
-    pub subject: &'c Subject,
+    pub subject: &'c Subject<'c>,
     pub grant: &'c Grant,
 }
 
@@ -37,9 +37,9 @@ impl Serialize for Claims<'_> {
         map.serialize_entry("nbf", &(now - BACKDATE))?;
         map.serialize_entry("jti", jti)?;
         map.serialize_entry("client_id", app)?;
-        map.serialize_entry("idp", &subject.issuer)?;
-        if let Some(sid) = &subject.session_id {
-            map.serialize_entry("sid", sid)?;
+        map.serialize_entry("idp", subject.issuer)?;
+        if let Some(sid) = subject.session_id {
+            map.serialize_entry("sid", &sid)?;
         }
         if let Some(actor) = &subject.actor {
             map.serialize_entry("act", actor)?;
@@ -48,10 +48,10 @@ impl Serialize for Claims<'_> {
         let ours = |name: &str| !grant.claims.contains_key(name);
         if let Some(organization) = &subject.organization {
             if ours("org_id") {
-                map.serialize_entry("org_id", &organization.id)?;
+                map.serialize_entry("org_id", organization.id)?;
             }
-            if let Some(slug) = organization.slug.as_ref().filter(|_| ours("org_slug")) {
-                map.serialize_entry("org_slug", slug)?;
+            if let Some(slug) = organization.slug.filter(|_| ours("org_slug")) {
+                map.serialize_entry("org_slug", &slug)?;
             }
             if let Some(role) = organization.role.as_ref().filter(|_| ours("roles")) {
                 map.serialize_entry("roles", &[role])?;

@@ -34,21 +34,22 @@ pub struct MintFailed;
 pub fn mint(
     issuer: &str,
     app: &AppSettings,
-    subject: &Subject,
+    subject: &Subject<'_>,
     grant: &Grant,
     now: UnixSeconds,
     signer: &Signer,
 ) -> Result<AppToken, MintFailed> {
     let jti = URL_SAFE_NO_PAD.encode(rand::rng().random::<[u8; 16]>());
-    let claims = serde_json::to_vec(&Claims {
+    let mut claims = Vec::with_capacity(1024);
+    let written = Claims {
         issuer,
         app: &app.name,
         jti: &jti,
         now,
         subject,
         grant,
-    })
-    .map_err(|_| MintFailed)?;
+    };
+    serde_json::to_writer(&mut claims, &written).map_err(|_| MintFailed)?;
     let header = signer.header(&app.typ);
     let mut compact = String::with_capacity(header.len() + claims.len() * 4 / 3 + 350);
     compact.push_str(header);

@@ -1,0 +1,37 @@
+# Exchequer. `make help` lists the targets.
+
+CARGO ?= cargo
+TOOLS := $(CURDIR)/.tools
+DENY_VERSION := 0.20.2
+FUZZ_VERSION := 0.13.1
+
+.DEFAULT_GOAL := help
+.PHONY: help run test bench fuzz lint image interop
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: ## Build, start the service with a stand-in provider, and show a real exchange
+	$(CARGO) run --locked -- dev $(ARGS)
+
+test: interop ## Run every test; installs what it lacks
+	$(CARGO) test --locked --features settable-clock
+
+interop:
+	tests/interop/install.sh
+
+bench: ## Measure the service beside its bounds, in one run
+	benches/run.py $(ARGS)
+
+lint: $(TOOLS)/bin/cargo-deny ## Format, clippy, docs, licences and known vulnerabilities
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets --features settable-clock -- -D warnings
+	$(CARGO) clippy --locked --all-targets --features aws-lc -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
+	$(TOOLS)/bin/cargo-deny check bans licenses sources
+	$(TOOLS)/bin/cargo-deny check advisories || { \
+	  $(TOOLS)/bin/cargo-deny fetch db >/dev/null 2>&1 && exit 1; \
+	  echo 'SKIPPED: the advisory database cannot be fetched here; known vulnerabilities were not checked'; }
+
+$(TOOLS)/bin/cargo-deny:
+	$(CARGO) install --locked --root $(TOOLS) cargo-deny@$(DENY_VERSION)
