@@ -4,9 +4,9 @@
 //! The way of a request, forward only:
 //! [`http`] → [`exchange`] → [`subject`] → [`policy`] → [`token`] with [`keys`] → [`http::answer`].
 //!
-//! Who may call whom: `cli, service, http` → `exchange` → `subject, policy, token` → `keys` →
-//! `explain, telemetry, crypto, clock, config`. Never upwards; `tests/suite/architecture.rs`
-//! reads the `use` lines and holds it.
+//! Who may call whom: `cli, service, http, standin` → `exchange` → `subject, policy, token` →
+//! `keys` → `explain, telemetry, crypto, clock, config`. Never upwards, and in no circle;
+//! `tests/suite/architecture.rs` reads the `use` lines and holds it.
 
 #![cfg_attr(
     test,

@@ -4,7 +4,6 @@
 use crate::clock::UnixSeconds;
 use crate::config::LogFormat;
 use crate::crypto::BACKEND;
-use crate::keys::Published;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -177,6 +176,19 @@ impl Default for Metrics {
     }
 }
 
+/// One of our published keys, as the metrics show it.
+#[derive(Debug)]
+pub struct KeyInfo {
+    /// The RFC 7638 thumbprint.
+    pub kid: String,
+    /// What it signs with.
+    pub alg: &'static str,
+    /// The name of its state.
+    pub state: &'static str,
+    /// When it will sign, where it is a standby.
+    pub signs_at: Option<UnixSeconds>,
+}
+
 impl Metrics {
     /// A request began.
     pub fn request_began(&self) {
@@ -232,7 +244,7 @@ impl Metrics {
     /// The metrics as Prometheus reads them (OpenMetrics text).
     pub fn render(
         &self,
-        published: &Published,
+        keys: impl Iterator<Item = KeyInfo>,
         now: UnixSeconds,
         ages: impl Iterator<Item = (String, f64)>,
     ) -> String {
@@ -243,24 +255,22 @@ impl Metrics {
         self.keys.clear();
         self.rotations.clear();
         let mut rotations = BTreeMap::new();
-        for key in &published.overview {
+        for key in keys {
+            if let Some(at) = key.signs_at {
+                rotations.insert(key.alg, at);
+            }
             self.keys
                 .get_or_create(&KeyLabels {
-                    kid: key.kid.clone(),
+                    kid: key.kid,
                     alg: key.alg,
-                    state: key.state.name(),
+                    state: key.state,
                 })
                 .set(1);
-            if key.state == crate::keys::ring::State::Next {
-                rotations.insert(key.alg, key.changes_at);
-            }
         }
         for (alg, at) in rotations {
-            if let Some(at) = at {
-                self.rotations
-                    .get_or_create(&AlgLabels { alg })
-                    .set(at - now);
-            }
+            self.rotations
+                .get_or_create(&AlgLabels { alg })
+                .set(at - now);
         }
         let mut text = String::new();
         // Writing to a String cannot fail.

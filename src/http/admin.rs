@@ -3,8 +3,9 @@
 use super::answer;
 use super::routes::{only, refused};
 use crate::exchange::Exchange;
+use crate::keys::ring::State;
 use crate::subject::key_cache::KeyCache;
-use crate::telemetry::Metrics;
+use crate::telemetry::{KeyInfo, Metrics};
 use http::StatusCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -60,11 +61,14 @@ impl Admin {
             .key_sets
             .iter()
             .filter_map(|keys| Some((keys.name().to_owned(), keys.age()?)));
-        self.metrics.render(
-            &self.exchange.keys.published(),
-            self.exchange.clock.now(),
-            ages,
-        )
+        let published = self.exchange.keys.published();
+        let keys = published.overview.iter().map(|key| KeyInfo {
+            kid: key.kid.clone(),
+            alg: key.alg,
+            state: key.state.name(),
+            signs_at: key.changes_at.filter(|_| key.state == State::Next),
+        });
+        self.metrics.render(keys, self.exchange.clock.now(), ages)
     }
 }
 

@@ -9,5 +9,6 @@
     unreachable_pub
 )]
 
+mod architecture;
 mod exchange;
 mod support;
