@@ -152,8 +152,11 @@ pub(super) fn resolve_files(
         };
         let ours = VARIABLES.iter().any(|variable| variable.name == base)
             || super::clerk::is_variable(base);
-        if path.is_empty() || !ours {
-            if base.starts_with("EXCHEQUER_") && !is_test_variable(name) {
+        if path.is_empty() {
+            continue;
+        }
+        if !ours {
+            if !is_test_variable(name) {
                 resolved.insert(name.clone(), path.clone());
             }
             continue;
@@ -163,12 +166,12 @@ pub(super) fn resolve_files(
             continue;
         }
         match std::fs::read_to_string(path) {
-            Ok(text) => {
-                resolved.insert(
-                    base.to_owned(),
-                    text.trim_end_matches(['\r', '\n']).to_owned(),
-                );
-            }
+            Ok(text) => match text.trim_end_matches(['\r', '\n']) {
+                "" => findings.error(name, format!("{path:?} is empty")),
+                text => {
+                    resolved.insert(base.to_owned(), text.to_owned());
+                }
+            },
             Err(error) => findings.error(name, format!("cannot read {path:?}: {error}")),
         }
     }
@@ -318,8 +321,9 @@ fn judge(plain: Plain, terminal: bool, findings: &mut Findings) -> Common {
         ),
     };
     judge_keys(&keys, findings);
-    let store = plain.store.as_deref().unwrap_or("data/exchequer.redb");
-    judge_store(store, keys.secret.is_some(), findings);
+    if let Some(store) = plain.store.as_deref() {
+        judge_store(store, keys.secret.is_some(), findings);
+    }
     if let Some(limit) = plain.rate_limit.as_deref() {
         match rate_limit(limit) {
             Ok(()) => findings.note(
@@ -425,8 +429,7 @@ fn judge_keys(keys: &KeySettings, findings: &mut Findings) {
 }
 
 fn judge_store(store: &str, sealed: bool, findings: &mut Findings) {
-    let scheme = store.split_once("://").map(|(scheme, _)| scheme);
-    match scheme {
+    match store.split_once("://").map(|(scheme, _)| scheme) {
         Some("redis" | "rediss" | "unix") => {
             if url::Url::parse(store).is_err() {
                 findings.error("EXCHEQUER_STORE", "is no URL");
@@ -437,10 +440,6 @@ fn judge_store(store: &str, sealed: bool, findings: &mut Findings) {
                     "is required with Redis: the key ring is kept there, encrypted",
                 );
             }
-            findings.note(
-                "EXCHEQUER_STORE",
-                "has no effect yet: this version keeps nothing in Redis",
-            );
         }
         Some(other) => findings.error(
             "EXCHEQUER_STORE",
@@ -448,6 +447,10 @@ fn judge_store(store: &str, sealed: bool, findings: &mut Findings) {
         ),
         None => {}
     }
+    findings.note(
+        "EXCHEQUER_STORE",
+        "has no effect yet: this version keeps nothing but the key ring, in EXCHEQUER_KEYS_DIR",
+    );
 }
 
 fn rate_limit(text: &str) -> Result<(), String> {

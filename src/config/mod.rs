@@ -13,6 +13,7 @@ use crate::crypto::PublicKey;
 use jsonwebtoken::Algorithm;
 use secrecy::SecretString;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ pub use env::{VARIABLES, Variable};
 pub use file::SECTIONS;
 
 /// Something that is wrong, or worth knowing, and where.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// A variable's name, or `file:line`.
     pub place: String,
@@ -36,6 +37,16 @@ impl Finding {
             place: place.into(),
             message: message.into(),
         }
+    }
+
+    /// By place, the lines of a file in their order.
+    fn order(&self) -> (&str, usize, &str) {
+        let (place, line) = self
+            .place
+            .rsplit_once(':')
+            .and_then(|(file, line)| Some((file, line.parse().ok()?)))
+            .unwrap_or((&self.place, 0));
+        (place, line, &self.message)
     }
 }
 
@@ -243,8 +254,10 @@ impl Sources {
         use std::io::IsTerminal;
         Self {
             variables: std::env::vars_os()
-                .filter_map(|(name, value)| {
-                    Some((name.into_string().ok()?, value.into_string().ok()?))
+                // What is no UTF-8 is refused by its parser, not taken for unset.
+                .map(|(name, value)| {
+                    let text = |text: OsString| text.to_string_lossy().into_owned();
+                    (text(name), text(value))
                 })
                 .collect(),
             default_file: Some(PathBuf::from("exchequer.toml")),
@@ -267,10 +280,10 @@ pub fn load(sources: &Sources) -> (Option<Settings>, Findings) {
     );
     clerk::read(&variables, &common, &mut structure, &mut findings);
     judge(&common, &structure, &mut findings);
-    findings.errors.sort();
-    findings.errors.dedup();
-    findings.notes.sort();
-    findings.notes.dedup();
+    for found in [&mut findings.errors, &mut findings.notes] {
+        found.sort_by(|one, other| one.order().cmp(&other.order()));
+        found.dedup();
+    }
     let settings = findings.errors.is_empty().then(|| Settings {
         listen: common.listen,
         admin_listen: common.admin_listen,
@@ -313,8 +326,18 @@ fn judge(common: &env::Common, structure: &Structure, findings: &mut Findings) {
             "no app is configured: set CLERK_JWT_ISSUER=https://clerk.example.com, or write [issuers.NAME] and [apps.NAME] into exchequer.toml",
         );
     }
+    let mut names = BTreeSet::new();
     for issuer in &structure.issuers {
         let place = structure.place(&issuer.name);
+        if !names.insert(issuer.name.as_str()) {
+            findings.error(
+                &place,
+                format!(
+                    "two issuers are named {:?}: which one's rules hold?",
+                    issuer.name
+                ),
+            );
+        }
         if issuer.issuer == common.issuer {
             findings.error(
                 &place,
@@ -383,6 +406,7 @@ fn judge_app(app: &AppSettings, structure: &Structure, findings: &mut Findings) 
                     issuer.issuer
                 ),
             );
+            continue;
         }
         kinds.push(issuer.kind);
     }

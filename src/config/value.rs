@@ -107,6 +107,10 @@ pub(super) fn https_url(text: &str) -> Result<url::Url, String> {
     let url = url::Url::parse(text).map_err(|_| {
         format!("{text:?} is no URL: write it with https://, as the provider shows it")
     })?;
+    // First, so that no other message shows the password.
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("a URL must have no user and no password".to_owned());
+    }
     let host = url.host_str().unwrap_or_default();
     match url.scheme() {
         "https" if !host.is_empty() => {}
@@ -120,9 +124,6 @@ pub(super) fn https_url(text: &str) -> Result<url::Url, String> {
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err(format!("{text:?} must have no query and no fragment"));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("a URL must have no user and no password".to_owned());
     }
     if text.len() > 255 {
         return Err("a URL must have at most 255 characters".to_owned());

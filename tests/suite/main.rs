@@ -10,5 +10,6 @@
 )]
 
 mod architecture;
+mod config;
 mod exchange;
 mod support;

@@ -1,5 +1,6 @@
 //! A command of the binary that ends by itself.
 
+use std::ffi::OsStr;
 use std::io::Write;
 use std::path::Path;
 use std::process::{self, Stdio};
@@ -34,8 +35,8 @@ impl Command {
 
     /// Sets a variable.
     #[must_use]
-    pub fn env(mut self, name: &str, value: impl AsRef<str>) -> Self {
-        self.inner.env(name, value.as_ref());
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.inner.env(name, value);
         self
     }
 
