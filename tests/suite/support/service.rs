@@ -2,7 +2,7 @@
 
 use super::{Issuer, eventually};
 use serde_json::{Value, json};
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -100,6 +100,17 @@ impl Builder {
     pub fn config(self, toml: &str) -> Self {
         std::fs::write(self.dir.path().join("exchequer.toml"), toml).unwrap();
         self
+    }
+
+    /// Writes `exchequer.toml` with one app, `web`, that trusts this issuer as `clerk`, and
+    /// these further lines for the issuer and for the app.
+    #[must_use]
+    pub fn one_app(self, issuer: &Issuer, issuer_lines: &str, app_lines: &str) -> Self {
+        let url = &issuer.url;
+        self.config(&format!(
+            "[issuers.clerk]\nissuer = {url:?}\nkind = \"clerk\"\n{issuer_lines}\n\
+             [apps.web]\nissuers = [\"clerk\"]\n{app_lines}\n"
+        ))
     }
 
     /// Starts the service and waits until it listens.
@@ -226,6 +237,16 @@ impl Service {
     /// Exchanges a session token.
     pub async fn session(&self, token: &str) -> Answer {
         self.exchange(&json!({ "session_token": token })).await
+    }
+
+    /// Exchanges a session token that must be refused with 401 and this code; the answer
+    /// must not echo it.
+    pub async fn refuses(&self, what: impl Display, token: &str, code: &str) {
+        let answer = self.session(token).await;
+        assert_eq!(answer.body["code"], code, "{what}: {}", answer.body);
+        answer.assert_refused(401, code);
+        let text = answer.body.to_string();
+        assert!(token.len() < 16 || !text.contains(token), "{what}: {text}");
     }
 
     /// Sends any request.
