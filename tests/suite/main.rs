@@ -13,4 +13,5 @@ mod architecture;
 mod config;
 mod exchange;
 mod forged;
+mod misused;
 mod support;
