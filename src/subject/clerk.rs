@@ -102,8 +102,10 @@ fn unpack<'c>(
     per: Option<&str>,
     fpm: Option<&str>,
 ) -> Option<Vec<Cow<'c, str>>> {
-    let (Some(per), Some(fpm)) = (per, fpm) else {
-        return Some(Vec::new());
+    let (per, fpm) = match (per, fpm) {
+        (Some(per), Some(fpm)) if !per.is_empty() && !fpm.is_empty() => (per, fpm),
+        // An empty list is as good as none: a member without permissions.
+        _ => return Some(Vec::new()),
     };
     let names: Vec<&str> = per.split(',').map(str::trim).collect();
     if names.len() > MAX_PERMISSIONS {

@@ -10,6 +10,7 @@
 )]
 
 mod architecture;
+mod clerk_claims;
 mod config;
 mod exchange;
 mod forged;
