@@ -1,6 +1,8 @@
 //! Single values: durations, URLs, algorithms, expressions and near-miss suggestions.
 
 use crate::clock::UnixSeconds;
+use cel::IdedExpr;
+use cel::common::ast::{EntryExpr, Expr, MapExpr, StructExpr};
 use jsonwebtoken::Algorithm;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -146,19 +148,61 @@ pub(super) fn name(text: &str) -> Result<(), String> {
 pub(super) fn expression(text: &str) -> Result<super::Expression, String> {
     let program = cel::Program::compile(text)
         .map_err(|error| format!("not a CEL expression: {}", first_line(&error.to_string())))?;
-    let references = program.references();
-    for variable in references.variables() {
-        if !super::EXPRESSION_VARIABLES.contains(&variable) {
-            return Err(format!(
-                "{variable:?} is unknown in an expression{}",
-                suggest(variable, &super::EXPRESSION_VARIABLES)
-            ));
-        }
+    if let Some(variable) = unknown_variable(program.expression(), &mut Vec::new()) {
+        return Err(format!(
+            "{variable:?} is unknown in an expression{}",
+            suggest(variable, &super::EXPRESSION_VARIABLES)
+        ));
     }
     Ok(super::Expression {
         source: text.to_owned(),
         program: Arc::new(program),
     })
+}
+
+/// The first variable that is neither one of ours nor bound by a macro around it, as `x` is
+/// in `roles.exists(x, x == "org:admin")`.
+fn unknown_variable<'e>(expression: &'e IdedExpr, bound: &mut Vec<&'e str>) -> Option<&'e str> {
+    match &expression.expr {
+        Expr::Unspecified | Expr::Literal(_) => None,
+        Expr::Ident(name) => {
+            // The parser's own accumulators begin with an @.
+            let known = name.starts_with('@')
+                || bound.contains(&name.as_str())
+                || super::EXPRESSION_VARIABLES.contains(&name.as_str());
+            (!known).then_some(name)
+        }
+        Expr::Select(select) => unknown_variable(&select.operand, bound),
+        Expr::List(list) => first_unknown(&list.elements, bound),
+        Expr::Call(call) => {
+            first_unknown(call.target.as_deref().into_iter().chain(&call.args), bound)
+        }
+        Expr::Map(MapExpr { entries }) | Expr::Struct(StructExpr { entries, .. }) => {
+            let parts = entries.iter().flat_map(|entry| match &entry.expr {
+                EntryExpr::StructField(field) => [None, Some(&field.value)],
+                EntryExpr::MapEntry(entry) => [Some(&entry.key), Some(&entry.value)],
+            });
+            first_unknown(parts.flatten(), bound)
+        }
+        Expr::Comprehension(each) => {
+            let outside = first_unknown([&each.iter_range, &each.accu_init], bound);
+            let depth = bound.len();
+            bound.push(&each.iter_var);
+            bound.extend(each.iter_var2.as_deref());
+            let inside = first_unknown([&each.loop_cond, &each.loop_step, &each.result], bound);
+            bound.truncate(depth);
+            outside.or(inside)
+        }
+    }
+}
+
+fn first_unknown<'e>(
+    parts: impl IntoIterator<Item = &'e IdedExpr>,
+    bound: &mut Vec<&'e str>,
+) -> Option<&'e str> {
+    parts
+        .into_iter()
+        .find_map(|part| unknown_variable(part, bound))
 }
 
 fn first_line(text: &str) -> &str {
@@ -218,6 +262,32 @@ mod tests {
             "https://x#y",
         ] {
             assert!(https_url(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn expressions_read_our_variables_and_those_that_their_macros_bind() {
+        for good in [
+            "roles.exists(x, x == sub)",
+            "claims.a.map(x, claims.b.filter(y, x == y))",
+            "{sub: [has(claims.x) ? 1 : 2]}",
+        ] {
+            assert!(expression(good).is_ok(), "{good}");
+        }
+        for (bad, name) in [
+            ("x", "x"),
+            ("roles.exists(x, x == y)", "y"),
+            ("x.map(x, x)", "x"),
+            ("roles.all(x, true) && x", "x"),
+            ("[roles.map(x, x), x]", "x"),
+            ("{sub: {x: 1}}", "x"),
+            ("size(x.y.z)", "x"),
+        ] {
+            let error = expression(bad).unwrap_err();
+            assert!(
+                error.starts_with(&format!("{name:?} is unknown")),
+                "{error}"
+            );
         }
     }
 
