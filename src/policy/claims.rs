@@ -77,16 +77,23 @@ impl Scope<'_> {
         // The interpreter is not ours: should it panic on some input, one request is refused.
         catch_unwind(AssertUnwindSafe(|| expression.program.execute(&self.0)))
             .map_err(|_| failed("the interpreter failed"))?
-            .map_err(|error| failed(&explain(&error)))?
+            .map_err(|error| failed(&explain(&error, &expression.source)))?
             .json()
             .map_err(|_| failed("the value has no JSON form"))
     }
 }
 
-/// The error without the values in it: they are the subject's own data.
-fn explain(error: &ExecutionError) -> String {
+/// The error without the values in it: they are the subject's own data. A missing key may be
+/// one of them, unless it stands in the expression itself.
+fn explain(error: &ExecutionError, source: &str) -> String {
+    let written = |key: &str| {
+        source
+            .split(|each: char| !each.is_alphanumeric() && each != '_')
+            .any(|word| word == key)
+    };
     match error {
-        ExecutionError::NoSuchKey(key) => format!("there is no {key:?}"),
+        ExecutionError::NoSuchKey(key) if written(key) => format!("there is no {key:?}"),
+        ExecutionError::NoSuchKey(_) => "a key is missing".to_owned(),
         ExecutionError::UndeclaredReference(name) => format!("{name:?} is unknown"),
         ExecutionError::NoSuchOverload(error) => error.to_string(),
         ExecutionError::UnexpectedType { got, want } => format!("a {got} where a {want} is needed"),

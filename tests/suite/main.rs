@@ -15,4 +15,5 @@ mod config;
 mod exchange;
 mod forged;
 mod misused;
+mod policy;
 mod support;
