@@ -27,6 +27,8 @@ pub enum Behaviour {
     Drip,
     /// With this many bytes.
     Flood(usize),
+    /// With these very bytes, head and all.
+    Raw(Vec<u8>),
     /// By closing the connection.
     Close,
 }
@@ -228,7 +230,9 @@ async fn connection(mut stream: TcpStream, url: String, state: Arc<Mutex<State>>
         }
         Behaviour::Flood(size) => {
             let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n{\"keys\":[";
-            send(&mut stream, head.as_bytes()).await;
+            if stream.write_all(head.as_bytes()).await.is_err() {
+                return;
+            }
             let block = [b' '; 64 * 1024];
             for _ in 0..size / block.len() {
                 if stream.write_all(&block).await.is_err() {
@@ -236,6 +240,7 @@ async fn connection(mut stream: TcpStream, url: String, state: Arc<Mutex<State>>
                 }
             }
         }
+        Behaviour::Raw(bytes) => send(&mut stream, &bytes).await,
         Behaviour::Close => {}
     }
 }
