@@ -6,7 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -21,8 +21,8 @@ pub enum KeySetError {
     /// Not a JSON object with a `keys` array.
     #[error("not a JSON object with a `keys` array")]
     Malformed,
-    /// A set without a key says nothing; the keys known before stay.
-    #[error("the key set is empty")]
+    /// A set of which no key can be named says nothing; the keys known before stay.
+    #[error("no key of the set has a `kid`")]
     Empty,
 }
 
@@ -70,21 +70,16 @@ pub struct KeySet {
     only: Option<Known>,
 }
 
-#[derive(Deserialize)]
-struct Document {
-    keys: Vec<Value>,
-}
-
 impl KeySet {
     /// Reads a document; `algorithms` are those that the issuer may sign with.
     pub fn parse(document: &[u8], algorithms: &[Algorithm]) -> Result<Self, KeySetError> {
-        let document: Document =
+        let document: Map<String, Value> =
             serde_json::from_slice(document).map_err(|_| KeySetError::Malformed)?;
-        if document.keys.is_empty() {
-            return Err(KeySetError::Empty);
-        }
+        let Some(Value::Array(listed)) = document.get("keys") else {
+            return Err(KeySetError::Malformed);
+        };
         let mut keys = HashMap::new();
-        for key in document.keys.iter().take(MAX_KEYS) {
+        for key in listed.iter().take(MAX_KEYS) {
             let Some(kid) = key.get("kid").and_then(Value::as_str) else {
                 continue;
             };
@@ -99,6 +94,9 @@ impl KeySet {
                     keys.insert(kid.to_owned(), known);
                 }
             }
+        }
+        if keys.is_empty() {
+            return Err(KeySetError::Empty);
         }
         Ok(Self { keys, only: None })
     }
@@ -230,5 +228,91 @@ fn public_key(parameters: &AlgorithmParameters) -> Option<PublicKey> {
             Some(PublicKey::Ed25519(decode(&okp.x)?))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    const ALGORITHMS: [Algorithm; 5] = [
+        Algorithm::RS256,
+        Algorithm::PS256,
+        Algorithm::ES256,
+        Algorithm::ES384,
+        Algorithm::EdDSA,
+    ];
+
+    fn json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 6, |inner| {
+            prop_oneof![
+                vec(inner.clone(), 0..6).prop_map(Value::from),
+                btree_map(any::<String>(), inner, 0..6)
+                    .prop_map(|members| members.into_iter().collect()),
+            ]
+        })
+    }
+
+    /// Something that looks like a JWK from afar.
+    fn jwk() -> impl Strategy<Value = Value> {
+        let word = select(vec![
+            "RSA", "EC", "OKP", "oct", "AKP", "P-256", "P-384", "P-521", "Ed25519", "X25519",
+            "RS256", "ES256", "EdDSA", "HS256", "none", "sig", "enc", "verify", "AQAB", "",
+        ]);
+        let bytes = (select(vec![0, 1, 31, 32, 33, 48, 256, 1024]), any::<u8>())
+            .prop_map(|(length, byte)| URL_SAFE_NO_PAD.encode(vec![byte | 1; length]));
+        let value = prop_oneof![
+            4 => word.prop_map(Value::from),
+            4 => bytes.prop_map(Value::from),
+            1 => json(),
+        ];
+        let name = select(vec![
+            "kty", "crv", "x", "y", "n", "e", "alg", "use", "key_ops", "d", "k", "x5c",
+        ]);
+        btree_map(name, value, 0..10).prop_map(|members| {
+            let mut jwk: Map<String, Value> = members
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect();
+            jwk.insert("kid".to_owned(), Value::from("odd"));
+            Value::Object(jwk)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes in vec(any::<u8>(), 0..512)) {
+            let _ = KeySet::parse(&bytes, &ALGORITHMS);
+        }
+
+        #[test]
+        fn any_json_is_read_without_a_panic(document in json()) {
+            let _ = KeySet::parse(document.to_string().as_bytes(), &ALGORITHMS);
+        }
+
+        #[test]
+        fn whatever_stands_beside_it_a_good_key_is_found(
+            odd in vec(prop_oneof![jwk(), json()], 0..8),
+            at in any::<proptest::sample::Index>(),
+        ) {
+            let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"; // RFC 8037, appendix A.2
+            let good = serde_json::json!({"kty": "OKP", "crv": "Ed25519", "x": x, "kid": "good"});
+            let mut keys = odd;
+            keys.insert(at.index(keys.len() + 1), good);
+            let document = serde_json::json!({ "keys": keys }).to_string();
+            let set = KeySet::parse(document.as_bytes(), &ALGORITHMS).unwrap();
+            prop_assert!(matches!(set.find("good", Algorithm::EdDSA), Found::Key(_)));
+            prop_assert!(matches!(set.find("good", Algorithm::RS256), Found::Unusable(_)));
+        }
     }
 }

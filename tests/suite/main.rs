@@ -16,4 +16,5 @@ mod exchange;
 mod forged;
 mod misused;
 mod policy;
+mod key_sets;
 mod support;
