@@ -632,3 +632,47 @@ fn actor_chain(actor: &Json<'_>) -> Option<Value> {
     }
     chain
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(token: &str) {
+        let mut ladder = Ladder::default();
+        match Unverified::parse(token, &mut ladder) {
+            Ok(unverified) => {
+                let message = token
+                    .rsplit_once('.')
+                    .map(|(message, _)| message.as_bytes());
+                assert_eq!(Some(unverified.message), message);
+                let _ = unverified.shown(Refusal::new(Code::SubjectTokenExpired));
+            }
+            Err(refusal) => assert!(matches!(refusal.code.entry().status, 400 | 401)),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_parsed_without_a_panic(token in any::<String>()) {
+            parse(&token);
+        }
+
+        #[test]
+        fn any_parts_are_parsed_without_a_panic(
+            parts in proptest::collection::vec("[A-Za-z0-9_=+/-]{0,40}", 0..7),
+        ) {
+            parse(&parts.join("."));
+        }
+
+        #[test]
+        fn any_members_are_parsed_without_a_panic(
+            header in r#"\{("(alg|kid|typ|crit)":("\PC{0,300}"|-?[0-9]{1,400}|null|\[\]),?){0,4}\}"#,
+            claims in r#"\{("(iss|aud|exp|azp)":("\PC{0,300}"|-?[0-9]{1,40}(e[0-9]{1,4})?|null|\[\]),?){0,4}\}"#,
+            signature in proptest::collection::vec(any::<u8>(), 0..80),
+        ) {
+            let parts = [header.as_bytes(), claims.as_bytes(), &signature];
+            parse(&parts.map(|part| URL_SAFE_NO_PAD.encode(part)).join("."));
+        }
+    }
+}
