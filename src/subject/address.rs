@@ -17,13 +17,7 @@ pub enum Reach {
 /// How far a URL of the configuration itself reaches: one that names this machine or a
 /// private address is meant so.
 pub fn configured(url: &Url, allow_private_network: bool) -> Reach {
-    let private = match url.host() {
-        Some(Host::Ipv4(ip)) => !is_public(IpAddr::V4(ip)),
-        Some(Host::Ipv6(ip)) => !is_public(IpAddr::V6(ip)),
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        None => false,
-    };
-    if private || allow_private_network {
+    if names_inside(url) || allow_private_network {
         Reach::Private
     } else {
         Reach::Public
@@ -84,15 +78,22 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
     }
 }
 
-/// Refuses a URL whose host is spelt as an address that is out of reach.
-pub fn literal_allowed(url: &Url, reach: Reach) -> bool {
-    if reach == Reach::Private {
-        return true;
-    }
+/// Whether a URL may be asked for: one of the web, without a user or a password, and with
+/// public reach over https and of no host that is spelt as an address inside.
+pub fn allowed(url: &Url, reach: Reach) -> bool {
+    let near = match reach {
+        Reach::Private => matches!(url.scheme(), "http" | "https"),
+        Reach::Public => url.scheme() == "https" && !names_inside(url),
+    };
+    near && url.has_host() && url.username().is_empty() && url.password().is_none()
+}
+
+/// Whether the host is spelt as this machine or as an address that is not public.
+fn names_inside(url: &Url) -> bool {
     match url.host() {
-        Some(Host::Ipv4(ip)) => is_public(IpAddr::V4(ip)),
-        Some(Host::Ipv6(ip)) => is_public(IpAddr::V6(ip)),
-        Some(Host::Domain(_)) => true,
+        Some(Host::Ipv4(ip)) => !is_public(IpAddr::V4(ip)),
+        Some(Host::Ipv6(ip)) => !is_public(IpAddr::V6(ip)),
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
         None => false,
     }
 }
@@ -205,10 +206,35 @@ mod tests {
             "https://[::ffff:7f00:1]/",
             "https://127.1/",
         ] {
-            assert!(
-                !literal_allowed(&url(spelling), Reach::Public),
-                "{spelling}"
-            );
+            assert!(!allowed(&url(spelling), Reach::Public), "{spelling}");
         }
+    }
+
+    #[test]
+    fn only_web_addresses_without_credentials_may_be_asked_for() {
+        let url = |text: &str| Url::parse(text).unwrap();
+        for spelling in [
+            "file:///etc/passwd",
+            "ftp://idp.example.com/keys",
+            "gopher://127.0.0.1:70/1",
+            "data:application/json,{}",
+            "https://user@idp.example.com/keys",
+            "https://user:password@idp.example.com/keys",
+            "https://:password@idp.example.com/keys",
+        ] {
+            assert!(!allowed(&url(spelling), Reach::Private), "{spelling}");
+            assert!(!allowed(&url(spelling), Reach::Public), "{spelling}");
+        }
+        for spelling in [
+            "http://idp.example.com/keys",
+            "https://localhost/keys",
+            "https://LOCALHOST/keys",
+            "https://idp.localhost/keys",
+        ] {
+            assert!(allowed(&url(spelling), Reach::Private), "{spelling}");
+            assert!(!allowed(&url(spelling), Reach::Public), "{spelling}");
+        }
+        assert!(allowed(&url("https://idp.example.com/keys"), Reach::Public));
+        assert!(allowed(&url("https://1.1.1.1/keys"), Reach::Public));
     }
 }

@@ -2,8 +2,9 @@
 
 use super::address::{self, Reach};
 use super::fetch::{FetchError, Fetcher};
+use super::json;
 use crate::config::{IssuerKind, IssuerSettings};
-use serde::Deserialize;
+use serde_json::Value;
 use url::Url;
 
 /// Why the place of the key set is not known.
@@ -36,12 +37,6 @@ pub enum DiscoveryError {
     /// A URL that leads where it must not.
     #[error("the key set's address: {0}")]
     Forbidden(FetchError),
-}
-
-#[derive(Deserialize)]
-struct Metadata {
-    issuer: String,
-    jwks_uri: String,
 }
 
 /// Finds the key set's URL and how far a request for it may reach.
@@ -77,21 +72,23 @@ pub async fn key_set_url(
             });
         }
     };
-    let metadata: Metadata =
-        serde_json::from_slice(&document.body).map_err(|_| DiscoveryError::Malformed {
+    let metadata = json::object(&document.body).unwrap_or_default();
+    let text = |name| metadata.get(name).and_then(Value::as_str);
+    let (Some(said), Some(uri)) = (text("issuer"), text("jwks_uri")) else {
+        return Err(DiscoveryError::Malformed {
             url: url.to_string(),
-        })?;
-    if metadata.issuer != issuer.issuer {
+        });
+    };
+    if said != issuer.issuer {
         return Err(DiscoveryError::Mismatch {
             url: url.to_string(),
-            said: metadata.issuer.chars().take(255).collect(),
+            said: said.chars().take(255).collect(),
             configured: issuer.issuer.clone(),
         });
     }
-    let uri = parse(&metadata.jwks_uri)?;
+    let uri = parse(uri)?;
     let reach = address::discovered(&uri, &own, private);
-    if reach == Reach::Public && (uri.scheme() != "https" || !address::literal_allowed(&uri, reach))
-    {
+    if !address::allowed(&uri, reach) {
         return Err(DiscoveryError::Forbidden(FetchError::Forbidden(
             uri.to_string(),
         )));

@@ -1,6 +1,6 @@
 //! Asking an upstream for a document, within bounds of time, size and address.
 
-use super::address::{PublicOnly, Reach, literal_allowed};
+use super::address::{PublicOnly, Reach, allowed};
 use std::time::Duration;
 use url::Url;
 
@@ -16,7 +16,7 @@ const MAX_BODY: usize = 512 * 1024;
 pub enum FetchError {
     /// The URL leads where it must not.
     #[error(
-        "{0} is not https, or its address is not public; for an issuer inside the network set allow_private_network = true"
+        "{0} is not https, names a user, or is no public address; for an issuer inside the network set allow_private_network = true"
     )]
     Forbidden(String),
     /// The upstream answered with another status than 200.
@@ -78,8 +78,7 @@ impl Fetcher {
 
     /// Fetches a document: 200 only, no redirects, bounded.
     pub async fn get(&self, url: &Url, reach: Reach) -> Result<Document, FetchError> {
-        let secure = url.scheme() == "https" || reach == Reach::Private;
-        if !secure || !literal_allowed(url, reach) {
+        if !allowed(url, reach) {
             return Err(FetchError::Forbidden(url.to_string()));
         }
         let client = match reach {

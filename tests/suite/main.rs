@@ -12,6 +12,7 @@
 mod architecture;
 mod clerk_claims;
 mod config;
+mod discovery;
 mod exchange;
 mod forged;
 mod misused;
