@@ -223,7 +223,7 @@ catalogue! {
         mend: "Let the provider put `kid` in its tokens, or give the issuer's one key as `jwt_key` (`CLERK_JWT_KEY`)."
     SubjectTokenKeyUnknown "subject_token_key_unknown": 401 "invalid_token" RefreshSubjectToken ["jwk-kid-mismatch", "jwk-remote-missing", "jwk-failed-to-resolve"]
         "The issuer's key set has no key with the token's `kid`."
-        cause: "The token was signed with a key that the issuer does not publish: it was withdrawn, the token comes from another instance, or it is forged. A key published a moment ago is found within 30 seconds."
+        cause: "The token was signed with a key that the issuer does not publish: it was withdrawn, the token comes from another instance, or it is forged. A key published a moment ago is found within a minute."
         confirm: "`exchequer doctor` lists the kids of each issuer."
         mend: "Fetch a fresh token. If that fails too, compare the instance of the app with the configured issuer."
     SubjectTokenKeyUnusable "subject_token_key_unusable": 401 "invalid_token" FixConfig ["jwk-remote-invalid"]

@@ -36,6 +36,8 @@ const MISSING: Duration = Duration::from_secs(60);
 const MAX_MISSING: usize = 1024;
 /// The longest wait after failures.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
+/// The whole of a fetch, discovery and key set together: nobody waits longer.
+const DEADLINE: Duration = Duration::from_secs(4);
 
 /// Why there is no key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +86,9 @@ pub enum RefreshError {
         /// What is wrong with it.
         error: KeySetError,
     },
+    /// Discovery and key set together took too long.
+    #[error("no key set within 4 s")]
+    Late,
     /// The task that fetched it ended early.
     #[error("the fetch was given up")]
     Abandoned,
@@ -171,52 +176,67 @@ impl KeyCache {
             return found(only.find(kid.unwrap_or_default(), algorithm));
         }
         let kid = kid.ok_or(KeyError::NoKeyId)?;
-        let now = self.clock.monotonic();
-        if let Some(cached) = self.usable(now) {
-            match cached.set.find(kid, algorithm) {
-                Found::Unknown => {}
-                other => return found(other),
-            }
-            if !self.may_ask_for(kid, now) {
-                return Err(KeyError::Unknown);
-            }
-        } else if let Some(error) = self.backing_off(now) {
-            return Err(error);
+        match self.look_up(kid, algorithm) {
+            None | Some(Found::Unknown) => {}
+            Some(known) => return found(known),
         }
-        self.fetch()
-            .await
-            .map_err(|error| self.unavailable(&error))?;
-        let now = self.clock.monotonic();
-        let cached = self
-            .usable(now)
-            .ok_or_else(|| self.unavailable(&RefreshError::Abandoned))?;
-        match cached.set.find(kid, algorithm) {
-            Found::Unknown => {
-                self.remember_missing(kid, now);
+        if let Some(outcome) = self.board(kid, algorithm)? {
+            self.landed(outcome)
+                .await
+                .map_err(|error| self.unavailable(&error))?;
+        }
+        match self.look_up(kid, algorithm) {
+            None => Err(self.unavailable(&RefreshError::Abandoned)),
+            Some(Found::Unknown) => {
+                self.remember_missing(kid, self.clock.monotonic());
                 Err(KeyError::Unknown)
             }
-            other => found(other),
+            Some(known) => found(known),
         }
     }
 
-    /// Whether a fetch may be made for this unknown `kid` now; if so, the cool-down begins.
-    fn may_ask_for(&self, kid: &str, now: Duration) -> bool {
+    fn look_up(&self, kid: &str, algorithm: Algorithm) -> Option<Found> {
+        let cached = self.usable(self.clock.monotonic())?;
+        Some(cached.set.find(kid, algorithm))
+    }
+
+    /// The fetch that a token must wait for whose key is not at hand; none where one has
+    /// landed since. All is decided under one lock, or a fetch that lands between two
+    /// decisions would be followed by a second one.
+    fn board(
+        self: &Arc<Self>,
+        kid: &str,
+        algorithm: Algorithm,
+    ) -> Result<Option<watch::Receiver<Outcome>>, KeyError> {
         let mut flight = self.flight();
-        let missing = flight
-            .missing
-            .get(kid)
-            .is_some_and(|since| now < *since + MISSING);
-        let cooling = flight
-            .asked_for_unknown
-            .is_some_and(|asked| now < asked + COOL_DOWN);
-        if cooling && flight.running.is_some() {
-            return true;
+        let now = self.clock.monotonic();
+        let grounded = flight.running.is_none();
+        let backing_off = grounded && now < flight.not_before;
+        match self.look_up(kid, algorithm) {
+            None if backing_off => {
+                let error = flight.last_error.clone();
+                drop(flight);
+                return Err(self.unavailable(&error.unwrap_or(RefreshError::Abandoned)));
+            }
+            None => {}
+            Some(Found::Unknown) => {
+                let missing = flight
+                    .missing
+                    .get(kid)
+                    .is_some_and(|since| now < *since + MISSING);
+                let cooling = flight
+                    .asked_for_unknown
+                    .is_some_and(|asked| now < asked + COOL_DOWN);
+                if missing || backing_off || grounded && cooling {
+                    return Err(KeyError::Unknown);
+                }
+                if grounded {
+                    flight.asked_for_unknown = Some(now);
+                }
+            }
+            Some(_) => return Ok(None),
         }
-        if missing || cooling || now < flight.not_before {
-            return false;
-        }
-        flight.asked_for_unknown = Some(now);
-        true
+        Ok(Some(self.take_off(&mut flight)))
     }
 
     fn remember_missing(&self, kid: &str, now: Duration) {
@@ -227,14 +247,6 @@ impl KeyCache {
         if flight.missing.len() < MAX_MISSING {
             flight.missing.insert(kid.to_owned(), now);
         }
-    }
-
-    fn backing_off(&self, now: Duration) -> Option<KeyError> {
-        let flight = self.flight();
-        let waits = now < flight.not_before && flight.running.is_none();
-        let error = flight.last_error.clone().filter(|_| waits);
-        drop(flight);
-        error.map(|error| self.unavailable(&error))
     }
 
     fn unavailable(&self, error: &RefreshError) -> KeyError {
@@ -254,25 +266,26 @@ impl KeyCache {
         }
     }
 
-    /// Fetches the set, or waits for the fetch that is already running.
-    async fn fetch(self: &Arc<Self>) -> Result<(), RefreshError> {
-        let mut outcome = {
-            let mut flight = self.flight();
-            match &flight.running {
-                Some(running) => running.clone(),
-                None => {
-                    let (sender, receiver) = watch::channel(None);
-                    flight.running = Some(receiver.clone());
-                    let cache = Arc::clone(self);
-                    tokio::spawn(async move {
-                        let result = cache.refresh().await;
-                        cache.note(&result);
-                        let _ = sender.send(Some(result));
-                    });
-                    receiver
-                }
-            }
-        };
+    /// The fetch that is running, or a new one. It goes on when nobody waits any more.
+    fn take_off(self: &Arc<Self>, flight: &mut Flight) -> watch::Receiver<Outcome> {
+        if let Some(running) = &flight.running {
+            return running.clone();
+        }
+        let (sender, receiver) = watch::channel(None);
+        flight.running = Some(receiver.clone());
+        let cache = Arc::clone(self);
+        tokio::spawn(async move {
+            let result = tokio::time::timeout(DEADLINE, cache.refresh())
+                .await
+                .unwrap_or(Err(RefreshError::Late));
+            cache.note(&result);
+            let _ = sender.send(Some(result));
+        });
+        receiver
+    }
+
+    /// Waits for a fetch.
+    async fn landed(&self, mut outcome: watch::Receiver<Outcome>) -> Result<(), RefreshError> {
         let ended = outcome.wait_for(Option::is_some).await;
         if let Ok(result) = ended
             && let Some(result) = result.as_ref()
@@ -360,14 +373,18 @@ impl KeyCache {
         loop {
             ticks.tick().await;
             let now = self.clock.monotonic();
-            let due = self
-                .current
-                .load()
-                .as_ref()
-                .is_none_or(|cached| now >= cached.refresh_at);
-            if due && now >= self.flight().not_before {
+            let outcome = {
+                let mut flight = self.flight();
+                let due = self
+                    .current
+                    .load()
+                    .as_ref()
+                    .is_none_or(|cached| now >= cached.refresh_at);
+                (due && now >= flight.not_before).then(|| self.take_off(&mut flight))
+            };
+            if let Some(outcome) = outcome {
                 // Its end is noted where it ends.
-                let _ = self.fetch().await;
+                let _ = self.landed(outcome).await;
             }
         }
     }
@@ -423,7 +440,8 @@ impl KeyCache {
         if self.only.is_some() {
             return Ok(());
         }
-        self.fetch().await
+        let outcome = self.take_off(&mut self.flight());
+        self.landed(outcome).await
     }
 }
 

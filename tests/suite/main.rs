@@ -17,5 +17,6 @@ mod exchange;
 mod forged;
 mod misused;
 mod policy;
+mod key_set_life;
 mod key_sets;
 mod support;
