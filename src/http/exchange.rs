@@ -24,7 +24,7 @@ const MAX_PARAMETER: usize = 1024;
 /// The members of the request; others are ignored, repeated ones refused.
 #[derive(Deserialize, Default)]
 #[serde(default, bound(deserialize = "'de: 'b"))]
-struct Body<'b> {
+pub struct Body<'b> {
     session_token: Option<Text<'b>>,
     subject_token: Option<Text<'b>>,
     session_id: Option<Text<'b>>,
@@ -83,7 +83,7 @@ async fn attempt<B: Buf>(
         Body::default()
     } else {
         is_json(headers)?;
-        parse(&bytes)?
+        read(&bytes)?
     };
     let (request, scope_asked) = request(&body, bearer)?;
     Ok((exchange.exchange(request).await?, scope_asked))
@@ -117,9 +117,14 @@ fn success(exchanged: Exchanged, scope_asked: bool) -> Answer {
 #[derive(Clone)]
 pub struct Noted(pub Arc<Exchanged>);
 
-/// Parses the body of an exchange.
-fn parse(bytes: &[u8]) -> Result<Body<'_>, Box<Refusal>> {
-    serde_json::from_slice(bytes).map_err(|error| {
+/// Reads the body of an exchange: one JSON object. serde alone would take a list for it, and
+/// would not look at the bytes of texts that it skips.
+pub fn read(bytes: &[u8]) -> Result<Body<'_>, Box<Refusal>> {
+    let text = std::str::from_utf8(bytes)
+        .ok()
+        .filter(|text| text.trim_ascii_start().starts_with('{'))
+        .ok_or_else(|| Refusal::new(Code::BodyMalformed))?;
+    serde_json::from_str(text).map_err(|error| {
         // serde's own sentence may quote the value: a token, perhaps.
         Refusal::because(
             Code::BodyMalformed,
@@ -133,7 +138,7 @@ fn parse(bytes: &[u8]) -> Result<Body<'_>, Box<Refusal>> {
 }
 
 /// Judges the parameters; gives the request, and whether it asks for scopes.
-fn request<'b>(
+pub fn request<'b>(
     body: &'b Body<'b>,
     bearer: Option<&'b str>,
 ) -> Result<(Request<'b>, bool), Box<Refusal>> {
