@@ -3,6 +3,7 @@
 use crate::explain::{Code, Refusal};
 use bytes::{Buf, BytesMut};
 use futures_util::{Stream, StreamExt};
+use http::header::{CONTENT_LENGTH, HeaderMap};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -11,10 +12,17 @@ pub const MAX_BODY: usize = 64 * 1024;
 /// How long the whole body may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Reads the body.
+/// Reads the body. One that is too large by its own account is not waited for.
 pub async fn read<B: Buf>(
+    headers: &HeaderMap,
     stream: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Result<BytesMut, Box<Refusal>> {
+    let said = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if said.is_some_and(|length| length > MAX_BODY) {
+        return Err(Refusal::new(Code::BodyTooLarge));
+    }
     let whole = async {
         let mut stream = pin!(stream);
         let mut body = BytesMut::new();

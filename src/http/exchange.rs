@@ -76,9 +76,10 @@ async fn attempt<B: Buf>(
     headers: &HeaderMap,
     stream: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Result<(Exchanged, bool), Box<Refusal>> {
+    // First, so that the connection can go on whatever is refused.
+    let bytes = body::read(headers, stream).await?;
     accepts_json(headers)?;
     let bearer = bearer(headers)?;
-    let bytes = body::read(stream).await?;
     let body = if bytes.is_empty() {
         Body::default()
     } else {

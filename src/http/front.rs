@@ -9,9 +9,9 @@ use crate::keys::Keeper;
 use crate::telemetry::Metrics;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::header::{HeaderMap, HeaderValue};
-use http::{HeaderName, Request};
-use hyper::body::Incoming;
+use http::header::{CONNECTION, HeaderMap, HeaderValue, ORIGIN};
+use http::{HeaderName, Request, Version};
+use hyper::body::{Body, Incoming};
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use rand::Rng;
@@ -64,7 +64,8 @@ impl Front {
         let route = route(request.uri().path());
         let id = request_id(request.headers());
         let trace = trace(request.headers());
-        let origin = request.headers().get(http::header::ORIGIN).cloned();
+        let origin = request.headers().get(ORIGIN).cloned();
+        let has_body = !request.body().is_end_stream() && request.version() < Version::HTTP_2;
         let mut response = match self.early(&request) {
             Some(response) => response,
             None => {
@@ -88,6 +89,11 @@ impl Front {
             };
             code = entry.slug;
             response = answer::refusal(refusal, allowed, id.to_str().unwrap_or_default());
+            // The body was not read, so the connection ends: let nobody send a request after it.
+            if has_body && matches!(entry.status, 404 | 405 | 408 | 413 | 414 | 431) {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
+            }
         }
         self.finish(&mut response, &id, trace.as_ref(), origin);
         if let Some(metrics) = &self.metrics {

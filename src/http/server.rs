@@ -14,10 +14,12 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Sleep;
 
 /// The most connections of a listener; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 12_000;
@@ -30,6 +32,8 @@ const IDLE: Duration = Duration::from_secs(75);
 const REQUEST: Duration = Duration::from_secs(30);
 /// How long what is in flight may take to end when the service stops.
 const DRAIN: Duration = Duration::from_secs(30);
+/// How long a closed connection's last bytes are awaited.
+const LINGER: Duration = Duration::from_secs(2);
 /// The bytes of head that HTTP/1 buffers: over what the front lets pass, so that the front
 /// gives the answer.
 const HEAD_BUFFER: usize = 64 * 1024;
@@ -89,6 +93,7 @@ pub async fn serve(
         let io = Watched {
             inner: TokioIo::new(stream),
             activity: Arc::clone(&activity),
+            lingering: None,
         };
         let connection = builder.serve_connection(io, service).into_owned();
         let connection = graceful.watch(connection);
@@ -189,10 +194,12 @@ impl Activity {
     }
 }
 
-/// A stream that tells when bytes arrive.
+/// A stream that tells when bytes arrive, and that is not closed before the client has
+/// stopped sending.
 struct Watched {
     inner: TokioIo<TcpStream>,
     activity: Arc<Activity>,
+    lingering: Option<Pin<Box<Sleep>>>,
 }
 
 impl Read for Watched {
@@ -222,8 +229,25 @@ impl Write for Watched {
         Pin::new(&mut self.inner).poll_flush(cx)
     }
 
+    /// Bytes that nobody has read when a socket is closed reset the connection (RFC 9112
+    /// §9.6), and whoever is still sending a body loses the answer that refuses it.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+        let this = &mut *self;
+        if this.lingering.is_none() {
+            ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
+        }
+        let lingering = this
+            .lingering
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+        let mut discarded = [0; 4096];
+        while lingering.as_mut().poll(cx).is_pending() {
+            let mut buffer = ReadBuf::new(&mut discarded);
+            let read = Pin::new(this.inner.inner_mut()).poll_read(cx, &mut buffer);
+            if ready!(read).is_err() || buffer.filled().is_empty() {
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -19,4 +19,5 @@ mod key_set_life;
 mod key_sets;
 mod misused;
 mod policy;
+mod server;
 mod support;

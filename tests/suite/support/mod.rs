@@ -5,12 +5,14 @@ pub mod issuer;
 pub mod key;
 pub mod service;
 pub mod token;
+pub mod wire;
 
 pub use command::Command;
 pub use issuer::{Behaviour, Issuer};
 pub use key::Key;
 pub use service::{Answer, Service};
 pub use token::Token;
+pub use wire::Wire;
 
 use std::time::{Duration, SystemTime};
 
