@@ -1,7 +1,7 @@
 //! The admin listener: health and metrics, for the platform alone.
 
 use super::answer;
-use super::routes::{only, refused};
+use super::routes::{at, only, refused};
 use crate::exchange::Exchange;
 use crate::keys::ring::State;
 use crate::subject::key_cache::KeyCache;
@@ -9,9 +9,9 @@ use crate::telemetry::{KeyInfo, Metrics};
 use http::StatusCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response as Answer;
-use warp::{Filter, path};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -83,20 +83,20 @@ fn probe(result: Result<(), &'static str>) -> Answer {
 pub fn routes(admin: Arc<Admin>) -> BoxedFilter<(Answer,)> {
     let admin = warp::any().map(move || Arc::clone(&admin));
     let get = || only("GET, HEAD");
-    let live = path!("livez")
-        .or(path!("healthz"))
+    let live = at("/livez")
+        .or(at("/healthz"))
         .unify()
         .and(get())
         .map(|| probe(Ok(())));
-    let ready = path!("readyz")
+    let ready = at("/readyz")
         .and(get())
         .and(admin.clone())
         .map(|admin: Arc<Admin>| probe(admin.ready()));
-    let started = path!("startupz")
+    let started = at("/startupz")
         .and(get())
         .and(admin.clone())
         .map(|admin: Arc<Admin>| probe(admin.started()));
-    let metrics = path!("metrics")
+    let metrics = at("/metrics")
         .and(get())
         .and(admin)
         .map(|admin: Arc<Admin>| answer::plain(StatusCode::OK, OPENMETRICS, admin.metrics()));

@@ -215,7 +215,7 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Box<Refusal>> {
         .split_once(' ')
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim_matches(' '))
-        .filter(|token| !token.is_empty());
+        .filter(|token| !token.is_empty() && !token.contains([' ', ',']));
     match token {
         Some(token) => Ok(Some(token)),
         None => Err(Refusal::because(
@@ -260,19 +260,26 @@ fn accepts_json(headers: &HeaderMap) -> Result<(), Box<Refusal>> {
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|text| text.split(','))
-        .filter_map(|range| range.split(';').next())
-        .map(str::trim)
-        .filter(|range| !range.is_empty())
+        .filter(|range| !range.trim().is_empty())
         .peekable();
-    let any = ranges.peek().is_none()
-        || ranges.any(|range| {
-            ["application/json", "application/*", "*/*"]
-                .iter()
-                .any(|each| range.eq_ignore_ascii_case(each))
-        });
-    if any {
+    if ranges.peek().is_none() || ranges.any(takes_json) {
         Ok(())
     } else {
         Err(Refusal::new(Code::NotAcceptable))
     }
+}
+
+/// Whether a range of an `Accept` header takes JSON; a weight of 0 does not (RFC 9110 §12.4.2).
+fn takes_json(range: &str) -> bool {
+    let mut parts = range.split(';').map(str::trim);
+    let json = parts.next().is_some_and(|kind| {
+        ["application/json", "application/*", "*/*"]
+            .iter()
+            .any(|each| kind.eq_ignore_ascii_case(each))
+    });
+    let weightless = |each: &str| {
+        each.strip_prefix("q=")
+            .is_some_and(|weight| weight.parse() == Ok(0.0))
+    };
+    json && !parts.any(weightless)
 }

@@ -121,13 +121,14 @@ impl Front {
         response
     }
 
-    /// The answers that need no route: preflights, and requests that are too large.
+    /// The answers that need no route: preflights, and requests that are too large or lead
+    /// nowhere.
     fn early(&self, request: &Request<Incoming>) -> Option<Answer> {
-        let target = request
-            .uri()
-            .path_and_query()
-            .map_or(0, |target| target.as_str().len());
-        if target > MAX_TARGET {
+        // CONNECT names no path.
+        let Some(target) = request.uri().path_and_query() else {
+            return Some(answer::refused(Refusal::new(Code::NotFound)));
+        };
+        if target.as_str().len() > MAX_TARGET {
             return Some(answer::refused(Refusal::new(Code::UriTooLong)));
         }
         let headers: usize = request
@@ -266,11 +267,12 @@ fn trace(headers: &HeaderMap) -> Option<Trace> {
                 .bytes()
                 .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     };
-    let sound = hex(parts.next()?, 2)
-        && parts
-            .next()
-            .is_some_and(|id| hex(id, 32) && id.bytes().any(|byte| byte != b'0'))
-        && hex(parts.next()?, 16)
+    let id = |part: &str, length: usize| hex(part, length) && part.bytes().any(|byte| byte != b'0');
+    let version = parts.next()?;
+    let sound = hex(version, 2)
+        && version != "ff"
+        && id(parts.next()?, 32)
+        && id(parts.next()?, 16)
         && hex(parts.next()?, 2)
         && parts.next().is_none();
     sound.then(|| Trace(value.clone()))

@@ -6,10 +6,11 @@ use crate::explain::{Code, Refusal};
 use http::{HeaderMap, Method, StatusCode};
 use std::convert::Infallible;
 use std::sync::Arc;
+use warp::Filter;
 use warp::filters::BoxedFilter;
+use warp::path::FullPath;
 use warp::reject::{Reject, Rejection};
 use warp::reply::Response as Answer;
-use warp::{Filter, path};
 
 const GET: &str = "GET, HEAD";
 const POST: &str = "POST, OPTIONS";
@@ -18,8 +19,8 @@ const POST: &str = "POST, OPTIONS";
 pub fn public(exchange: Arc<Exchange>) -> BoxedFilter<(Answer,)> {
     let exchange = warp::any().map(move || Arc::clone(&exchange));
 
-    let exchanges = path!("auth" / "exchange")
-        .or(path!("auth" / "clerk" / "exchange"))
+    let exchanges = at("/auth/exchange")
+        .or(at("/auth/clerk/exchange"))
         .unify()
         .and(only(POST))
         .and(exchange.clone())
@@ -30,22 +31,22 @@ pub fn public(exchange: Arc<Exchange>) -> BoxedFilter<(Answer,)> {
                 exchange::handle(&exchange, &headers, body).await
             },
         );
-    let jwks = path!(".well-known" / "jwks.json")
+    let jwks = at("/.well-known/jwks.json")
         .and(only(GET))
         .and(exchange.clone())
         .and(warp::header::headers_cloned())
         .map(|exchange: Arc<Exchange>, headers: HeaderMap| {
             metadata::jwks(&exchange.keys, &headers)
         });
-    let metadata = path!(".well-known" / "openid-configuration")
-        .or(path!(".well-known" / "oauth-authorization-server"))
+    let metadata = at("/.well-known/openid-configuration")
+        .or(at("/.well-known/oauth-authorization-server"))
         .unify()
         .and(only(GET))
         .and(exchange)
         .map(|exchange: Arc<Exchange>| {
             metadata::metadata(&exchange.issuer, &exchange.keys.published())
         });
-    let health = path!("healthz")
+    let health = at("/healthz")
         .and(only(GET))
         .map(|| answer::plain(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"));
 
@@ -59,6 +60,21 @@ pub fn public(exchange: Arc<Exchange>) -> BoxedFilter<(Answer,)> {
         .recover(refused)
         .unify()
         .boxed()
+}
+
+/// Exactly this path: warp's own `path!` lets a slash follow.
+pub(super) fn at(
+    path: &'static str,
+) -> impl Filter<Extract = (), Error = Rejection> + Clone + Send + Sync + 'static {
+    warp::path::full()
+        .and_then(move |full: FullPath| async move {
+            if full.as_str() == path {
+                Ok(())
+            } else {
+                Err(warp::reject::not_found())
+            }
+        })
+        .untuple_one()
 }
 
 /// The path is there, the method is not.

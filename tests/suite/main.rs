@@ -19,5 +19,6 @@ mod key_set_life;
 mod key_sets;
 mod misused;
 mod policy;
+mod http;
 mod server;
 mod support;
