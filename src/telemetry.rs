@@ -98,6 +98,16 @@ pub struct Metrics {
     ring_failures: Counter,
 }
 
+/// A request in flight; ends when dropped, answered or given up by the client.
+#[must_use]
+pub struct InFlight(Gauge);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("exchequer");
@@ -190,12 +200,13 @@ pub struct KeyInfo {
 }
 
 impl Metrics {
-    /// A request began.
-    pub fn request_began(&self) {
+    /// A request began; it is in flight until the guard is dropped.
+    pub fn request_began(&self) -> InFlight {
         self.in_flight.inc();
+        InFlight(self.in_flight.clone())
     }
 
-    /// A request ended; `code` is `ok` or one of the catalogue.
+    /// A request was answered; `code` is `ok` or one of the catalogue.
     pub fn request_ended(
         &self,
         route: &'static str,
@@ -203,7 +214,6 @@ impl Metrics {
         code: &'static str,
         took: Duration,
     ) {
-        self.in_flight.dec();
         self.requests
             .get_or_create(&RequestLabels {
                 route,

@@ -58,9 +58,7 @@ impl Front {
     /// Answers a request.
     pub async fn answer(&self, request: Request<Incoming>) -> Answer {
         let began = Instant::now();
-        if let Some(metrics) = &self.metrics {
-            metrics.request_began();
-        }
+        let _in_flight = self.metrics.as_ref().map(|metrics| metrics.request_began());
         let route = route(request.uri().path());
         let id = request_id(request.headers());
         let trace = trace(request.headers());

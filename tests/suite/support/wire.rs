@@ -76,7 +76,7 @@ impl Wire {
         let mut lines = head.trim_end().split("\r\n");
         let status: u16 = lines
             .next()
-            .and_then(|line| line.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok())
+            .and_then(|line| line.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok())
             .unwrap_or_else(|| panic!("no answer: {head}"));
         let mut headers = HeaderMap::new();
         for line in lines {
