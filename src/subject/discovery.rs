@@ -2,9 +2,8 @@
 
 use super::address::{self, Reach};
 use super::fetch::{FetchError, Fetcher};
-use super::json;
+use super::json::Object;
 use crate::config::{IssuerKind, IssuerSettings};
-use serde_json::Value;
 use url::Url;
 
 /// Why the place of the key set is not known.
@@ -72,9 +71,8 @@ pub async fn key_set_url(
             });
         }
     };
-    let metadata = json::object(&document.body).unwrap_or_default();
-    let text = |name| metadata.get(name).and_then(Value::as_str);
-    let (Some(said), Some(uri)) = (text("issuer"), text("jwks_uri")) else {
+    let metadata = Object::parse(&document.body).unwrap_or_default();
+    let (Some(said), Some(uri)) = (metadata.text("issuer"), metadata.text("jwks_uri")) else {
         return Err(DiscoveryError::Malformed {
             url: url.to_string(),
         });
