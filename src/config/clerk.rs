@@ -162,6 +162,9 @@ fn add_app(
         let mut name = url
             .port()
             .map_or(host.to_owned(), |port| format!("{host}-{port}"));
+        for part in url.path().split('/').filter(|part| !part.is_empty()) {
+            name = format!("{name}-{part}");
+        }
         if app != "default" {
             name = format!("{name}-{app}");
         }
