@@ -48,19 +48,44 @@ pub(super) fn is_variable(name: &str) -> bool {
     split(name).is_some()
 }
 
+/// The variables that name an app's Clerk instance.
+const INSTANCE: [&str; 3] = [
+    "CLERK_JWT_ISSUER",
+    "CLERK_PUBLISHABLE_KEY",
+    "CLERK_FRONTEND_API_URL",
+];
+
 /// One app's view: its own variable, else the plain one.
 struct View<'v> {
     variables: &'v BTreeMap<String, String>,
     suffix: Option<&'v str>,
+    /// Whether the plain variables are looked at too.
+    plain: bool,
 }
 
 impl<'v> View<'v> {
+    fn own_name(&self, name: &str) -> Option<String> {
+        self.suffix
+            .map(|suffix| format!("{name}_{}", suffix.to_ascii_uppercase()))
+    }
+
+    /// The view on the variables of [`INSTANCE`]: the app's own alone where it has one of
+    /// them, for two of two levels may name two instances.
+    fn instance(&self) -> Self {
+        let own = INSTANCE
+            .iter()
+            .filter_map(|name| self.own_name(name))
+            .any(|name| self.variables.contains_key(&name));
+        Self {
+            plain: !own,
+            ..*self
+        }
+    }
+
     /// The variable's name and value.
     fn get(&self, name: &str) -> Option<(String, &'v str)> {
-        let own = self
-            .suffix
-            .map(|suffix| format!("{name}_{}", suffix.to_ascii_uppercase()));
-        [own, Some(name.to_owned())]
+        let plain = self.plain.then(|| name.to_owned());
+        [self.own_name(name), plain]
             .into_iter()
             .flatten()
             .find_map(|name| Some((name.clone(), self.variables.get(&name)?.as_str())))
@@ -108,6 +133,7 @@ pub(super) fn read(
         let view = View {
             variables,
             suffix: suffix.as_deref(),
+            plain: true,
         };
         add_app(
             &view,
@@ -126,26 +152,10 @@ fn add_app(
     structure: &mut Structure,
     findings: &mut Findings,
 ) {
-    let (place, identifiers) = match (
-        view.get("CLERK_JWT_ISSUER"),
-        publishable_issuer(view, findings),
-    ) {
-        (Some((name, _)), derived) => {
-            let identifiers = view.list("CLERK_JWT_ISSUER");
-            if let Some((key_name, derived)) = derived
-                && !identifiers.contains(&derived)
-            {
-                findings.note(
-                    key_name,
-                    format!("is the key of {derived}, which is none of the issuers of {name}"),
-                );
-            }
-            (name, identifiers)
-        }
-        (None, Some((name, derived))) => (name, vec![derived]),
-        (None, None) => return,
+    let Some((place, identifiers)) = issuers(view, findings) else {
+        return;
     };
-    let key = static_key(view, identifiers.len(), findings);
+    let key = static_key(view, app, &identifiers, findings);
     let mut names = Vec::new();
     for identifier in identifiers {
         let url = match https_url(&identifier) {
@@ -210,6 +220,25 @@ fn add_app(
     );
 }
 
+/// The issuers of an app, and the variable that names them.
+fn issuers(view: &View<'_>, findings: &mut Findings) -> Option<(String, Vec<String>)> {
+    let view = &view.instance();
+    let derived = publishable_issuer(view, findings);
+    let Some((name, _)) = view.get("CLERK_JWT_ISSUER") else {
+        return derived.map(|(name, derived)| (name, vec![derived]));
+    };
+    let identifiers = view.list("CLERK_JWT_ISSUER");
+    if let Some((key_name, derived)) = derived
+        && !identifiers.contains(&derived)
+    {
+        findings.note(
+            key_name,
+            format!("is the key of {derived}, which is none of the issuers of {name}"),
+        );
+    }
+    Some((name, identifiers))
+}
+
 /// The issuer that a publishable key or a frontend API URL names: `pk_test_` or
 /// `pk_live_`, then the host and `$` in base64.
 fn publishable_issuer(view: &View<'_>, findings: &mut Findings) -> Option<(String, String)> {
@@ -240,9 +269,30 @@ fn publishable_issuer(view: &View<'_>, findings: &mut Findings) -> Option<(Strin
         .map(|(name, url)| (name, url.trim_end_matches('/').to_owned()))
 }
 
-fn static_key(view: &View<'_>, issuers: usize, findings: &mut Findings) -> Option<PublicKey> {
+fn static_key(
+    view: &View<'_>,
+    app: &str,
+    identifiers: &[String],
+    findings: &mut Findings,
+) -> Option<PublicKey> {
     let (name, text) = view.get("CLERK_JWT_KEY")?;
-    if issuers > 1 {
+    let plain = View {
+        suffix: None,
+        ..*view
+    };
+    if name == "CLERK_JWT_KEY"
+        && issuers(&plain, &mut Findings::default()).is_none_or(|(_, plain)| plain != identifiers)
+    {
+        findings.note(
+            name,
+            format!(
+                "is not used for the app {app:?}, whose issuer is another: set CLERK_JWT_KEY_{}, or leave its keys to be fetched",
+                app.to_ascii_uppercase()
+            ),
+        );
+        return None;
+    }
+    if identifiers.len() > 1 {
         findings.error(
             name,
             "is one instance's key, but the app has several issuers: leave it out, or make an app of each instance",

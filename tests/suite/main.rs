@@ -19,6 +19,7 @@ mod http;
 mod key_set_life;
 mod key_sets;
 mod misused;
+mod multi_issuer;
 mod policy;
 mod server;
 mod support;
