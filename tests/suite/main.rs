@@ -22,4 +22,5 @@ mod misused;
 mod multi_issuer;
 mod policy;
 mod server;
+mod key_ring;
 mod support;

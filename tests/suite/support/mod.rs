@@ -3,6 +3,7 @@
 pub mod command;
 pub mod issuer;
 pub mod key;
+pub mod ring;
 pub mod service;
 pub mod token;
 pub mod wire;
@@ -10,6 +11,7 @@ pub mod wire;
 pub use command::Command;
 pub use issuer::{Behaviour, Issuer};
 pub use key::Key;
+pub use ring::Ring;
 pub use service::{Answer, Service};
 pub use token::Token;
 pub use wire::Wire;

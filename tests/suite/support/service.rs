@@ -219,6 +219,12 @@ impl Service {
         &self.variables
     }
 
+    /// Sets a variable for its next start and its commands.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.variables.retain(|(known, _)| known != name);
+        self.variables.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.process.id()
