@@ -48,6 +48,12 @@ struct Envelope {
     payload: String,
 }
 
+/// What every version of the envelope says, whatever else it may hold.
+#[derive(Deserialize)]
+struct Format {
+    exchequer_key_ring: u32,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Payload {
     generation: u64,
@@ -122,10 +128,11 @@ pub fn seal(ring: &Ring, secret: Option<&KeySecret>) -> Result<Zeroizing<Vec<u8>
 
 /// Reads a ring, and checks that every key in it is what its record says.
 pub fn open(bytes: &[u8], secret: Option<&KeySecret>) -> Result<Ring, SealError> {
-    let envelope: Envelope = serde_json::from_slice(bytes).map_err(|_| SealError::Damaged)?;
-    if envelope.exchequer_key_ring != FORMAT {
-        return Err(SealError::Format(envelope.exchequer_key_ring));
+    let format: Format = serde_json::from_slice(bytes).map_err(|_| SealError::Damaged)?;
+    if format.exchequer_key_ring != FORMAT {
+        return Err(SealError::Format(format.exchequer_key_ring));
     }
+    let envelope: Envelope = serde_json::from_slice(bytes).map_err(|_| SealError::Damaged)?;
     let payload = Zeroizing::new(
         STANDARD
             .decode(&envelope.payload)

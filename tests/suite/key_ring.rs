@@ -624,6 +624,139 @@ fn a_ring_that_others_can_read_is_refused() {
     }
 }
 
+/// A clear ring with this payload, its digest right.
+fn clear_ring(payload: &Value) -> String {
+    let payload = payload.to_string();
+    let digest = ring::digest::digest(&ring::digest::SHA256, payload.as_bytes());
+    json!({
+        "exchequer_key_ring": 1,
+        "sha256": STANDARD.encode(digest.as_ref()),
+        "payload": STANDARD.encode(payload),
+    })
+    .to_string()
+}
+
+fn payload(ring: &str) -> Value {
+    let envelope: Value = serde_json::from_str(ring).unwrap();
+    let payload = STANDARD.decode(envelope["payload"].as_str().unwrap());
+    serde_json::from_slice(&payload.unwrap()).unwrap()
+}
+
+#[test]
+fn a_bad_ring_is_refused_and_never_overwritten() {
+    let ring = Ring::new();
+    ring.keys(&["rotate", "--force"]);
+    let path = ring.path("keys/ring.json");
+    let good = fs::read_to_string(&path).unwrap();
+    let changed = |change: &dyn Fn(&mut Value)| {
+        let mut payload = payload(&good);
+        change(&mut payload);
+        clear_ring(&payload)
+    };
+    fs::write(&path, changed(&|_| ())).unwrap();
+    assert_eq!(
+        ring.keys(&["list"]).code,
+        0,
+        "the harness writes what we read"
+    );
+
+    let swapped = |payload: &mut Value| {
+        let first = payload["keys"][0]["pkcs8"].take();
+        let second = payload["keys"][1]["pkcs8"].take();
+        payload["keys"][0]["pkcs8"] = second;
+        payload["keys"][1]["pkcs8"] = first;
+    };
+    let damaged = "the key ring is damaged";
+    for (what, bad, reason) in [
+        ("empty", String::new(), damaged),
+        ("half", good[..good.len() / 2].to_owned(), damaged),
+        ("all but a byte", good[..good.len() - 1].to_owned(), damaged),
+        ("more", format!("{good}{good}"), damaged),
+        ("other JSON", "[]".to_owned(), damaged),
+        ("null", "null".to_owned(), damaged),
+        ("keys swapped", changed(&swapped), damaged),
+        (
+            "a key twice",
+            changed(&|ring| {
+                let key = ring["keys"][0].clone();
+                ring["keys"].as_array_mut().unwrap().push(key);
+            }),
+            damaged,
+        ),
+        (
+            "two active",
+            changed(&|ring| {
+                for key in ring["keys"].as_array_mut().unwrap() {
+                    key["state"] = json!("active");
+                }
+            }),
+            damaged,
+        ),
+        (
+            "an unknown state",
+            changed(&|ring| ring["keys"][0]["state"] = json!("asleep")),
+            damaged,
+        ),
+        (
+            "another algorithm",
+            changed(&|ring| ring["keys"][0]["alg"] = json!("EdDSA")),
+            damaged,
+        ),
+        (
+            "HS256",
+            changed(&|ring| ring["keys"][0]["alg"] = json!("HS256")),
+            damaged,
+        ),
+        (
+            "another kid",
+            changed(&|ring| ring["keys"][0]["kid"] = json!("me")),
+            damaged,
+        ),
+        (
+            "no pseudonym key",
+            changed(&|ring| ring["pseudonym_key"] = json!("")),
+            damaged,
+        ),
+        (
+            "a later format",
+            good.replace("\"exchequer_key_ring\":1", "\"exchequer_key_ring\":2"),
+            "has format 2",
+        ),
+        (
+            "a later format of another shape",
+            r#"{"exchequer_key_ring":2,"rings":[]}"#.to_owned(),
+            "has format 2",
+        ),
+    ] {
+        let before = ring.path("keys/ring.previous.json");
+        let _ = fs::remove_file(&before);
+        fs::write(&path, &bad).unwrap();
+        let ended = ring.try_to_serve();
+        assert_eq!(ended.code, 2, "{what}: {ended:?}");
+        assert!(
+            ended
+                .stderr
+                .starts_with("error: key ring: keys/ring.json: "),
+            "{what}: {ended:?}"
+        );
+        assert!(ended.stderr.contains(reason), "{what}: {ended:?}");
+        for command in [&["list"][..], &["rotate", "--force"], &["revoke", "x"]] {
+            let ended = ring.keys(command);
+            assert_eq!(ended.code, 1, "{what}: {ended:?}");
+            assert!(ended.stderr.contains(reason), "{what}: {ended:?}");
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), bad, "{what}");
+        assert_eq!(ring.files(), [".lock", "ring.json"], "{what}");
+    }
+    // A later version's ring is not damage: what is older must not take its place.
+    fs::write(ring.path("keys/ring.previous.json"), &good).unwrap();
+    let previous = Permissions::from_mode(0o600);
+    fs::set_permissions(ring.path("keys/ring.previous.json"), previous).unwrap();
+    let ended = ring.try_to_serve();
+    assert_eq!(ended.code, 2);
+    assert!(ended.stderr.contains("has format 2"), "{ended:?}");
+}
+
 #[test]
 fn a_flipped_bit_anywhere_is_noticed() {
     for secret in ["", SECRET] {
