@@ -164,13 +164,13 @@ impl Ring {
             }
             !gone
         });
-        let newborn = self.keys.is_empty();
+        let mute = self.keys.iter().all(|key| key.state != State::Active);
         for &algorithm in algorithms {
             self.rotate_if_due(algorithm, now, schedule, &mut changes);
             // In a new ring nobody holds a key set of ours yet, so the first key may sign at
-            // once; where the signing key was revoked, another must.
+            // once; where the signing key was revoked, or no key signs at all, another must.
             let bereft =
-                self.active(algorithm).is_none() && (newborn || signed_before.contains(&algorithm));
+                self.active(algorithm).is_none() && (mute || signed_before.contains(&algorithm));
             if bereft {
                 if self.next(algorithm).is_none() {
                     let fresh = generate(algorithm)?;

@@ -525,6 +525,23 @@ async fn a_new_algorithm_signs_only_once_its_key_was_published_ahead() {
     assert!(verifies(&token, &jwks) && verifies(&old, &jwks));
 }
 
+#[tokio::test]
+async fn exchanges_go_on_where_every_signing_key_is_revoked_in_a_change_of_algorithm() {
+    let issuer = Issuer::start().await;
+    let mut service = Service::trusting(&issuer).await;
+    service.set_env("EXCHEQUER_KEY_ALG", "EdDSA");
+    service.restart().await;
+    for _ in 0..2 {
+        let old = in_state(&list(service.command()), "active")[0].clone();
+        let ended = service.command().run(&["keys", "revoke", &old]);
+        assert_eq!(ended.code, 0, "{ended:?}");
+    }
+    taken_over(&service).await;
+    let token = mint(&service, &issuer, 0).await;
+    assert_eq!(token::header(&token)["alg"], "EdDSA");
+    assert!(verifies(&token, &jwks(&service).await));
+}
+
 /// No file of the folder tells a key to whoever has no secret.
 fn assert_sealed(ring: &Ring, kids: &[String]) {
     for name in ring.files() {
