@@ -87,8 +87,11 @@ fn act(
     match command {
         Command::List { .. } => {}
         Command::Rotate { alg, force } => {
-            let chosen = match alg {
-                Some(name) => vec![algorithm(&name)?],
+            let chosen = match alg.as_deref().map(algorithm).transpose()? {
+                Some(one) if algorithms.contains(&one) => vec![one],
+                Some(one) => {
+                    return Err(format!("no app signs with {}", algorithm_name(one)).into());
+                }
                 None => algorithms,
             };
             for each in chosen {

@@ -496,6 +496,17 @@ fn what_is_no_key_for_the_algorithm_is_refused_and_the_ring_stays() {
     assert!(missing.stderr.contains("missing.pem"));
 }
 
+#[test]
+fn a_rotation_of_an_algorithm_that_no_app_signs_with_is_refused() {
+    let ring = Ring::new();
+    for (alg, reason) in [("RS256", "no app signs with RS256"), ("HS256", "none of")] {
+        let ended = ring.keys(&["rotate", "--force", "--alg", alg]);
+        assert_eq!(ended.code, 1);
+        assert!(ended.stderr.contains(reason), "{ended:?}");
+    }
+    assert_eq!(ring.keys(&["rotate", "--force", "--alg", "ES256"]).code, 0);
+}
+
 #[tokio::test]
 async fn a_new_algorithm_signs_only_once_its_key_was_published_ahead() {
     let issuer = Issuer::start().await;
