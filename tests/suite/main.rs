@@ -22,5 +22,6 @@ mod misused;
 mod multi_issuer;
 mod policy;
 mod server;
+mod key_crash;
 mod key_ring;
 mod support;

@@ -95,9 +95,17 @@ impl Ring {
 
 /// The keys, as `keys list --json` has them.
 pub fn list(command: Command) -> Vec<Value> {
+    try_list(command).unwrap_or_else(|ended| panic!("{ended:?}"))
+}
+
+/// The same, where the ring may be damaged for a moment.
+pub fn try_list(command: Command) -> Result<Vec<Value>, Ended> {
     let ended = command.run(&["keys", "list", "--json"]);
-    assert_eq!(ended.code, 0, "{ended:?}");
-    serde_json::from_str(&ended.stdout).unwrap()
+    if ended.code == 0 {
+        Ok(serde_json::from_str(&ended.stdout).unwrap())
+    } else {
+        Err(ended)
+    }
 }
 
 /// The kids of those that are in the state.
