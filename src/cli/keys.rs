@@ -163,6 +163,9 @@ fn list(settings: &KeySettings, json: bool) -> Result<ExitCode, Failed> {
         )
         .into());
     };
+    if loaded.fallen_back {
+        eprintln!("warning: the newest key ring is damaged or gone; this is the generation before");
+    }
     let overview = Keeper::overview(&loaded.ring, settings)?;
     if json {
         println!("{}", serde_json::to_string_pretty(&overview)?);

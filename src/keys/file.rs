@@ -2,7 +2,7 @@
 //!
 //! A change is written beside the ring, synced, renamed over it, and the folder synced. The
 //! generation before stays as `ring.previous.json`, for the day the disk damages the newest;
-//! it goes when a key is revoked, so that none comes back.
+//! it goes before a revocation is saved, so that no key comes back.
 
 use super::ring::Ring;
 use super::sealed::{self, SealError};
@@ -40,6 +40,28 @@ pub enum RingFileError {
         /// Why.
         error: SealError,
     },
+}
+
+impl RingFileError {
+    /// Whether the bytes are not what was written.
+    pub fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreadable {
+                error: SealError::Damaged,
+                ..
+            }
+        )
+    }
+}
+
+/// What becomes of the generation before when a ring is saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    /// It stays, to fall back to.
+    Kept,
+    /// It goes: it holds what was revoked, or stands in clear.
+    Forgotten,
 }
 
 /// What tells one version of the file from another.
@@ -118,9 +140,11 @@ impl RingFolder {
     /// Reads the ring; `None` where there is none yet.
     pub fn load(&self) -> Result<Option<Loaded>, RingFileError> {
         let newest = self.read(RING);
-        if (is_damaged(&newest) || matches!(newest, Ok(None)))
-            && let Ok(Some((ring, unsealed))) = self.read(PREVIOUS)
-        {
+        let lost = match &newest {
+            Ok(found) => found.is_none(),
+            Err(error) => error.is_damage(),
+        };
+        if lost && let Ok(Some((ring, unsealed))) = self.read(PREVIOUS) {
             return Ok(Some(Loaded {
                 ring,
                 fallen_back: true,
@@ -158,7 +182,7 @@ impl RingFolder {
 
 impl Locked<'_> {
     /// Saves the ring. After an error the file is what it was before.
-    pub fn save(&self, ring: &Ring) -> Result<(), RingFileError> {
+    pub fn save(&self, ring: &Ring, before: Before) -> Result<(), RingFileError> {
         let folder = self.folder;
         let target = folder.path(RING);
         let bytes = sealed::seal(ring, folder.secret.as_ref()).map_err(|error| {
@@ -180,34 +204,41 @@ impl Locked<'_> {
             .and_then(|()| file.sync_all())
             .map_err(io)?;
         drop(file);
-        self.keep_previous(&target)?;
+        let present = folder.read(RING);
+        match before {
+            Before::Kept => self.keep(&target, &present)?,
+            // Before the rename: whatever dies then, no key comes back.
+            Before::Forgotten if matches!(present, Ok(Some(_))) => self.forget()?,
+            // Where the present ring is no good, the one before is all there is until then.
+            Before::Forgotten => {}
+        }
         fs::rename(&temporary, &target).map_err(io)?;
+        if before == Before::Forgotten {
+            self.forget()?;
+        }
         self.sync_folder()
     }
 
-    /// The present ring becomes the previous one; a second name, so that no moment is
-    /// without the first.
-    fn keep_previous(&self, target: &Path) -> Result<(), RingFileError> {
-        let folder = self.folder;
-        if is_damaged(&folder.read(RING)) {
-            // Never keep a damaged ring as the one to fall back to.
-            let damaged = folder.path(DAMAGED);
-            return fs::rename(target, &damaged).map_err(|error| io_error(&damaged, error));
-        }
-        let previous = folder.path(PREVIOUS);
-        remove(&previous)?;
-        match fs::hard_link(target, &previous) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(io_error(&previous, error)),
-        }
+    /// Gives the present ring a second name, so that no moment is without the first. A
+    /// damaged one is never the one to fall back to.
+    fn keep<T>(
+        &self,
+        target: &Path,
+        present: &Result<Option<T>, RingFileError>,
+    ) -> Result<(), RingFileError> {
+        let name = match present {
+            Ok(None) => return Ok(()),
+            Err(error) if error.is_damage() => DAMAGED,
+            _ => PREVIOUS,
+        };
+        let kept = self.folder.path(name);
+        remove(&kept)?;
+        fs::hard_link(target, &kept).map_err(|error| io_error(&kept, error))
     }
 
-    /// Forgets the generation before: what was revoked must not come back.
-    pub fn forget_previous(&self) -> Result<(), RingFileError> {
+    fn forget(&self) -> Result<(), RingFileError> {
         remove(&self.folder.path(PREVIOUS))?;
-        remove(&self.folder.path(DAMAGED))?;
-        self.sync_folder()
+        remove(&self.folder.path(DAMAGED))
     }
 
     fn sync_folder(&self) -> Result<(), RingFileError> {
@@ -216,16 +247,6 @@ impl Locked<'_> {
             .and_then(|dir| dir.sync_all())
             .map_err(|error| io_error(dir, error))
     }
-}
-
-fn is_damaged<T>(read: &Result<T, RingFileError>) -> bool {
-    matches!(
-        read,
-        Err(RingFileError::Unreadable {
-            error: SealError::Damaged,
-            ..
-        })
-    )
 }
 
 fn remove(path: &Path) -> Result<(), RingFileError> {

@@ -1,7 +1,7 @@
 //! The ring's life in time: loaded at start, moved on when something is due, taken over
 //! when another process changed it, and published to whoever signs and verifies.
 
-use super::file::{RingFileError, RingFolder, Version};
+use super::file::{Before, RingFileError, RingFolder, Version};
 use super::jwk::{algorithm_name, jwk, thumbprint};
 use super::ring::{Change, Fresh, Ring, Rotation, Schedule, State};
 use crate::clock::{Clock, UnixSeconds};
@@ -255,43 +255,23 @@ impl Keeper {
     ) -> Result<(T, Vec<Change>), KeeperError> {
         let mut held = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let lock = self.folder.as_ref().map(RingFolder::lock).transpose()?;
-        let loaded = self
-            .folder
-            .as_ref()
-            .map(RingFolder::load)
-            .transpose()?
-            .flatten();
-        let (mut ring, mut rewrite, unsealed) = match loaded {
-            Some(loaded) => {
-                if loaded.fallen_back {
-                    self.metrics.key_ring_failed();
-                    tracing::error!(
-                        generation = loaded.ring.generation,
-                        "the newest key ring is damaged or gone: the generation before it is used"
-                    );
-                }
-                let again = loaded.fallen_back || loaded.unsealed;
-                (loaded.ring, again, loaded.unsealed)
-            }
-            // A ring that vanished under a running server is put back, never made anew.
-            None if !held.0.keys.is_empty() => (held.0.clone(), true, false),
-            None => (newborn()?, true, false),
-        };
-        let before = ring.generation;
+        let (mut ring, unsaved, mut before) = self.present(&held.0)?;
+        let (generation, keys) = (ring.generation, ring.keys.len());
         let done = change(&mut ring, self.clock.now());
+        if ring.keys.len() < keys {
+            // A key was revoked.
+            before = Before::Forgotten;
+        }
         let changes = ring.tick(
             self.clock.now(),
             &self.schedule,
             &self.algorithms,
             &mut generate,
         )?;
-        rewrite |= ring.generation != before;
         let published = Published::new(&ring, &self.schedule)?;
-        if let Some(lock) = lock.as_ref().filter(|_| rewrite) {
-            lock.save(&ring)?;
-            if unsealed {
-                lock.forget_previous()?;
-            }
+        let changed = unsaved || ring.generation != generation;
+        if let Some(lock) = lock.as_ref().filter(|_| changed) {
+            lock.save(&ring, before)?;
         }
         let version = self.folder.as_ref().and_then(RingFolder::version);
         for change in &changes {
@@ -306,6 +286,42 @@ impl Keeper {
         self.published.store(Arc::new(published));
         *held = (ring, version);
         Ok((done, changes))
+    }
+
+    /// The ring to go on from, whether the folder must be written in any case, and what
+    /// becomes of the generation before. A ring that was damaged or vanished under a running
+    /// server is put back as the server knows it: not an older one, and none made anew.
+    fn present(&self, held: &Ring) -> Result<(Ring, bool, Before), KeeperError> {
+        let loaded = match self.folder.as_ref().map(RingFolder::load) {
+            None => None,
+            Some(Err(error)) if error.is_damage() && !held.keys.is_empty() => None,
+            Some(loaded) => loaded?,
+        };
+        let lost = |ring: &Ring, used| {
+            self.metrics.key_ring_failed();
+            let generation = ring.generation;
+            tracing::error!(generation, used, "the newest key ring is damaged or gone");
+        };
+        match loaded {
+            Some(loaded) if !loaded.fallen_back || loaded.ring.generation >= held.generation => {
+                if loaded.fallen_back {
+                    lost(&loaded.ring, "the generation before");
+                }
+                let before = if loaded.unsealed {
+                    Before::Forgotten
+                } else {
+                    Before::Kept
+                };
+                Ok((loaded.ring, loaded.fallen_back || loaded.unsealed, before))
+            }
+            _ if !held.keys.is_empty() => {
+                if self.folder.is_some() {
+                    lost(held, "the one in memory");
+                }
+                Ok((held.clone(), true, Before::Kept))
+            }
+            _ => Ok((newborn()?, true, Before::Kept)),
+        }
     }
 
     /// Whether something is due, or another process changed the folder.
@@ -366,9 +382,6 @@ impl Keeper {
     pub fn revoke(&self, kid: &str) -> Result<bool, KeeperError> {
         let schedule = self.schedule;
         let (revoked, _) = self.change(|ring, now| ring.revoke(kid, now, &schedule))?;
-        if let Some(folder) = &self.folder {
-            folder.lock()?.forget_previous()?;
-        }
         Ok(revoked)
     }
 

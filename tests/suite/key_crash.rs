@@ -245,6 +245,38 @@ fn a_kill_at_any_system_call_of_a_rotation_leaves_the_old_ring_or_the_new_one() 
 }
 
 #[test]
+fn a_kill_at_any_system_call_of_a_revocation_leaves_no_copy_of_a_key_that_is_gone() {
+    if !strace() {
+        return;
+    }
+    let mut revoked_and_killed = 0;
+    for when in 1..200 {
+        let ring = rotated();
+        let kid = in_state(&ring.list(), "active")[0].clone();
+        let kill = format!("signal=KILL:when={when}");
+        let (done, code, stderr) = tampered(&ring, CALLS, &kill, &["revoke", &kid]);
+        let gone = ring.list().iter().all(|key| key["kid"] != kid.as_str());
+        assert_eq!(in_state(&ring.list(), "active").len(), 1);
+        if gone {
+            // Whatever the disk does to the newest ring: the key does not come back.
+            fs::write(ring.path("keys/ring.json"), "").unwrap();
+            let listed = ring.keys(&["list"]);
+            assert!(!listed.stdout.contains(&kid), "killed at call {when}");
+            revoked_and_killed += i32::from(done);
+        }
+        if !done {
+            assert_eq!(code, Some(0), "{stderr}");
+            assert!(gone);
+            break;
+        }
+    }
+    assert!(
+        revoked_and_killed > 0,
+        "some kills came after the revocation was saved"
+    );
+}
+
+#[test]
 fn a_kill_at_any_system_call_of_an_import_into_an_empty_folder_leaves_no_half_of_a_ring() {
     if !strace() {
         return;

@@ -1,7 +1,7 @@
 //! Our signing keys: made, published ahead, rotated, kept, revoked, and never lost to a bad
 //! file.
 
-use crate::support::ring::{in_state, list, text, thumbprint, verifies};
+use crate::support::ring::{in_state, list, text, thumbprint, try_list, verifies};
 use crate::support::{Issuer, Ring, Service, Token, eventually, now, token};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -66,7 +66,9 @@ async fn states(service: &Service) -> BTreeMap<String, String> {
 /// Waits until the server has what the folder has.
 async fn taken_over(service: &Service) {
     eventually("the server has the ring of the folder", async || {
-        let keys = list(service.command());
+        let Ok(keys) = try_list(service.command()) else {
+            return false;
+        };
         let saved: BTreeMap<String, String> = keys
             .iter()
             .map(|key| (text(&key["kid"]), text(&key["state"])))
@@ -379,6 +381,44 @@ async fn a_running_server_takes_over_what_the_commands_do() {
     assert_eq!(ended.stdout, format!("ES256: {next} signs from now on\n"));
     taken_over(&service).await;
     assert_eq!(kid(&mint(&service, &issuer, two_days).await), next);
+}
+
+#[tokio::test]
+async fn a_revoked_key_is_gone_at_once_and_for_good() {
+    let issuer = Issuer::start().await;
+    let mut service = Service::trusting(&issuer).await;
+    service.command().run(&["keys", "rotate", "--force"]);
+    taken_over(&service).await;
+
+    let ended = service.command().run(&["keys", "revoke", "nobody"]);
+    assert_eq!(ended.code, 1);
+    assert_eq!(ended.stderr, "error: there is no key nobody in the ring\n");
+    let previous = service.dir().join("keys/ring.previous.json");
+    assert!(
+        previous.exists(),
+        "nothing was revoked, nothing is forgotten"
+    );
+
+    for state in ["retired", "next", "active", "active"] {
+        let keys = list(service.command());
+        let revoked = in_state(&keys, state)[0].clone();
+        let standby = in_state(&keys, "next")[0].clone();
+        let ended = service.command().run(&["keys", "revoke", &revoked]);
+        assert_eq!(ended.code, 0, "{ended:?}");
+        assert!(ended.stdout.contains(&revoked));
+        taken_over(&service).await;
+        let jwks = jwks(&service).await;
+        assert!(!kids(&jwks).contains(&revoked));
+        let token = mint(&service, &issuer, 0).await;
+        assert!(verifies(&token, &jwks));
+        if state == "active" {
+            assert_eq!(kid(&token), standby, "the standby steps in");
+        }
+        assert_eq!(in_state(&list(service.command()), "next").len(), 1);
+        assert!(!previous.exists());
+        service.restart().await;
+        assert!(!states(&service).await.contains_key(&revoked));
+    }
 }
 
 /// Runs openssl and gives what it printed.
@@ -824,6 +864,87 @@ fn a_flipped_bit_anywhere_is_noticed() {
         fs::write(&path, &good).unwrap();
         assert_eq!(ring.keys(&["list"]).code, 0);
     }
+}
+
+#[test]
+fn a_start_falls_back_to_the_generation_before_where_the_newest_is_damaged_or_gone() {
+    for damage in [Some("{"), Some(""), None] {
+        let ring = Ring::new();
+        ring.keys(&["rotate", "--force"]);
+        ring.keys(&["rotate", "--force"]);
+        let path = ring.path("keys/ring.json");
+        let older = payload(&fs::read_to_string(ring.path("keys/ring.previous.json")).unwrap());
+        match damage {
+            Some(text) => fs::write(&path, text).unwrap(),
+            None => fs::remove_file(&path).unwrap(),
+        }
+        let shown = ring.keys(&["list"]);
+        assert_eq!(shown.code, 0);
+        assert!(
+            shown.stderr.contains("this is the generation before"),
+            "{shown:?}"
+        );
+        let ended = ring.try_to_serve();
+        assert!(ended.stderr.contains("cannot listen"), "{ended:?}");
+        assert!(
+            ended
+                .stdout
+                .contains("the newest key ring is damaged or gone"),
+            "{ended:?}"
+        );
+        let restored = payload(&fs::read_to_string(&path).unwrap());
+        assert_eq!(restored["keys"], older["keys"]);
+        assert_eq!(mode(&path), 0o600);
+        assert_eq!(
+            ring.path("keys/ring.damaged.json").exists(),
+            damage.is_some()
+        );
+        let shown = ring.keys(&["list"]);
+        assert_eq!((shown.code, shown.stderr.as_str()), (0, ""));
+    }
+}
+
+#[tokio::test]
+async fn a_running_server_puts_back_its_ring_where_the_file_is_damaged_or_deleted() {
+    let issuer = Issuer::start().await;
+    let mut service = Service::trusting(&issuer).await;
+    service.command().run(&["keys", "rotate", "--force"]);
+    taken_over(&service).await;
+    let good = states(&service).await;
+    let token = mint(&service, &issuer, 0).await;
+    let path = service.dir().join("keys/ring.json");
+    for (round, (damage, with_previous)) in [
+        (Some("{\"exchequer"), true),
+        (None, true),
+        (Some(""), false),
+        (None, false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        if !with_previous {
+            let _ = fs::remove_file(service.dir().join("keys/ring.previous.json"));
+        }
+        let before = failures(&service).await;
+        match damage {
+            Some(text) => fs::write(&path, text).unwrap(),
+            None => fs::remove_file(&path).unwrap(),
+        }
+        eventually("the failure is counted", async || {
+            failures(&service).await > before
+        })
+        .await;
+        taken_over(&service).await;
+        assert_eq!(states(&service).await, good, "not a generation older");
+        let logged = service.logged("the newest key ring is damaged or gone");
+        assert_eq!(logged.len(), round + 1);
+        assert_eq!(logged[round]["level"], "ERROR");
+        let jwks = jwks(&service).await;
+        assert!(verifies(&token, &jwks));
+        assert!(verifies(&mint(&service, &issuer, 0).await, &jwks));
+    }
+    service.restart().await;
+    assert_eq!(states(&service).await, good);
 }
 
 #[tokio::test]
