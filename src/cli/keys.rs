@@ -83,7 +83,12 @@ fn act(
         return list(settings, json);
     }
     let metrics = Arc::new(Metrics::default());
-    let keeper = Keeper::open(settings, algorithms.clone(), Clock::system(), metrics)?;
+    // A key imported where there is no ring yet is to be its first.
+    let open = match command {
+        Command::Import { .. } => Keeper::unopened,
+        _ => Keeper::open,
+    };
+    let keeper = open(settings, algorithms.clone(), Clock::system(), metrics)?;
     match command {
         Command::List { .. } => {}
         Command::Rotate { alg, force } => {

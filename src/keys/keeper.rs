@@ -202,8 +202,20 @@ impl Keeper {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Result<Self, KeeperError> {
+        let keeper = Self::unopened(settings, algorithms, clock, metrics)?;
+        keeper.change(|_, _| ())?;
+        Ok(keeper)
+    }
+
+    /// The ring of the folder, not read yet: its first change reads or makes it.
+    pub fn unopened(
+        settings: &KeySettings,
+        algorithms: Vec<Algorithm>,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, KeeperError> {
         let folder = RingFolder::new(settings.dir.clone(), settings.secret.clone());
-        Self::start(Some(folder), settings, algorithms, clock, metrics)
+        Self::new(Some(folder), settings, algorithms, clock, metrics)
     }
 
     /// A ring in memory that ends with the process.
@@ -213,10 +225,12 @@ impl Keeper {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Result<Self, KeeperError> {
-        Self::start(None, settings, algorithms, clock, metrics)
+        let keeper = Self::new(None, settings, algorithms, clock, metrics)?;
+        keeper.change(|_, _| ())?;
+        Ok(keeper)
     }
 
-    fn start(
+    fn new(
         folder: Option<RingFolder>,
         settings: &KeySettings,
         algorithms: Vec<Algorithm>,
@@ -224,7 +238,7 @@ impl Keeper {
         metrics: Arc<Metrics>,
     ) -> Result<Self, KeeperError> {
         let schedule = Schedule::from(settings);
-        let keeper = Self {
+        Ok(Self {
             folder,
             schedule,
             algorithms,
@@ -232,9 +246,7 @@ impl Keeper {
             metrics,
             ring: Mutex::new((Ring::default(), None)),
             published: ArcSwap::from_pointee(Published::new(&Ring::default(), &schedule)?),
-        };
-        keeper.change(|_, _| ())?;
-        Ok(keeper)
+        })
     }
 
     /// The keys of a ring that is only looked at.

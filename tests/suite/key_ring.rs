@@ -470,6 +470,32 @@ async fn a_key_made_elsewhere_becomes_the_standby_and_signs_in_its_turn() {
 }
 
 #[test]
+fn a_key_imported_into_an_empty_folder_signs_at_once() {
+    for (alg, arguments) in [
+        (
+            "RS256",
+            ["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"],
+        ),
+        (
+            "ES256",
+            ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"],
+        ),
+    ] {
+        let mut ring = Ring::new();
+        ring.set_env("EXCHEQUER_KEY_ALG", alg);
+        let pem = openssl(&[&["genpkey"], &arguments[..]].concat());
+        fs::write(ring.path("key.pem"), pem).unwrap();
+        let ended = ring.keys(&["import", "key.pem", "--alg", alg]);
+        assert_eq!(ended.code, 0, "{ended:?}");
+        let imported = ended.stdout.trim().strip_prefix("imported ").unwrap();
+        let keys = ring.list();
+        assert_eq!(in_state(&keys, "active"), [imported]);
+        assert_eq!(in_state(&keys, "next").len(), 1);
+        assert_eq!(keys.len(), 2);
+    }
+}
+
+#[test]
 fn what_is_no_key_for_the_algorithm_is_refused_and_the_ring_stays() {
     let mut ring = Ring::new();
     ring.set_env("EXCHEQUER_KEY_ALG", "RS256");
