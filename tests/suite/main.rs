@@ -22,6 +22,7 @@ mod misused;
 mod multi_issuer;
 mod policy;
 mod server;
+mod interop;
 mod key_crash;
 mod key_ring;
 mod support;

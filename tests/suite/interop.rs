@@ -1,0 +1,258 @@
+//! With software that we did not write: a real OpenID provider whose ID tokens we take, and
+//! the JWT libraries of Node and Python, which take ours.
+
+use crate::support::{Issuer, Service, eventually, token};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop");
+
+/// A foreign program that answers each line with a line of JSON.
+struct Foreign {
+    process: Child,
+    input: ChildStdin,
+    answers: Receiver<String>,
+}
+
+impl Foreign {
+    fn start(program: &str, arguments: &[&str]) -> Self {
+        for needed in ["node_modules/.installed", ".venv/.installed"] {
+            let installed = Path::new(FOLDER).join(needed).exists();
+            assert!(
+                installed,
+                "run tests/interop/install.sh: {needed} is missing"
+            );
+        }
+        let mut process = Command::new(program)
+            .args(arguments)
+            .current_dir(FOLDER)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let input = process.stdin.take().unwrap();
+        let output = BufReader::new(process.stdout.take().unwrap());
+        let (answered, answers) = channel();
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                let _ = answered.send(line);
+            }
+        });
+        Self {
+            process,
+            input,
+            answers,
+        }
+    }
+
+    fn next(&self) -> Value {
+        let line = self.answers.recv_timeout(Duration::from_secs(60)).unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+
+    fn ask(&mut self, line: &str) -> Value {
+        writeln!(self.input, "{line}").unwrap();
+        self.next()
+    }
+
+    fn kill(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A provider that runs, and what it said of itself.
+fn provider(port: &str) -> (Foreign, Value) {
+    let provider = Foreign::start("node", &["oidc-provider.mjs", port]);
+    let about = provider.next();
+    (provider, about)
+}
+
+/// Signs somebody in and gives the ID token.
+fn sign_in(provider: &mut Foreign, who: &str, client: &Value) -> String {
+    let answer = provider.ask(&format!("token {who} {}", client.as_str().unwrap()));
+    let token = answer["id_token"].as_str();
+    token.unwrap_or_else(|| panic!("{answer}")).to_owned()
+}
+
+#[tokio::test]
+async fn id_tokens_of_a_real_provider_are_exchanged_and_a_dead_one_stops_nobody() {
+    let (mut first, about) = provider("0");
+    let url = about["issuer"].as_str().unwrap();
+    let (rs256, es256) = (&about["client_id"], &about["es256_client_id"]);
+    let service = Service::builder()
+        .config(&format!(
+            r#"
+            [issuers.one]
+            issuer = "{url}"
+            kind = "oidc"
+            audiences = [{rs256}]
+            [issuers.two]
+            issuer = "{url}"
+            kind = "oidc"
+            audiences = [{es256}]
+            [apps.one]
+            issuers = "one"
+            claims.email = 'claims.email'
+            [apps.two]
+            issuers = "two"
+            "#
+        ))
+        .start()
+        .await;
+    let exchange = async |token: &str, app: &str| {
+        let body = json!({"subject_token": token, "app": app});
+        service.exchange(&body).await
+    };
+    let mut tokens = Vec::new();
+    for (who, client, app, other, alg) in [
+        ("alice", rs256, "one", "two", "RS256"),
+        ("bob", es256, "two", "one", "ES256"),
+    ] {
+        let token = sign_in(&mut first, who, client);
+        assert_eq!(token::header(&token)["alg"], alg);
+        let answer = exchange(&token, app).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        assert_eq!(answer.body["user"], json!({"id": who}));
+        let claims = token::claims(answer.token());
+        assert_eq!(claims["sub"], who);
+        assert_eq!(claims["idp"], url);
+        assert_eq!(claims["client_id"], app);
+        if app == "one" {
+            assert_eq!(claims["email"], "alice@example.com");
+        }
+        let answer = exchange(&token, other).await;
+        answer.assert_refused(401, "subject_token_audience_mismatch");
+        tokens.push((token, app));
+    }
+
+    first.kill();
+    for (token, app) in &tokens {
+        let answer = exchange(token, app).await;
+        assert_eq!(answer.status, 200, "warm keys go on: {}", answer.body);
+    }
+    assert_eq!(service.admin("/readyz").await.status, 200);
+
+    let port = url.rsplit_once(':').unwrap().1;
+    let (mut second, about) = provider(port);
+    assert_eq!(about["issuer"], url);
+    let token = sign_in(&mut second, "carol", rs256);
+    // Past the cool-down of fetches for an unknown `kid`.
+    service.shift_clocks(0, 120);
+    eventually("the new provider's keys are fetched", async || {
+        exchange(&token, "one").await.status == 200
+    })
+    .await;
+}
+
+const VERIFIERS: [(&str, &str, &str); 2] = [
+    ("node", "verify.mjs", "ERR_JWKS_NO_MATCHING_KEY"),
+    (".venv/bin/python", "verify.py", "PyJWKClientError"),
+];
+
+/// One of each verifying library, nothing cached.
+fn verifiers() -> Vec<Foreign> {
+    let start = |(program, script, _): &(&str, &str, &str)| Foreign::start(program, &[script]);
+    VERIFIERS.iter().map(start).collect()
+}
+
+/// What each of them says to the token.
+fn verdicts(
+    verifiers: &mut [Foreign],
+    service: &Service,
+    token: &str,
+    audience: &str,
+) -> Vec<Value> {
+    let question = json!({
+        "token": token,
+        "jwks_uri": format!("{}/.well-known/jwks.json", service.url),
+        "issuer": "http://localhost:8080",
+        "audience": audience,
+    });
+    let ask = |verifier: &mut Foreign| verifier.ask(&question.to_string());
+    verifiers.iter_mut().map(ask).collect()
+}
+
+fn assert_verified(verifiers: &mut [Foreign], service: &Service, token: &str) {
+    let header = token::header(token);
+    let expected = json!({
+        "ok": true, "kid": header["kid"], "alg": header["alg"], "sub": "user_1",
+    });
+    for verdict in verdicts(verifiers, service, token, "http://localhost:8080") {
+        assert_eq!(verdict, expected);
+    }
+}
+
+#[tokio::test]
+async fn our_tokens_verify_with_jose_and_pyjwt_before_during_and_after_a_rotation() {
+    let issuer = Issuer::start().await;
+    // Each holds the first key set that it fetched for as long as its library does.
+    let (mut old, mut during, mut after) = (verifiers(), verifiers(), verifiers());
+    for alg in ["ES256", "RS256", "EdDSA"] {
+        let service = Service::builder()
+            .env("CLERK_JWT_ISSUER", &issuer.url)
+            .env("EXCHEQUER_KEY_ALG", alg)
+            .start()
+            .await;
+        let mint = async || {
+            let answer = service.session(&issuer.token()).await;
+            answer.token().to_owned()
+        };
+        let first = mint().await;
+        assert_eq!(token::header(&first)["alg"], alg);
+        assert_verified(&mut old, &service, &first);
+        for verdict in verdicts(&mut old, &service, &first, "https://elsewhere.example.com") {
+            assert_eq!(verdict["ok"], false, "they do check: {verdict}");
+        }
+
+        let ended = service.command().run(&["keys", "rotate", "--force"]);
+        assert_eq!(ended.code, 0, "{ended:?}");
+        let mut second = mint().await;
+        eventually("the standby signs", async || {
+            second = mint().await;
+            // Across the rotation, whichever key signs.
+            assert_verified(&mut old, &service, &second);
+            token::header(&second)["kid"] != token::header(&first)["kid"]
+        })
+        .await;
+        for verifiers in [&mut old, &mut during] {
+            assert_verified(verifiers, &service, &first);
+            assert_verified(verifiers, &service, &second);
+        }
+
+        // The old key goes a day after it signed; then back to the verifiers' time.
+        service.shift_clocks(25 * 3600, 0);
+        eventually("the old key is gone", async || {
+            let jwks = service.get("/.well-known/jwks.json").await.body;
+            let mut keys = jwks["keys"].as_array().unwrap().iter();
+            keys.all(|key| key["kid"] != token::header(&first)["kid"])
+        })
+        .await;
+        service.shift_clocks(0, 0);
+        let third = mint().await;
+        assert_eq!(token::header(&third), token::header(&second));
+        for verifiers in [&mut old, &mut during, &mut after] {
+            assert_verified(verifiers, &service, &second);
+            assert_verified(verifiers, &service, &third);
+        }
+        let verdicts = verdicts(&mut after, &service, &first, "http://localhost:8080");
+        for (verdict, (_, _, error)) in verdicts.iter().zip(VERIFIERS) {
+            assert_eq!(verdict["ok"], false);
+            assert!(
+                verdict["error"].as_str().unwrap().starts_with(error),
+                "{verdict}"
+            );
+        }
+    }
+}
