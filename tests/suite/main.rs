@@ -21,6 +21,7 @@ mod key_sets;
 mod misused;
 mod multi_issuer;
 mod policy;
+mod observability;
 mod server;
 mod interop;
 mod key_crash;

@@ -34,11 +34,6 @@ impl Wire {
         tokio::time::timeout(GUARD, sent).await.unwrap().is_ok()
     }
 
-    /// Says that nothing more will be sent.
-    pub async fn finish(&mut self) {
-        let _ = self.stream.shutdown().await;
-    }
-
     async fn read(&mut self) -> bool {
         let mut buffer = [0; 16 * 1024];
         let read = tokio::time::timeout(GUARD, self.stream.read(&mut buffer)).await;
