@@ -44,14 +44,14 @@ pub(super) async fn run(args: Args) -> ExitCode {
     };
     let text = input.trim();
     if let Some(answer) = error_answer(text) {
-        return explain_answer(&answer);
+        return explain_answer(&answer, args.json);
     }
     let (settings, _) = match super::settings() {
         Ok(settings) => settings,
         Err(code) => return code,
     };
     if let Some(assertion) = Assertion::recognise(text) {
-        return explain_assertion(&assertion, &settings);
+        return explain_assertion(&assertion, &settings, args.json);
     }
     explain_token(text, args, settings).await
 }
@@ -61,7 +61,8 @@ fn read(args: &Args) -> Result<String, String> {
     let read = match &args.file {
         Some(path) => {
             let file = std::fs::File::open(path)
-                .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+                // What was typed may be the token itself: it is not shown.
+                .map_err(|error| format!("cannot read the file: {error}. A token is never an argument, since a shell keeps those: pipe it in"))?;
             file.take(MAX_INPUT).read_to_string(&mut text)
         }
         None => {
@@ -78,34 +79,52 @@ fn read(args: &Args) -> Result<String, String> {
     Ok(text)
 }
 
-fn explain_answer(answer: &ErrorAnswer) -> ExitCode {
-    let code = match answer {
-        ErrorAnswer::Ours(code) => {
-            println!("This answer was written by Exchequer.\n");
-            *code
-        }
-        ErrorAnswer::UpstreamClientUnknown => {
-            println!(
-                "This answer was not written by Exchequer.  source: upstream-idp (the wording of Ory Hydra, which Clerk's OAuth server uses)\n"
-            );
-            Code::UpstreamClientUnknown
-        }
-        ErrorAnswer::BareInvalidClient => {
-            println!("This answer was not written by Exchequer: it has no `code`.\n");
-            Code::UpstreamClientRefused
-        }
-        ErrorAnswer::Unknown(error) => {
-            println!(
+fn explain_answer(answer: &ErrorAnswer, as_json: bool) -> ExitCode {
+    let (source, told, code) = match answer {
+        ErrorAnswer::Ours(code) => (
+            "exchequer",
+            "This answer was written by Exchequer.".to_owned(),
+            Some(*code),
+        ),
+        ErrorAnswer::UpstreamClientUnknown => (
+            "upstream-idp",
+            "This answer was not written by Exchequer.  source: upstream-idp (the wording of Ory Hydra, which Clerk's OAuth server uses)".to_owned(),
+            Some(Code::UpstreamClientUnknown),
+        ),
+        ErrorAnswer::BareInvalidClient => (
+            "elsewhere",
+            "This answer was not written by Exchequer: it has no `code`.".to_owned(),
+            Some(Code::UpstreamClientRefused),
+        ),
+        ErrorAnswer::Unknown(error) => (
+            "elsewhere",
+            format!(
                 "This answer was not written by Exchequer: it has no `code`. Ask the server that wrote it what it means by {error:?}."
-            );
-            return super::not_right();
-        }
+            ),
+            None,
+        ),
     };
-    print!("{}", render::entry(code.entry()));
+    if as_json {
+        let entry = code.map(Code::entry);
+        let report = json!({
+            "accepted": false,
+            "source": source,
+            "description": told,
+            "code": entry.map(|entry| entry.slug),
+            "cause": entry.map(|entry| entry.cause),
+            "mend": entry.map(|entry| entry.mend),
+        });
+        println!("{report}");
+    } else {
+        println!("{told}");
+        if let Some(code) = code {
+            print!("\n{}", render::entry(code.entry()));
+        }
+    }
     super::not_right()
 }
 
-fn explain_assertion(assertion: &Assertion<'_>, settings: &Settings) -> ExitCode {
+fn explain_assertion(assertion: &Assertion<'_>, settings: &Settings, as_json: bool) -> ExitCode {
     let client = assertion
         .client_id()
         .and_then(|id| settings.clients.get(id));
@@ -115,35 +134,56 @@ fn explain_assertion(assertion: &Assertion<'_>, settings: &Settings) -> ExitCode
         secret.map(|secret| secret.expose_secret().as_bytes()),
         Clock::system().now(),
     );
-    println!("a client assertion (a JWT with which a client authenticates), not a user's token\n");
-    let mut first = None;
-    for (number, check) in checks.iter().enumerate() {
-        let mark = match check.result {
-            Ok(()) => "ok  ",
-            Err(Some(_)) => "FAIL",
-            Err(None) => "note",
-        };
-        println!(
-            "{:>3} {mark}  {:<11} {}",
-            number + 1,
-            check.name,
-            check.told
-        );
-    }
     // An expired assertion is what the caller can see for itself: it comes first.
-    let codes: Vec<Code> = checks
-        .iter()
-        .filter_map(|check| check.result.err().flatten())
-        .collect();
-    if codes.contains(&Code::ClientAssertionExpired) {
-        first = Some(Code::ClientAssertionExpired);
-    }
-    match first.or_else(|| codes.first().copied()) {
-        Some(code) => {
-            println!();
-            print!("{}", render::entry(code.entry()));
-            super::not_right()
+    let codes = || {
+        checks
+            .iter()
+            .filter_map(|check| check.result.err().flatten())
+    };
+    let code = codes()
+        .find(|code| *code == Code::ClientAssertionExpired)
+        .or_else(|| codes().next());
+    if as_json {
+        let shown: Vec<Value> = checks
+            .iter()
+            .map(|check| {
+                let outcome = match check.result {
+                    Ok(()) => "passed",
+                    Err(Some(_)) => "failed",
+                    Err(None) => "noted",
+                };
+                json!({"check": check.name, "outcome": outcome, "seen": check.told})
+            })
+            .collect();
+        let report = json!({
+            "accepted": code.is_none(),
+            "code": code.map(|code| code.entry().slug),
+            "checks": shown,
+        });
+        println!("{report}");
+    } else {
+        println!(
+            "a client assertion (a JWT with which a client authenticates), not a user's token\n"
+        );
+        for (number, check) in checks.iter().enumerate() {
+            let mark = match check.result {
+                Ok(()) => "ok  ",
+                Err(Some(_)) => "FAIL",
+                Err(None) => "note",
+            };
+            println!(
+                "{:>3} {mark}  {:<11} {}",
+                number + 1,
+                check.name,
+                check.told
+            );
         }
+        if let Some(code) = code {
+            print!("\n{}", render::entry(code.entry()));
+        }
+    }
+    match code {
+        Some(_) => super::not_right(),
         None => super::DONE,
     }
 }

@@ -71,8 +71,9 @@ pub struct AssertionCheck {
 }
 
 impl<'t> Assertion<'t> {
-    /// Recognises a client assertion: signed with HMAC, or naming its client as issuer and
-    /// subject both.
+    /// Recognises a client assertion: it names its client as issuer and subject both, or as
+    /// `client_id` without a subject, or is signed with HMAC and says of no user that another
+    /// issued it.
     pub fn recognise(token: &'t str) -> Option<Self> {
         let (message, signature) = token.rsplit_once('.')?;
         let (header, claims) = message.split_once('.')?;
@@ -81,9 +82,15 @@ impl<'t> Assertion<'t> {
         let (header, claims) = (decode(header)?, decode(claims)?);
         let alg = header.get("alg")?.as_str()?.to_owned();
         let text = |name: &str| claims.get(name).and_then(Value::as_str);
-        let self_issued = text("iss").is_some() && text("iss") == text("sub");
-        let named = text("client_id").is_some() && text("sub").is_none();
-        (alg.starts_with("HS") || self_issued || named).then(|| Self {
+        let (issuer, subject, client) = (text("iss"), text("sub"), text("client_id"));
+        let self_issued = issuer.is_some() && issuer == subject;
+        let named = client.is_some() && subject.is_none();
+        let of_a_user = issuer.is_some()
+            && subject.is_some()
+            && issuer != subject
+            && client.is_none_or(|_| client != issuer && client != subject);
+        let shared_secret = alg.starts_with("HS") && !of_a_user;
+        (shared_secret || self_issued || named).then(|| Self {
             message,
             signature: URL_SAFE_NO_PAD.decode(signature).unwrap_or_default(),
             alg,
@@ -105,7 +112,11 @@ impl<'t> Assertion<'t> {
         secret: Option<&[u8]>,
         now: UnixSeconds,
     ) -> Vec<AssertionCheck> {
-        let client = self.client_id().unwrap_or("none named");
+        let told = match self.client_id() {
+            None => "no client is named by client_id, sub or iss".to_owned(),
+            Some(client) if registered => format!("{client} is configured"),
+            Some(client) => format!("{client} is none of [clients.ID]"),
+        };
         let mut checks = vec![AssertionCheck {
             name: "client",
             result: if registered {
@@ -113,14 +124,7 @@ impl<'t> Assertion<'t> {
             } else {
                 Err(Some(Code::ClientUnknown))
             },
-            told: format!(
-                "{client} is {}",
-                if registered {
-                    "configured"
-                } else {
-                    "none of [clients.ID]"
-                }
-            ),
+            told,
         }];
         checks.push(self.check_expiry(now));
         checks.push(self.check_signature(secret));
@@ -225,7 +229,7 @@ impl<'t> Assertion<'t> {
 }
 
 fn from_hex(text: &[u8]) -> Option<Vec<u8>> {
-    if text.is_empty() || text.len() % 2 != 0 {
+    if text.is_empty() || !text.len().is_multiple_of(2) {
         return None;
     }
     let digit = |byte: u8| char::from(byte).to_digit(16);

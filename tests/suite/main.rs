@@ -26,4 +26,5 @@ mod server;
 mod interop;
 mod key_crash;
 mod key_ring;
+mod stories;
 mod support;
