@@ -199,7 +199,8 @@ impl Bound {
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+/// Binds a listener.
+pub async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address)
         .await
         .map_err(|error| StartError::Listen { address, error })

@@ -2,7 +2,7 @@
 
 use crate::clock::Clock;
 use crate::config::{self, Settings, Sources, is_loopback_url};
-use crate::service::{Bound, RingPlace, Service};
+use crate::service::{self, Bound, RingPlace, Service};
 use crate::standin::{Session, StandIn};
 use crate::subject::address::Reach;
 use crate::subject::fetch::Fetcher;
@@ -10,8 +10,10 @@ use crate::telemetry;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
+use tokio::net::TcpListener;
 use url::Url;
 
 /// How long to run.
@@ -35,17 +37,17 @@ pub(super) async fn run(args: Args) -> ExitCode {
     }
 }
 
-/// The configuration of the process, with the stand-in for all issuers.
-fn settings(issuer: &str) -> Result<Settings, Failed> {
+/// The configuration of the process, with the stand-in for all issuers, and whether it names
+/// its own issuer.
+fn settings(issuer: &str) -> Result<(Settings, bool), Failed> {
     let mut sources = Sources::process();
     sources.default_file = None;
     sources.variables.retain(|(name, _)| {
         name.starts_with("EXCHEQUER_") && !name.starts_with("EXCHEQUER_CONFIG")
     });
-    let named = sources
-        .variables
-        .iter()
-        .any(|(name, _)| name == "EXCHEQUER_ISSUER");
+    let named = sources.variables.iter().any(|(name, value)| {
+        ["EXCHEQUER_ISSUER", "EXCHEQUER_ISSUER_FILE"].contains(&name.as_str()) && !value.is_empty()
+    });
     sources
         .variables
         .push(("CLERK_JWT_ISSUER".to_owned(), issuer.to_owned()));
@@ -54,61 +56,75 @@ fn settings(issuer: &str) -> Result<Settings, Failed> {
         "http://localhost:3000".to_owned(),
     ));
     let (settings, findings) = config::load(&sources);
-    let mut settings = settings.ok_or_else(|| {
+    let settings = settings.ok_or_else(|| {
         let lines: Vec<String> = findings.errors.iter().map(ToString::to_string).collect();
-        lines.join("\n")
+        lines.join("\nerror: ")
     })?;
     if !settings.listen.ip().is_loopback() || !settings.admin_listen.ip().is_loopback() {
         return Err("dev listens on this machine only: its provider signs in whoever asks".into());
     }
-    if !named {
-        settings.issuer = format!("http://localhost:{}", settings.listen.port());
-        for app in &mut settings.apps {
-            app.audiences = vec![settings.issuer.clone()];
-        }
-    }
     if !is_loopback_url(&settings.issuer) {
         return Err("dev serves an issuer on this machine only: its keys are thrown away".into());
     }
-    Ok(settings)
+    Ok((settings, named))
+}
+
+/// Makes the address that is really listened on the issuer, also where it is the audience.
+fn issue_as(issuer: String, settings: &mut Settings) {
+    for app in &mut settings.apps {
+        for audience in &mut app.audiences {
+            if *audience == settings.issuer {
+                audience.clone_from(&issuer);
+            }
+        }
+    }
+    settings.issuer = issuer;
 }
 
 async fn show(once: bool) -> Result<ExitCode, Failed> {
     let clock = Clock::system();
     let provider = StandIn::start(clock.clone()).await?;
-    let settings = settings(provider.issuer())?;
+    let (mut settings, named) = settings(provider.issuer())?;
     telemetry::start_log("warn", settings.log_format);
-    let (issuer, listen) = (settings.issuer.clone(), settings.listen);
-    let bound = Service::new(settings, RingPlace::Memory)?
-        .bind()
-        .await
-        .map_err(|error| {
-            format!("{error}: set EXCHEQUER_LISTEN and EXCHEQUER_ADMIN_LISTEN to free ports")
-        })?;
-    let public = bound.public.local_addr()?;
-    let admin = bound.admin.local_addr()?;
-    let base = if listen.port() == 0 {
-        format!("http://{public}")
-    } else {
-        issuer.clone()
-    };
+    let public = bind(settings.listen).await?;
+    let admin = bind(settings.admin_listen).await?;
+    let (address, admin_address) = (public.local_addr()?, admin.local_addr()?);
+    if !named {
+        issue_as(
+            format!("http://localhost:{}", address.port()),
+            &mut settings,
+        );
+    }
+    let base = format!("http://{address}");
     println!(
         "The identity provider (a stand-in that signs as Clerk does)  {}",
         provider.issuer()
     );
-    println!("Exchequer                                                    http://{public}");
-    println!("  health and metrics                                         http://{admin}");
-    let Bound { .. } = &bound;
+    println!("Exchequer                                                    {base}");
+    println!("  health and metrics                                         http://{admin_address}");
+    let issuer = settings.issuer.clone();
+    let service = Service::new(settings, RingPlace::Memory)?;
+    let bound = Bound {
+        public,
+        admin,
+        service,
+    };
     let stop = super::serve::stop_on_signal()?;
     let serving = tokio::spawn(bound.serve(stop));
 
-    exchange(&provider, &format!("http://{public}"), &issuer).await?;
+    exchange(&provider, &base, &issuer).await?;
     if once {
         return Ok(super::DONE);
     }
     print_curl(&provider, &base);
     serving.await?;
     Ok(super::DONE)
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, Failed> {
+    service::listen(address).await.map_err(|error| {
+        format!("{error}: set EXCHEQUER_LISTEN and EXCHEQUER_ADMIN_LISTEN to free ports").into()
+    })
 }
 
 async fn exchange(provider: &Arc<StandIn>, base: &str, issuer: &str) -> Result<(), Failed> {

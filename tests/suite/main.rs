@@ -11,6 +11,7 @@
 
 mod architecture;
 mod clerk_claims;
+mod cli;
 mod config;
 mod discovery;
 mod exchange;

@@ -1,11 +1,11 @@
 //! An issuer over HTTP on loopback that does what a test tells it to: rotate, stall,
 //! redirect, drip, send too much, lie about its issuer, vanish.
 
-use super::{Key, Token};
+use super::{Key, Token, now};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
@@ -39,6 +39,7 @@ struct State {
     claimed_issuer: Option<String>,
     jwks_uri: Option<String>,
     cache_control: Option<String>,
+    date: Option<i64>,
     asked: HashMap<String, usize>,
     headers: Vec<String>,
 }
@@ -70,6 +71,7 @@ impl Issuer {
             claimed_issuer: None,
             jwks_uri: None,
             cache_control: None,
+            date: None,
             asked: HashMap::new(),
             headers: Vec::new(),
         }));
@@ -105,6 +107,11 @@ impl Issuer {
     /// Sends this `Cache-Control` with its key set.
     pub fn cache_control(&self, value: &str) {
         self.state.lock().unwrap().cache_control = Some(value.to_owned());
+    }
+
+    /// Sends a `Date` this many seconds from now with its answers.
+    pub fn date(&self, ahead: i64) {
+        self.state.lock().unwrap().date = Some(ahead);
     }
 
     /// How often the path was asked for.
@@ -175,7 +182,7 @@ async fn connection(mut stream: TcpStream, url: String, state: Arc<Mutex<State>>
     }
     let head = String::from_utf8_lossy(&head).into_owned();
     let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
-    let (behaviour, body, cache) = {
+    let (behaviour, body, cache, date) = {
         let mut state = state.lock().unwrap();
         *state.asked.entry(path.clone()).or_default() += 1;
         state.headers.push(head);
@@ -195,6 +202,7 @@ async fn connection(mut stream: TcpStream, url: String, state: Arc<Mutex<State>>
             behaviour.unwrap_or(Behaviour::Well),
             body,
             state.cache_control.clone(),
+            state.date,
         )
     };
     let (status, body) = match (&behaviour, body) {
@@ -203,8 +211,12 @@ async fn connection(mut stream: TcpStream, url: String, state: Arc<Mutex<State>>
         (_, None) => (404, "{}".to_owned()),
     };
     let cache = cache.map_or(String::new(), |value| format!("cache-control: {value}\r\n"));
+    let date = date.map_or(String::new(), |ahead| {
+        let time = Duration::from_secs((now() + ahead).try_into().unwrap());
+        format!("date: {}\r\n", httpdate::fmt_http_date(UNIX_EPOCH + time))
+    });
     let answer = format!(
-        "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{cache}content-length: {}\r\nconnection: close\r\n\r\n{body}",
+        "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{cache}{date}content-length: {}\r\nconnection: close\r\n\r\n{body}",
         body.len()
     );
     match behaviour {

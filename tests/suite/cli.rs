@@ -1,0 +1,1212 @@
+//! The command line: what each command prints, and how it ends.
+
+use crate::support::command::Ended;
+use crate::support::issuer::JWKS;
+use crate::support::{Behaviour, Command, Issuer, Key, Service, Token, now, token};
+use exchequer::explain::{Check, Code};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use tempfile::TempDir;
+
+const COMMANDS: [&str; 7] = [
+    "serve", "dev", "check", "doctor", "explain", "errors", "keys",
+];
+
+fn run(arguments: &[&str]) -> Ended {
+    Command::new(tempfile::tempdir().unwrap().path()).run(arguments)
+}
+
+#[test]
+fn the_help_of_each_command_shows_an_example_of_it() {
+    let all = run(&["--help"]);
+    assert_eq!(all.code, 0);
+    for command in COMMANDS {
+        assert!(all.stdout.contains(&format!("\n  {command} ")), "{command}");
+        let ended = run(&[command, "--help"]);
+        assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{command}");
+        let (_, example) = ended.stdout.split_once("\nExample:\n").unwrap();
+        let called = format!("exchequer {command}");
+        assert!(example.contains(&called), "{command}: {example}");
+    }
+}
+
+#[test]
+fn wrong_usage_ends_with_2_and_says_how_it_is_used() {
+    for arguments in [
+        &[] as &[&str],
+        &["exchange"],
+        &["--verbose"],
+        &["serve", "--port", "80"],
+        &["check", "file.toml"],
+        &["doctor", "--xml"],
+        &["errors", "one", "two"],
+        &["keys"],
+        &["keys", "revoke"],
+        &["explain", "--app"],
+    ] {
+        let ended = run(arguments);
+        assert_eq!(ended.code, 2, "{arguments:?}: {ended:?}");
+        assert_eq!(ended.stdout, "", "{arguments:?}");
+        assert!(ended.stderr.contains("--help"), "{arguments:?}: {ended:?}");
+    }
+}
+
+#[test]
+fn errors_prints_the_whole_catalogue_or_one_entry() {
+    let all = run(&["errors"]);
+    assert_eq!(all.code, 0);
+    let slugs: Vec<&str> = all
+        .stdout
+        .lines()
+        .map(|line| line.split_whitespace().next().unwrap())
+        .collect();
+    let real: Vec<&str> = Code::ALL.iter().map(|code| code.entry().slug).collect();
+    assert_eq!(slugs, real);
+    for code in Code::ALL {
+        let entry = code.entry();
+        let one = run(&["errors", entry.slug]);
+        assert_eq!((one.code, one.stderr.as_str()), (0, ""));
+        for text in [
+            entry.slug,
+            entry.sentence,
+            entry.cause,
+            entry.confirm,
+            entry.mend,
+        ] {
+            assert!(one.stdout.contains(text), "{text:?} in {}", one.stdout);
+        }
+        for name in entry.clerk {
+            assert!(one.stdout.contains(name), "{name:?} in {}", one.stdout);
+        }
+    }
+}
+
+#[test]
+fn an_unknown_code_suggests_the_nearest() {
+    let ended = run(&["errors", "subject_token_expird"]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (2, ""));
+    assert_eq!(
+        ended.stderr,
+        "error: there is no code \"subject_token_expird\": did you mean subject_token_expired?\n"
+    );
+}
+
+#[test]
+fn the_page_of_errors_is_the_printed_one() {
+    let ended = run(&["errors", "--markdown"]);
+    assert_eq!(ended.code, 0);
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/errors.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(
+        page == ended.stdout,
+        "docs/errors.md is not what `exchequer errors --markdown` prints: write it anew"
+    );
+}
+
+// exchequer dev
+
+fn dev(dir: &Path) -> Command {
+    Command::new(dir)
+        .env("EXCHEQUER_LISTEN", "127.0.0.1:0")
+        .env("EXCHEQUER_ADMIN_LISTEN", "127.0.0.1:0")
+}
+
+#[test]
+fn dev_needs_nothing_and_shows_a_real_exchange() {
+    let dir = tempfile::tempdir().unwrap();
+    // What is configured for the service is not dev's: its provider is the stand-in.
+    std::fs::write(dir.path().join("exchequer.toml"), "no toml").unwrap();
+    let ended = dev(dir.path())
+        .env("CLERK_JWT_ISSUER", "nonsense")
+        .env("EXCHEQUER_CONFIG", "missing.toml")
+        .run(&["dev", "--once"]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{ended:?}");
+    let text = &ended.stdout;
+    let mut rest = text.as_str();
+    for step in [
+        "The identity provider (a stand-in that signs as Clerk does)  http://127.0.0.1:",
+        "1  A user signed in. The provider's session token says:",
+        "\"sts\": \"active\"",
+        "2  The app exchanges it:  POST http://127.0.0.1:",
+        "200 OK",
+        "\"token_type\": \"Bearer\"",
+        "3  The app JWT that your backend gets says:",
+        "\"client_id\": \"default\"",
+        "4  Your backend verifies it with the key set at http://localhost:",
+        "signature good, kid ",
+    ] {
+        let (_, after) = rest
+            .split_once(step)
+            .unwrap_or_else(|| panic!("{step:?} is not next in {text}"));
+        rest = after;
+    }
+    // No whole token is shown.
+    assert!(
+        text.split(['"', ' ', '\n'])
+            .all(|word| word.matches('.').count() != 2 || !word.starts_with("eyJ")),
+        "{text}"
+    );
+    let left: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(left, ["exchequer.toml"], "throw-away keys are not on disk");
+}
+
+#[test]
+fn dev_takes_the_audience_that_is_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let ended = dev(dir.path())
+        .env("EXCHEQUER_AUDIENCE", "my-backend")
+        .env("EXCHEQUER_TOKEN_TTL", "2m")
+        .run(&["dev", "--once"]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    for shown in ["\"aud\": \"my-backend\"", "\"expires_in\": 120"] {
+        assert!(ended.stdout.contains(shown), "{}", ended.stdout);
+    }
+}
+
+#[test]
+fn dev_stays_on_this_machine() {
+    for (name, value, says) in [
+        (
+            "EXCHEQUER_LISTEN",
+            "0.0.0.0:0",
+            "listens on this machine only",
+        ),
+        ("EXCHEQUER_LISTEN", "[::]:0", "listens on this machine only"),
+        (
+            "EXCHEQUER_LISTEN",
+            "192.0.2.1:80",
+            "listens on this machine only",
+        ),
+        (
+            "EXCHEQUER_ADMIN_LISTEN",
+            "0.0.0.0:0",
+            "listens on this machine only",
+        ),
+        (
+            "EXCHEQUER_ISSUER",
+            "https://auth.example.com",
+            "an issuer on this machine only",
+        ),
+        (
+            "EXCHEQUER_TOKEN_TTL",
+            "2h",
+            "EXCHEQUER_TOKEN_TTL: 2h is out of range",
+        ),
+        ("EXCHEQUER_LISEN", "x", "did you mean \"EXCHEQUER_LISTEN\"?"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let ended = dev(dir.path()).env(name, value).run(&["dev", "--once"]);
+        assert_eq!(
+            (ended.code, ended.stdout.as_str()),
+            (2, ""),
+            "{name}={value}"
+        );
+        assert!(
+            ended.stderr.starts_with("error: ") && ended.stderr.contains(says),
+            "{name}={value}: {}",
+            ended.stderr
+        );
+    }
+}
+
+#[test]
+fn dev_says_which_variables_make_room_where_a_port_is_taken() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let ended = dev(dir.path())
+        .env("EXCHEQUER_LISTEN", &address)
+        .run(&["dev", "--once"]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (2, ""));
+    assert!(
+        ended
+            .stderr
+            .starts_with(&format!("error: cannot listen on {address}: "))
+            && ended
+                .stderr
+                .ends_with("set EXCHEQUER_LISTEN and EXCHEQUER_ADMIN_LISTEN to free ports\n"),
+        "{}",
+        ended.stderr
+    );
+}
+
+/// A `dev` that keeps serving. Dropping it kills it.
+struct Dev(Child);
+
+impl Dev {
+    /// Starts it and gives what it printed until it serves.
+    fn start(dir: &Path, variables: &[(&str, &str)]) -> (Self, String) {
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_exchequer"))
+            .arg("dev")
+            .current_dir(dir)
+            .env_clear()
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let dev = Self(child);
+        let mut text = String::new();
+        for line in stdout.lines().map_while(Result::ok) {
+            text.push_str(&line);
+            text.push('\n');
+            if line.starts_with("Ctrl-C ends it") {
+                return (dev, text);
+            }
+        }
+        panic!("dev ended: {text}");
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What these lines print when they are pasted into a shell: JSON values.
+fn paste(lines: &str) -> Vec<Value> {
+    let mut shell = std::process::Command::new("sh")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = shell.stdin.take().unwrap();
+    input.write_all(lines.as_bytes()).unwrap();
+    drop(input);
+    let output = shell.wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(errors, "", "{lines}");
+    serde_json::Deserializer::from_slice(&output.stdout)
+        .into_iter()
+        .map(|value| value.unwrap())
+        .collect()
+}
+
+#[test]
+fn the_lines_that_dev_prints_work_when_pasted_into_a_shell() {
+    let curl = std::process::Command::new("curl").arg("--version").output();
+    if curl.is_err() {
+        eprintln!("not tested: curl is not installed");
+        return;
+    }
+    for variables in [
+        &[("EXCHEQUER_LISTEN", "127.0.0.1:0")] as &[_],
+        &[("EXCHEQUER_LISTEN", "[::1]:0")],
+        // Behind a name of one's own, the lines still go to where dev listens.
+        &[
+            ("EXCHEQUER_LISTEN", "127.0.0.1:0"),
+            ("EXCHEQUER_ISSUER", "http://auth.localhost:1"),
+        ],
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = std::env::var("PATH").unwrap_or_default();
+        let mut all = variables.to_vec();
+        all.extend([("EXCHEQUER_ADMIN_LISTEN", "127.0.0.1:0"), ("PATH", &path)]);
+        let (mut dev, printed) = Dev::start(dir.path(), &all);
+        let (_, lines) = printed.split_once("in another terminal:\n").unwrap();
+        let lines: Vec<&str> = lines
+            .lines()
+            .filter_map(|line| line.strip_prefix("  "))
+            .collect();
+        assert_eq!(lines.len(), 7, "{printed}");
+        let answers = paste(&(lines.join("\n") + "\n"));
+        let [exchanged, expired, pending, keys] = answers.as_slice() else {
+            panic!("{answers:#?}");
+        };
+        assert_eq!(exchanged["user"]["id"], "user_2standin", "{exchanged}");
+        assert_eq!(expired["code"], "subject_token_expired");
+        assert_eq!(pending["code"], "session_pending");
+        let kid = token::header(exchanged["token"].as_str().unwrap())["kid"].clone();
+        let published = keys["keys"].as_array().unwrap();
+        assert!(published.iter().any(|key| key["kid"] == kid), "{keys}");
+
+        let interrupted = std::process::Command::new("kill")
+            .args(["-INT", &dev.0.id().to_string()])
+            .status()
+            .unwrap();
+        assert!(interrupted.success());
+        assert_eq!(dev.0.wait().unwrap().code(), Some(0));
+    }
+}
+
+// exchequer explain
+
+/// A folder with a configuration, and the issuer that it trusts.
+struct World {
+    issuer: Issuer,
+    dir: TempDir,
+}
+
+impl World {
+    async fn new() -> Self {
+        let issuer = Issuer::start().await;
+        let dir = tempfile::tempdir().unwrap();
+        let toml = format!(
+            r#"
+            [issuers.main]
+            issuer = "{}"
+            kind = "clerk"
+            audiences = ["web"]
+            authorized_parties = ["https://app.example.com"]
+            [issuers.public]
+            issuer = "https://clerk.example.com"
+            kind = "clerk"
+            authorized_parties = ["https://app.example.com"]
+            [apps.web]
+            issuers = ["main", "public"]
+            condition = 'claims.sub != "user_barred"'
+            [apps.admin]
+            issuers = ["main"]
+            audience = "admin"
+            claims.level = 'claims.level'
+            "#,
+            issuer.url
+        );
+        std::fs::write(dir.path().join("exchequer.toml"), toml).unwrap();
+        Self { issuer, dir }
+    }
+
+    fn good(&self) -> Token {
+        Token::clerk(&self.issuer.url).claim("aud", "web")
+    }
+
+    fn explain(&self, input: impl Into<String>, arguments: &[&str]) -> Ended {
+        let arguments: Vec<&str> = ["explain"].iter().chain(arguments).copied().collect();
+        Command::new(self.dir.path()).input(input).run(&arguments)
+    }
+}
+
+/// The ladder's lines: mark, check, and the rest.
+fn ladder(text: &str) -> Vec<(String, String, String)> {
+    text.lines()
+        .filter_map(|line| {
+            let (number, rest) = line.trim_start().split_once(' ')?;
+            number.parse::<u8>().ok()?;
+            let mut words = rest.split_whitespace();
+            let mark = words.next()?.to_owned();
+            let check = words.next()?.to_owned();
+            Some((mark, check, words.collect::<Vec<_>>().join(" ")))
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_good_token_is_explained_check_by_check() {
+    let world = World::new().await;
+    let token = world.good().sign(Key::rsa());
+    let ended = world.explain(format!("\n  {token}\n"), &["--app", "web"]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{ended:?}");
+    let rungs = ladder(&ended.stdout);
+    let names: Vec<&str> = rungs.iter().map(|(_, check, _)| check.as_str()).collect();
+    let all: Vec<&str> = Check::ALL.iter().map(|check| check.name()).collect();
+    assert_eq!(names, all);
+    assert!(rungs.iter().all(|(mark, ..)| mark == "ok"), "{rungs:#?}");
+    for shown in [
+        world.issuer.url.as_str(),
+        "ins_1",
+        "https://app.example.com",
+        "accepted: the exchange would give an app token",
+    ] {
+        assert!(ended.stdout.contains(shown), "{shown}: {}", ended.stdout);
+    }
+    assert!(!ended.stdout.contains(&token));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_comes_from_a_file_or_standard_input_and_never_from_an_argument() {
+    let world = World::new().await;
+    let token = world.good().sign(Key::rsa());
+    let piped = world.explain(&token, &["--app", "web"]);
+    std::fs::write(world.dir.path().join("token.txt"), format!("{token}\r\n")).unwrap();
+    let read = world.explain("", &["--app", "web", "token.txt"]);
+    let steady = |ended: &Ended| {
+        let lines = ended.stdout.lines();
+        let lines: Vec<String> = lines
+            .filter(|line| !line.contains("expiry"))
+            .map(str::to_owned)
+            .collect();
+        (ended.code, lines)
+    };
+    assert_eq!(steady(&piped), steady(&read));
+    assert_eq!(piped.code, 0);
+
+    for typed in [token.as_str(), "oat_0123456789"] {
+        let argument = world.explain("", &[typed]);
+        assert_eq!((argument.code, argument.stdout.as_str()), (2, ""));
+        assert!(argument.stderr.contains("A token is never an argument"));
+        assert!(!argument.stderr.contains(typed), "{}", argument.stderr);
+    }
+    for nothing in ["", " \n\t\n"] {
+        let ended = world.explain(nothing, &[]);
+        assert_eq!((ended.code, ended.stdout.as_str()), (2, ""));
+        assert_eq!(
+            ended.stderr,
+            "error: there is nothing to explain in the input\n"
+        );
+    }
+}
+
+struct Failing {
+    token: String,
+    app: &'static str,
+    check: Check,
+    code: Code,
+    /// What the output says of what was expected.
+    shows: Vec<String>,
+}
+
+fn failing(world: &World) -> Vec<Failing> {
+    let rsa = Key::rsa();
+    let good = world.good();
+    let signed = good.sign(rsa);
+    let parts: Vec<&str> = signed.split('.').collect();
+    let url = world.issuer.url.as_str();
+    let other = "https://clerk.example.com";
+    let now = now();
+    let mut cases = Vec::new();
+    let mut add = |token: String, check: Check, code: Code, shows: &[&str]| {
+        cases.push(Failing {
+            token,
+            app: "web",
+            check,
+            code,
+            shows: shows.iter().map(|text| (*text).to_owned()).collect(),
+        });
+    };
+    add(
+        "sess_2abcdefghijk".into(),
+        Check::Form,
+        Code::SubjectTokenOpaque,
+        &["expected: a JWT"],
+    );
+    add(
+        format!("{}.{}", parts[0], parts[1]),
+        Check::Form,
+        Code::SubjectTokenMalformed,
+        &["it has two parts"],
+    );
+    add(
+        format!("Bearer {signed}"),
+        Check::Form,
+        Code::SubjectTokenMalformed,
+        &["its header is not base64url"],
+    );
+    add(
+        format!("{}.a.b.c.d", parts[0]),
+        Check::Form,
+        Code::SubjectTokenEncrypted,
+        &["expected: a JWS of three parts"],
+    );
+    add(
+        format!("{signed}{}", "A".repeat(17_000)),
+        Check::Form,
+        Code::SubjectTokenTooLarge,
+        &["expected: at most 16 KiB"],
+    );
+    add(
+        good.clone()
+            .header("jku", "https://evil.example/keys")
+            .sign(rsa),
+        Check::Header,
+        Code::SubjectTokenHeaderUnsupported,
+        &["jku"],
+    );
+    add(
+        good.clone().without("iss").sign(rsa),
+        Check::Issuer,
+        Code::SubjectTokenIssuerMissing,
+        &[url, other],
+    );
+    for (iss, hint) in [
+        (
+            format!("{other}/"),
+            "nearest: https://clerk.example.com (a slash at the end makes the difference)",
+        ),
+        (
+            "http://clerk.example.com".into(),
+            "nearest: https://clerk.example.com (http for https)",
+        ),
+        (
+            "https://clerk.exmaple.com".into(),
+            "nearest: https://clerk.example.com (nearly equal)",
+        ),
+        ("https://wholly.other.example".into(), "expected: http"),
+    ] {
+        add(
+            good.clone().claim("iss", iss.as_str()).sign(rsa),
+            Check::Issuer,
+            Code::SubjectTokenIssuerUntrusted,
+            &[iss.as_str(), other, hint],
+        );
+    }
+    add(
+        good.clone().claim("iss", "http://localhost:8080").sign(rsa),
+        Check::Issuer,
+        Code::SubjectTokenIsAppToken,
+        &["http://localhost:8080"],
+    );
+    add(
+        good.clone().header("typ", "logout+jwt").sign(rsa),
+        Check::Type,
+        Code::SubjectTokenTypeMismatch,
+        &["logout+jwt", "expected: JWT, or none"],
+    );
+    add(
+        good.clone().header("alg", "none").sign(rsa),
+        Check::Algorithm,
+        Code::SubjectTokenAlgorithmNotAllowed,
+        &["none", "expected: RS256"],
+    );
+    add(
+        good.clone().header("alg", "HS256").sign(rsa),
+        Check::Algorithm,
+        Code::SubjectTokenAlgorithmNotAllowed,
+        &["HS256", "expected: RS256"],
+    );
+    add(
+        good.clone().header("kid", "ins_2").sign(rsa),
+        Check::Key,
+        Code::SubjectTokenKeyUnknown,
+        &["ins_2", "ins_1"],
+    );
+    add(
+        good.clone().without_header("kid").sign(rsa),
+        Check::Key,
+        Code::SubjectTokenKeyIdMissing,
+        &["no kid"],
+    );
+    add(
+        good.sign(Key::other_rsa()),
+        Check::Signature,
+        Code::SubjectTokenSignatureInvalid,
+        &[
+            "256 bytes that do not verify",
+            "note     expiry was not reached; it would pass: exp is in",
+            "note     compare the sha256 above with that of the token where it is made",
+        ],
+    );
+    add(
+        good.clone()
+            .without("aud")
+            .claim("exp", now - 90)
+            .sign(Key::other_rsa()),
+        Check::Signature,
+        Code::SubjectTokenSignatureInvalid,
+        &[
+            "note     expiry was not reached; it would fail: exp was 9",
+            "note     an absent aud is not the problem: it would have its own code",
+        ],
+    );
+    add(
+        good.clone().without("sub").sign(rsa),
+        Check::Claims,
+        Code::SubjectTokenClaimMissing,
+        &["sub is missing"],
+    );
+    add(
+        good.clone().claim("exp", "tomorrow").sign(rsa),
+        Check::Claims,
+        Code::SubjectTokenClaimMalformed,
+        &["exp has the wrong type or an impossible value"],
+    );
+    add(
+        good.clone().without("aud").sign(rsa),
+        Check::Audience,
+        Code::SubjectTokenAudienceMissing,
+        &["absent", "expected: web"],
+    );
+    add(
+        good.clone()
+            .claim("aud", json!(["desktop", "tv"]))
+            .sign(rsa),
+        Check::Audience,
+        Code::SubjectTokenAudienceMismatch,
+        &["[\"desktop\",\"tv\"]", "expected: web"],
+    );
+    add(
+        good.clone().without("azp").sign(rsa),
+        Check::AuthorizedParty,
+        Code::SubjectTokenAuthorizedPartyMissing,
+        &["absent", "expected: https://app.example.com"],
+    );
+    add(
+        good.clone().claim("azp", "http://localhost:3000").sign(rsa),
+        Check::AuthorizedParty,
+        Code::SubjectTokenAuthorizedPartyMismatch,
+        &["http://localhost:3000", "expected: https://app.example.com"],
+    );
+    add(
+        good.clone().claim("exp", now - 4000).sign(rsa),
+        Check::Expiry,
+        Code::SubjectTokenExpired,
+        &["s ago", "refused: The subject token expired 400"],
+    );
+    add(
+        good.clone().claim("nbf", now + 4000).sign(rsa),
+        Check::NotBefore,
+        Code::SubjectTokenNotYetValid,
+        &["nbf: in ", "expected: at most 5 s after now"],
+    );
+    add(
+        good.clone().claim("iat", now + 4000).sign(rsa),
+        Check::IssuedAt,
+        Code::SubjectTokenIssuedInFuture,
+        &["iat: in ", "expected: at most 5 s after now"],
+    );
+    add(
+        good.clone().claim("exp", now + 90_000).sign(rsa),
+        Check::IssuedAt,
+        Code::SubjectTokenLifetimeExcessive,
+        &["a lifetime of 90000 s", "expected: at most 86400 s"],
+    );
+    add(
+        good.clone().claim("sts", "pending").sign(rsa),
+        Check::Session,
+        Code::SessionPending,
+        &["sts pending", "expected: active"],
+    );
+    add(
+        good.clone().claim("sub", "user_barred").sign(rsa),
+        Check::Condition,
+        Code::ConditionNotMet,
+        &["false", "expected: claims.sub != \"user_barred\""],
+    );
+    cases
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_token_is_explained_with_the_check_its_cause_and_the_mending() {
+    let world = World::new().await;
+    for case in failing(&world) {
+        let slug = case.code.entry().slug;
+        let ended = world.explain(&case.token, &["--app", case.app]);
+        let text = &ended.stdout;
+        assert_eq!(
+            (ended.code, ended.stderr.as_str()),
+            (1, ""),
+            "{slug}: {text}"
+        );
+        let rungs = ladder(text);
+        assert_eq!(rungs.len(), Check::ALL.len(), "{slug}: {text}");
+        for (check, (mark, name, _)) in Check::ALL.iter().zip(&rungs) {
+            let expected = match check.cmp(&case.check) {
+                std::cmp::Ordering::Less => "ok",
+                std::cmp::Ordering::Equal => "FAIL",
+                std::cmp::Ordering::Greater => "--",
+            };
+            assert_eq!(
+                (mark.as_str(), name.as_str()),
+                (expected, check.name()),
+                "{text}"
+            );
+        }
+        let entry = case.code.entry();
+        for line in [
+            format!("\n{slug}\n"),
+            format!("\n  cause    {}\n", entry.cause),
+            format!("\n  confirm  {}\n", entry.confirm),
+            format!("\n  mend     {}\n", entry.mend),
+            "\nrefused: ".to_owned(),
+        ] {
+            assert!(text.contains(&line), "{slug}: {line:?} in {text}");
+        }
+        for shown in &case.shows {
+            assert!(text.contains(shown), "{slug}: {shown:?} in {text}");
+        }
+        // Neither the token nor what would make one of it.
+        let signature = case.token.rsplit('.').next().unwrap();
+        assert!(!text.contains(&case.token), "{slug}: {text}");
+        assert!(
+            signature.len() < 20 || !text.contains(signature),
+            "{slug}: {text}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_says_when_an_app_must_be_named_or_is_unknown() {
+    let world = World::new().await;
+    let token = world.good().sign(Key::rsa());
+    let several = world.explain(&token, &[]);
+    assert_eq!(several.code, 1);
+    for shown in ["\napp_required\n", "no app named", "expected: admin, web"] {
+        assert!(
+            several.stdout.contains(shown),
+            "{shown}: {}",
+            several.stdout
+        );
+    }
+    let unknown = world.explain(&token, &["--app", "wbe"]);
+    assert_eq!(unknown.code, 1);
+    assert!(
+        unknown.stdout.contains("\napp_unknown\n"),
+        "{}",
+        unknown.stdout
+    );
+
+    // A claim that an expression reads and the token lacks.
+    let admin = world.explain(&token, &["--app", "admin"]);
+    assert_eq!(admin.code, 1);
+    for shown in ["\nexpression_failed\n", "\nbecause  claims.level"] {
+        assert!(admin.stdout.contains(shown), "{shown}: {}", admin.stdout);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_says_what_an_issuer_that_cannot_be_asked_answers() {
+    let world = World::new().await;
+    world.issuer.vanish();
+    let ended = world.explain(world.good().sign(Key::rsa()), &["--app", "web"]);
+    assert_eq!(ended.code, 1);
+    for shown in ["FAIL  key", "\nissuer_keys_unavailable\n", "\nbecause  "] {
+        assert!(ended.stdout.contains(shown), "{shown}: {}", ended.stdout);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_as_json_has_the_ladder() {
+    let world = World::new().await;
+    let report = |ended: &Ended| -> Value { serde_json::from_str(&ended.stdout).unwrap() };
+    let token = world.good().sign(Key::rsa());
+    let good = world.explain(&token, &["--app", "web", "--json"]);
+    let said = report(&good);
+    assert_eq!(good.code, 0);
+    assert_eq!(said["accepted"], true);
+    assert_eq!(
+        (&said["code"], &said["cause"]),
+        (&Value::Null, &Value::Null)
+    );
+    let rungs = said["ladder"].as_array().unwrap();
+    assert_eq!(rungs.len(), Check::ALL.len());
+    assert!(rungs.iter().all(|rung| rung["outcome"] == "passed"));
+    let digest = ring::digest::digest(&ring::digest::SHA256, token.as_bytes());
+    let hex: String = digest
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    assert_eq!(said["token_sha256"], hex);
+
+    let expired = world.good().claim("exp", now() - 4000).sign(Key::rsa());
+    let bad = world.explain(&expired, &["--app", "web", "--json"]);
+    let said = report(&bad);
+    assert_eq!(bad.code, 1);
+    assert_eq!(said["accepted"], false);
+    assert_eq!(said["code"], "subject_token_expired");
+    let failed: Vec<&Value> = said["ladder"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|rung| rung["outcome"] == "failed")
+        .collect();
+    assert_eq!(failed.len(), 1);
+    assert_eq!(failed[0]["check"], "expiry");
+    assert!(failed[0]["seen"].is_string() && failed[0]["expected"].is_string());
+    assert_eq!(
+        said["ladder"][15],
+        json!({"check": "condition", "outcome": "not_reached"})
+    );
+    assert!(!bad.stdout.contains(&expired));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copied_answer_of_ours_is_explained_without_any_configuration() {
+    let issuer = Issuer::start().await;
+    let service = Service::trusting(&issuer).await;
+    let expired = Token::clerk(&issuer.url)
+        .claim("exp", now() - 90)
+        .sign(Key::rsa());
+    let answer = service.session(&expired).await;
+    let dir = tempfile::tempdir().unwrap();
+    let explain = |arguments: &[&str]| {
+        let arguments: Vec<&str> = ["explain"].iter().chain(arguments).copied().collect();
+        let pretty = serde_json::to_string_pretty(&answer.body).unwrap();
+        Command::new(dir.path()).input(pretty).run(&arguments)
+    };
+    let ended = explain(&[]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (1, ""));
+    let entry = Code::SubjectTokenExpired.entry();
+    assert!(
+        ended
+            .stdout
+            .starts_with("This answer was written by Exchequer.\n\nsubject_token_expired\n")
+    );
+    assert!(ended.stdout.contains(entry.mend), "{}", ended.stdout);
+    let said: Value = serde_json::from_str(&explain(&["--json"]).stdout).unwrap();
+    assert_eq!(
+        said,
+        json!({
+            "accepted": false, "source": "exchequer", "code": "subject_token_expired",
+            "description": "This answer was written by Exchequer.",
+            "cause": entry.cause, "mend": entry.mend,
+        })
+    );
+}
+
+#[test]
+fn explain_with_a_wrong_configuration_says_so_and_ends_with_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let ended = Command::new(dir.path())
+        .env("CLERK_JWT_ISSUER", "clerk.example.com")
+        .input("eyJhbGciOiJub25lIn0.e30.")
+        .run(&["explain"]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (2, ""));
+    assert!(
+        ended.stderr.starts_with("error: CLERK_JWT_ISSUER: "),
+        "{}",
+        ended.stderr
+    );
+}
+
+// exchequer doctor
+
+const SECRET: &str = "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LTEyMzQ=";
+
+async fn healthy(issuer: &Issuer) -> Service {
+    Service::builder()
+        .env("CLERK_JWT_ISSUER", &issuer.url)
+        .env("CLERK_AUTHORIZED_PARTIES", "https://app.example.com")
+        .env("EXCHEQUER_KEYS_SECRET", SECRET)
+        .start()
+        .await
+}
+
+/// Runs doctor as JSON with the service's configuration; its public URL is the service's.
+fn doctor(service: &Service, variables: &[(&str, &str)]) -> (i32, Value) {
+    let mut command = service.command().env("EXCHEQUER_ISSUER", &service.url);
+    for (name, value) in variables {
+        command = command.env(name, value);
+    }
+    let ended = command.run(&["doctor", "--json"]);
+    assert_eq!(ended.stderr, "");
+    (ended.code, serde_json::from_str(&ended.stdout).unwrap())
+}
+
+/// The rows of a check: status and code.
+fn rows<'r>(report: &'r Value, check: &str) -> Vec<(&'r str, Option<&'r str>, &'r str)> {
+    report["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|row| row["check"].as_str().unwrap().starts_with(check))
+        .map(|row| {
+            (
+                row["status"].as_str().unwrap(),
+                row["code"].as_str(),
+                row["message"].as_str().unwrap(),
+            )
+        })
+        .collect()
+}
+
+/// Asserts that a check has one row like this, and that the verdict follows the worst row.
+#[track_caller]
+fn assert_row(
+    (code, report): &(i32, Value),
+    check: &str,
+    status: &str,
+    slug: Option<&str>,
+    says: &str,
+) {
+    let found = rows(report, check);
+    assert_eq!(found.len(), 1, "{report:#}");
+    assert_eq!((found[0].0, found[0].1), (status, slug), "{report:#}");
+    assert!(found[0].2.contains(says), "{says:?}: {report:#}");
+    let failed = report["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .any(|row| row["status"] == "fail");
+    assert_eq!(report["ok"], !failed);
+    assert_eq!(*code, i32::from(failed), "{report:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_finds_a_healthy_service_healthy() {
+    let issuer = Issuer::start().await;
+    issuer.date(0);
+    let service = healthy(&issuer).await;
+    let name = issuer.url.trim_start_matches("http://").replace(':', "-");
+    let (code, report) = doctor(&service, &[]);
+    let seen: Vec<(&str, &str)> = report["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| {
+            (
+                row["check"].as_str().unwrap(),
+                row["status"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    let (clock, issuer_row) = (format!("clock vs {name}"), format!("issuer {name}"));
+    assert_eq!(
+        seen,
+        [
+            ("config", "ok"),
+            (clock.as_str(), "ok"),
+            (issuer_row.as_str(), "ok"),
+            ("keys", "ok"),
+            ("public URL", "ok"),
+            ("round trip", "ok"),
+        ],
+        "{report:#}"
+    );
+    assert_eq!((code, &report["ok"]), (0, &json!(true)));
+    let message = rows(&report, "issuer")[0].2;
+    assert!(message.contains("/.well-known/jwks.json in ") && message.ends_with("kid ins_1"));
+
+    // The same as text, a check a line.
+    let ended = service
+        .command()
+        .env("EXCHEQUER_ISSUER", &service.url)
+        .run(&["doctor"]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
+    let lines: Vec<&str> = ended.stdout.lines().collect();
+    assert_eq!(lines.len(), 6, "{}", ended.stdout);
+    assert!(lines[0].starts_with("config                   ok    1 issuers, 1 apps"));
+    assert!(lines[5].starts_with("round trip               ok    a token signed with "));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_says_what_is_wrong_with_an_issuer() {
+    let issuer = Issuer::start().await;
+    let service = healthy(&issuer).await;
+    let mut odd = Key::p256().jwk("ins_odd");
+    odd["use"] = json!("enc");
+    let answers = |status, body: &str| Behaviour::Answer(status, body.to_owned());
+    for (behaviour, code, says) in [
+        (
+            answers(500, "{}"),
+            "issuer_keys_unavailable",
+            "it answered 500",
+        ),
+        (
+            answers(404, "{}"),
+            "issuer_keys_unavailable",
+            "it answered 404",
+        ),
+        (
+            answers(200, "<html>"),
+            "issuer_keys_unavailable",
+            "key set at ",
+        ),
+        (
+            answers(200, "{\"keys\":[]}"),
+            "issuer_keys_unavailable",
+            "the key set is empty",
+        ),
+        (
+            Behaviour::Redirect("http://127.0.0.1:1/".to_owned()),
+            "issuer_keys_unavailable",
+            "it answered 302",
+        ),
+        (
+            Behaviour::Stall,
+            "issuer_keys_unavailable",
+            "no complete answer within 3 s",
+        ),
+    ] {
+        issuer.behave(JWKS, behaviour);
+        assert_row(&doctor(&service, &[]), "issuer", "fail", Some(code), says);
+    }
+    issuer.behave(JWKS, Behaviour::Well);
+    assert_row(&doctor(&service, &[]), "issuer", "ok", None, "kid ins_1");
+
+    // A key that cannot be used, alone and beside one that can.
+    issuer.publish(vec![odd.clone()]);
+    let (code, report) = doctor(&service, &[]);
+    let found = rows(&report, "issuer");
+    assert_eq!(code, 1);
+    assert_eq!(
+        (found[0].0, found[0].1, found[1].0),
+        ("fail", Some("subject_token_key_unusable"), "warn"),
+        "{report:#}"
+    );
+    issuer.publish(vec![Key::rsa().jwk("ins_1"), odd]);
+    let (code, report) = doctor(&service, &[]);
+    let found = rows(&report, "issuer");
+    assert_eq!((code, found.len()), (0, 2), "{report:#}");
+    assert_eq!((found[0].0, found[1].0), ("ok", "warn"));
+    assert!(found[1].2.starts_with("kid ins_odd is not used: "));
+
+    issuer.vanish();
+    let down = doctor(&service, &[]);
+    assert_row(
+        &down,
+        "issuer",
+        "fail",
+        Some("issuer_keys_unavailable"),
+        "refused",
+    );
+    assert_row(&down, "round trip", "ok", None, "verifies");
+    // As text, a failure stands out and names the code that callers get.
+    let ended = service
+        .command()
+        .env("EXCHEQUER_ISSUER", &service.url)
+        .run(&["doctor"]);
+    assert_eq!(ended.code, 1);
+    let line = ended
+        .stdout
+        .lines()
+        .find(|line| line.contains("FAIL"))
+        .unwrap();
+    assert!(line.starts_with("issuer ") && line.ends_with("   issuer_keys_unavailable"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_says_when_a_discovery_document_is_another_issuers() {
+    let issuer = Issuer::start().await;
+    let service = Service::builder()
+        .config(&format!(
+            "[issuers.partner]\nissuer = \"{}\"\naudiences = \"web\"\n[apps.web]\nissuers = \"partner\"\n",
+            issuer.url
+        ))
+        .start()
+        .await;
+    assert_row(
+        &doctor(&service, &[]),
+        "issuer partner",
+        "ok",
+        None,
+        "kid ins_1",
+    );
+    issuer.claim_issuer("https://other.example");
+    let report = doctor(&service, &[]);
+    let says = format!(
+        "the document says issuer \"https://other.example\", configured is {:?}",
+        issuer.url
+    );
+    assert_row(
+        &report,
+        "issuer partner",
+        "fail",
+        Some("issuer_metadata_invalid"),
+        &says,
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_compares_the_clocks() {
+    let issuer = Issuer::start().await;
+    let service = healthy(&issuer).await;
+    for (ahead, status, code, says) in [
+        (0, "ok", None, "s ahead"),
+        (4, "warn", None, "correct this machine's clock (NTP)"),
+        (-4, "warn", None, "correct this machine's clock (NTP)"),
+        (
+            60,
+            "fail",
+            Some("subject_token_not_yet_valid"),
+            "correct this machine's clock (NTP)",
+        ),
+        (
+            -60,
+            "fail",
+            Some("subject_token_expired"),
+            "correct this machine's clock (NTP)",
+        ),
+    ] {
+        issuer.date(ahead);
+        assert_row(&doctor(&service, &[]), "clock", status, code, says);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_says_what_verifiers_meet_at_the_public_url() {
+    let issuer = Issuer::start().await;
+    let service = healthy(&issuer).await;
+    let other = healthy(&issuer).await;
+    let elsewhere = doctor(&service, &[("EXCHEQUER_ISSUER", &other.url)]);
+    assert_row(&elsewhere, "public URL", "ok", None, "200, no redirect");
+    assert_row(
+        &elsewhere,
+        "round trip",
+        "fail",
+        None,
+        &format!("another service or an older ring answers at {}", other.url),
+    );
+    // The issuer answers there: a key set, but not ours, and without Cache-Control.
+    let proxied = doctor(
+        &service,
+        &[("EXCHEQUER_ISSUER", &format!("{}/x", issuer.url))],
+    );
+    assert_row(
+        &proxied,
+        "public URL",
+        "fail",
+        None,
+        "it answered 404: verifiers cannot fetch the key set",
+    );
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", nobody.local_addr().unwrap());
+    drop(nobody);
+    let unreachable = doctor(&service, &[("EXCHEQUER_ISSUER", &address)]);
+    assert_row(&unreachable, "public URL", "fail", None, "refused");
+    assert!(rows(&unreachable.1, "round trip").is_empty());
+
+    let cached = Issuer::start().await;
+    for (header, status) in [
+        ("max-age=300", "ok"),
+        ("max-age=86400", "warn"),
+        ("no-store", "warn"),
+    ] {
+        cached.cache_control(header);
+        let report = doctor(&service, &[("EXCHEQUER_ISSUER", &cached.url)]);
+        assert_row(&report, "public URL", status, None, &cached.url);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_says_what_is_wrong_with_the_keys() {
+    let issuer = Issuer::start().await;
+    let service = healthy(&issuer).await;
+    let none = doctor(&service, &[("EXCHEQUER_KEYS_DIR", "empty")]);
+    assert_row(
+        &none,
+        "keys",
+        "warn",
+        None,
+        "no key ring in empty: `exchequer serve` makes it",
+    );
+    assert!(
+        !service.dir().join("empty").exists(),
+        "doctor changes nothing"
+    );
+
+    let wrong = "d3Jvbmctd3Jvbmctd3Jvbmctd3Jvbmctd3JvbmctMTI=";
+    let sealed = doctor(&service, &[("EXCHEQUER_KEYS_SECRET", wrong)]);
+    assert_row(&sealed, "keys", "fail", Some("signing_key_unavailable"), "");
+
+    let open = Service::trusting(&issuer).await;
+    let (_, report) = doctor(&open, &[]);
+    let found = rows(&report, "keys");
+    assert_eq!(found[0].0, "warn", "{report:#}");
+    assert!(
+        found[0]
+            .2
+            .contains("not encrypted at rest: set EXCHEQUER_KEYS_SECRET")
+    );
+}
+
+#[test]
+fn doctor_with_a_wrong_configuration_ends_with_2() {
+    for arguments in [&["doctor"] as &[&str], &["doctor", "--json"]] {
+        let ended = run(arguments);
+        assert_eq!((ended.code, ended.stdout.as_str()), (2, ""));
+        assert!(
+            ended
+                .stderr
+                .starts_with("error: CLERK_JWT_ISSUER: no app is configured")
+        );
+    }
+}
