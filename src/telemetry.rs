@@ -15,19 +15,29 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Starts the log on standard output. A second call changes nothing.
 pub fn start_log(filter: &str, format: LogFormat) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter);
+    // Libraries do not know what is secret: h2 writes a malformed path out, token and all.
+    let ours = Targets::new()
+        .with_default(LevelFilter::INFO)
+        .with_target(env!("CARGO_PKG_NAME"), LevelFilter::TRACE);
+    let registry = tracing_subscriber::registry().with(filter).with(ours);
+    let lines = tracing_subscriber::fmt::layer();
     let _ = match format {
-        LogFormat::Json => builder
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(false)
-            .try_init(),
-        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => {
+            let lines = lines
+                .json()
+                .flatten_event(true)
+                .with_current_span(false)
+                .with_span_list(false);
+            registry.with(lines).try_init()
+        }
+        LogFormat::Text => registry.with(lines).try_init(),
     };
 }
 

@@ -89,7 +89,11 @@ pub const VARIABLES: &[Variable] = &[
         "on",
         "on, off, or N/1m per subject and per address (no effect yet)",
     ),
-    variable("EXCHEQUER_LOG", "info", "log filter, as in RUST_LOG"),
+    variable(
+        "EXCHEQUER_LOG",
+        "info",
+        "log filter, as in RUST_LOG; libraries never below info",
+    ),
     variable(
         "EXCHEQUER_LOG_FORMAT",
         "json off a terminal",
