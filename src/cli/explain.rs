@@ -11,7 +11,7 @@ use crate::service::{RingPlace, Service};
 use crate::subject::json::Json;
 use crate::subject::jwt::{Decoded, Unverified};
 use secrecy::ExposeSecret;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fmt::Write;
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;

@@ -640,15 +640,22 @@ mod tests {
 
     fn parse(token: &str) {
         let mut ladder = Ladder::default();
-        match Unverified::parse(token, &mut ladder) {
+        let refused = |refusal: Refused| {
+            assert!(matches!(refusal.code.entry().status, 400 | 401));
+        };
+        let decoded = match Decoded::read(token, &mut ladder) {
+            Ok(decoded) => decoded,
+            Err(refusal) => return refused(refusal),
+        };
+        let message = token
+            .rsplit_once('.')
+            .map(|(message, _)| message.as_bytes());
+        assert_eq!(Some(decoded.message), message);
+        match Unverified::parse(&decoded, &mut ladder) {
             Ok(unverified) => {
-                let message = token
-                    .rsplit_once('.')
-                    .map(|(message, _)| message.as_bytes());
-                assert_eq!(Some(unverified.message), message);
                 let _ = unverified.shown(Refusal::new(Code::SubjectTokenExpired));
             }
-            Err(refusal) => assert!(matches!(refusal.code.entry().status, 400 | 401)),
+            Err(refusal) => refused(refusal),
         }
     }
 
