@@ -44,6 +44,8 @@ enum Command {
     /// Take a key out at once
     Revoke {
         /// The key's id
+        // One in 64 begins with a hyphen.
+        #[arg(allow_hyphen_values = true)]
         kid: String,
     },
     /// Put a private key made elsewhere (PKCS#8 PEM) in the place of the standby

@@ -421,6 +421,25 @@ async fn a_revoked_key_is_gone_at_once_and_for_good() {
     }
 }
 
+#[test]
+fn a_kid_may_begin_with_a_hyphen() {
+    let ring = Ring::new();
+    ring.keys(&["rotate"]);
+    for kid in [
+        "-qFysXJlpywtPLRdXhZAb",
+        "-hFysXJlpywtPLRdXhZAb",
+        "--ysXJlpywtPLRdXhZAb",
+    ] {
+        let ended = ring.keys(&["revoke", kid]);
+        assert_eq!(ended.code, 1, "{ended:?}");
+        let expected = format!("error: there is no key {kid} in the ring\n");
+        assert_eq!(ended.stderr, expected);
+    }
+    let help = ring.keys(&["revoke", "--help"]);
+    assert_eq!(help.code, 0);
+    assert!(help.stdout.contains("Usage: exchequer keys revoke <KID>"));
+}
+
 /// Runs openssl and gives what it printed.
 fn openssl(arguments: &[&str]) -> String {
     let output = process::Command::new("openssl")
