@@ -1007,7 +1007,7 @@ async fn doctor_says_what_is_wrong_with_an_issuer() {
         (
             answers(200, "{\"keys\":[]}"),
             "issuer_keys_unavailable",
-            "the key set is empty",
+            "no key of the set has a `kid`",
         ),
         (
             Behaviour::Redirect("http://127.0.0.1:1/".to_owned()),
