@@ -2,12 +2,16 @@
 
 #![no_main]
 
-use exchequer::http::exchange::read;
+use exchequer::http::exchange::{read, request};
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|body: &[u8]| {
-    for bearer in [None, Some("a.b.c".to_owned())] {
-        if let Err(refusal) = read(body, bearer) {
+fuzz_target!(|bytes: &[u8]| {
+    let body = match read(bytes) {
+        Ok(body) => body,
+        Err(refusal) => return assert_eq!(refusal.code.entry().status, 400),
+    };
+    for bearer in [None, Some("a.b.c")] {
+        if let Err(refusal) = request(&body, bearer) {
             assert_eq!(refusal.code.entry().status, 400);
         }
     }

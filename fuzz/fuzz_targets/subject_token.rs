@@ -3,16 +3,23 @@
 #![no_main]
 
 use exchequer::explain::{Code, Ladder, Refusal};
-use exchequer::subject::jwt::Unverified;
+use exchequer::subject::jwt::{Decoded, Unverified};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|token: &str| {
     let mut ladder = Ladder::default();
-    match Unverified::parse(token, &mut ladder) {
+    let refused = |refusal: Box<Refusal>| {
+        assert!(matches!(refusal.code.entry().status, 400 | 401));
+    };
+    let decoded = match Decoded::read(token, &mut ladder) {
+        Ok(decoded) => decoded,
+        Err(refusal) => return refused(refusal),
+    };
+    match Unverified::parse(&decoded, &mut ladder) {
         Ok(unverified) => {
             let _ = unverified.issuer();
             let _ = unverified.shown(Refusal::new(Code::SubjectTokenExpired));
         }
-        Err(refusal) => assert!(matches!(refusal.code.entry().status, 400 | 401)),
+        Err(refusal) => refused(refusal),
     }
 });
