@@ -37,7 +37,7 @@ pub enum Check {
     IssuedAt,
     /// The session is one that may act (Clerk: `sts` is not `pending`).
     Session,
-    /// The app's own `condition` holds.
+    /// The app's own `condition` holds, and its other expressions give values.
     Condition,
 }
 

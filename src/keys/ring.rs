@@ -185,10 +185,52 @@ impl Ring {
                 self.insert(fresh, algorithm, now);
             }
         }
+        self.end_unused(now, algorithms, &mut changes);
         if !changes.is_empty() {
             self.generation += 1;
         }
         Ok(changes)
+    }
+
+    /// When the keys of an algorithm that no app signs with any more stop: at their next
+    /// rotation, and only once every algorithm in use has a key that signs.
+    fn end_of_unused(&self, key: &Key, algorithms: &[Algorithm]) -> Option<UnixSeconds> {
+        let unused = !algorithms.contains(&key.algorithm);
+        let replaced = algorithms.iter().all(|each| self.active(*each).is_some());
+        (unused && replaced && key.state == State::Active)
+            .then(|| key.rotate_at.unwrap_or(UnixSeconds::MIN))
+    }
+
+    fn end_unused(
+        &mut self,
+        now: UnixSeconds,
+        algorithms: &[Algorithm],
+        changes: &mut Vec<Change>,
+    ) {
+        let ended: Vec<Algorithm> = self
+            .keys
+            .iter()
+            .filter(|key| {
+                let end = self.end_of_unused(key, algorithms);
+                end.is_some_and(|at| at <= now)
+            })
+            .map(|key| key.algorithm)
+            .collect();
+        self.keys.retain_mut(|key| {
+            if !ended.contains(&key.algorithm) {
+                return true;
+            }
+            match key.state {
+                State::Next => changes.push(Change::Removed(key.kid.clone())),
+                State::Active => {
+                    key.state = State::Retired;
+                    key.retired_at = Some(now);
+                    changes.push(Change::Retired(key.kid.clone()));
+                }
+                State::Retired => {}
+            }
+            key.state != State::Next
+        });
     }
 
     fn rotate_if_due(
@@ -264,7 +306,11 @@ impl Ring {
                 self.next(algorithm).is_none() && self.published(algorithm) < MAX_PUBLISHED;
             missing.then_some(UnixSeconds::MIN)
         });
-        removals.chain(rotations).chain(standbys).min()
+        let ends = self
+            .keys
+            .iter()
+            .filter_map(|key| self.end_of_unused(key, algorithms));
+        removals.chain(rotations).chain(standbys).chain(ends).min()
     }
 
     /// When the standby will sign.
@@ -552,6 +598,33 @@ mod tests {
                 prop_assert_eq!(due, world.saved.generation > before);
             }
         }
+    }
+
+    #[test]
+    fn an_algorithm_that_is_no_longer_used_ends_at_its_next_rotation() {
+        let mut made = 0;
+        let mut generate = |_| {
+            made += 1;
+            Ok::<_, Infallible>(Fresh {
+                kid: made.to_string(),
+                pkcs8: Zeroizing::new(Vec::new()),
+            })
+        };
+        let (both, one) = (&ALGORITHMS[..], &ALGORITHMS[..1]);
+        let mut ring = Ring::default();
+        ring.tick(0, &SCHEDULE, both, &mut generate).unwrap();
+        let due = SCHEDULE.rotate_every;
+        ring.tick(due - 1, &SCHEDULE, one, &mut generate).unwrap();
+        assert!(ring.active(Algorithm::EdDSA).is_some());
+        assert_eq!(ring.next_change(&SCHEDULE, one), Some(due));
+        ring.tick(due, &SCHEDULE, one, &mut generate).unwrap();
+        assert!(ring.active(Algorithm::EdDSA).is_none());
+        assert!(ring.next(Algorithm::EdDSA).is_none());
+        assert_eq!(ring.published(Algorithm::EdDSA), 1);
+        let gone = due + SCHEDULE.keep_after;
+        ring.tick(gone, &SCHEDULE, one, &mut generate).unwrap();
+        assert_eq!(ring.published(Algorithm::EdDSA), 0);
+        assert!(ring.active(Algorithm::ES256).is_some());
     }
 
     #[test]

@@ -73,7 +73,11 @@ impl Apps {
         let named = match wish.app {
             Some(name) => match self.apps.get(name) {
                 Some(app) => Some(app),
-                None => return Err(Refusal::new(Code::AppUnknown)),
+                None => {
+                    let names: Vec<&str> = self.apps.keys().map(String::as_str).collect();
+                    ladder.fail(Check::Issuer, format!("the app {name:?}"), names.join(", "));
+                    return Err(Refusal::new(Code::AppUnknown));
+                }
             },
             None => None,
         };
@@ -188,7 +192,19 @@ impl App {
         ladder: &mut Ladder,
     ) -> Result<Grant, Refused> {
         let settings = &self.settings;
-        let (subject_id, claims) = self.evaluate(subject, ladder)?;
+        let condition = || {
+            let source = settings.condition.as_ref().map(|each| each.source.clone());
+            source.unwrap_or_else(|| "none configured".to_owned())
+        };
+        let (subject_id, claims) = match self.evaluate(subject) {
+            Ok(evaluated) => evaluated,
+            Err(refusal) => {
+                let seen = refusal.cause.as_deref().unwrap_or("false");
+                ladder.fail(Check::Condition, seen, condition());
+                return Err(refusal);
+            }
+        };
+        ladder.pass(Check::Condition, || ("", condition()));
         let mut expires_at = now + settings.ttl;
         if !settings.outlives_subject {
             // A subject token within the clock skew of its end still gives a token of a second.
@@ -205,48 +221,26 @@ impl App {
         })
     }
 
-    fn evaluate(
-        &self,
-        subject: &Subject<'_>,
-        ladder: &mut Ladder,
-    ) -> Result<(String, Map<String, Value>), Refused> {
+    /// `sub` and the further claims that the app's expressions give, where its condition holds.
+    fn evaluate(&self, subject: &Subject<'_>) -> Result<(String, Map<String, Value>), Refused> {
         let settings = &self.settings;
         let plain = settings.condition.is_none()
             && settings.subject.is_none()
             && settings.claims.is_empty();
         if plain {
-            ladder.pass(Check::Condition, || ("", "none configured"));
             return Ok((subject.id.to_owned(), Map::new()));
         }
         let scope = Scope::new(subject, &settings.name)?;
         if let Some(condition) = &settings.condition {
-            let fail = |ladder: &mut Ladder, seen: &str| {
-                ladder.fail(Check::Condition, seen, condition.source.clone());
-            };
-            match scope.evaluate("condition", condition) {
-                Ok(Value::Bool(true)) => {}
-                Ok(Value::Bool(false)) => {
-                    fail(ladder, "false");
-                    return Err(Refusal::new(Code::ConditionNotMet));
-                }
-                Ok(_) => {
-                    fail(ladder, "neither true nor false");
+            match scope.evaluate("condition", condition)? {
+                Value::Bool(true) => {}
+                Value::Bool(false) => return Err(Refusal::new(Code::ConditionNotMet)),
+                _ => {
                     return Err(Refusal::new(Code::ExpressionFailed)
                         .caused_by("the condition is neither true nor false"));
                 }
-                Err(refusal) => {
-                    fail(ladder, refusal.cause.as_deref().unwrap_or_default());
-                    return Err(refusal);
-                }
             }
         }
-        ladder.pass(Check::Condition, || {
-            let source = settings.condition.as_ref().map(|each| each.source.clone());
-            (
-                "true",
-                source.unwrap_or_else(|| "none configured".to_owned()),
-            )
-        });
         let id = match &settings.subject {
             None => subject.id.to_owned(),
             Some(expression) => match scope.evaluate("subject", expression)? {

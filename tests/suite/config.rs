@@ -113,6 +113,7 @@ const GOOD: &[(&str, &[&str])] = &[
         &[
             "https://app.example.com",
             "https://app.example.com, http://localhost:3000",
+            "capacitor://localhost,tauri://localhost",
             "https://app.example.com,",
         ],
     ),
@@ -255,7 +256,9 @@ const BAD: &[(&str, &[&str], &str)] = &[
             "https://app.example.com/",
             "https://App.example.com",
             "https://app.example.com:443",
-            "https://*.example.com/x",
+            "https://*.example.com",
+            "capacitor://",
+            "data:text/html",
         ],
         "is no origin: write https://app.example.com",
     ),
