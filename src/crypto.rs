@@ -471,9 +471,15 @@ impl MacKey {
         Self(backend::hmac::Key::new(backend::hmac::HMAC_SHA256, key))
     }
 
-    /// The message's authentication code, 32 bytes.
-    pub fn sign(&self, message: &[u8]) -> Vec<u8> {
-        backend::hmac::sign(&self.0, message).as_ref().to_vec()
+    /// The authentication code of the parts, one after the other.
+    pub fn sign(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let mut context = backend::hmac::Context::with_key(&self.0);
+        for part in parts {
+            context.update(part);
+        }
+        let mut code = [0; 32];
+        code.copy_from_slice(context.sign().as_ref());
+        code
     }
 
     /// Compares in constant time.

@@ -1,7 +1,7 @@
 //! Reading a request body within bounds of size and time.
 
 use crate::explain::{Code, Refusal};
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use http::header::{CONTENT_LENGTH, HeaderMap};
 use std::pin::pin;
@@ -16,7 +16,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 pub async fn read<B: Buf>(
     headers: &HeaderMap,
     stream: impl Stream<Item = Result<B, warp::Error>>,
-) -> Result<BytesMut, Box<Refusal>> {
+) -> Result<Bytes, Box<Refusal>> {
     let said = headers
         .get(CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
@@ -25,22 +25,26 @@ pub async fn read<B: Buf>(
     }
     let whole = async {
         let mut stream = pin!(stream);
-        let mut body = BytesMut::new();
+        // Nearly every body is one chunk, and is not copied then.
+        let (mut first, mut all) = (Bytes::new(), BytesMut::new());
         while let Some(chunk) = stream.next().await {
             let mut chunk = chunk.map_err(|_| {
                 Refusal::because(Code::BodyMalformed, "The request body broke off.")
             })?;
-            if body.len() + chunk.remaining() > MAX_BODY {
+            let chunk = chunk.copy_to_bytes(chunk.remaining());
+            if first.len().max(all.len()) + chunk.len() > MAX_BODY {
                 return Err(Refusal::new(Code::BodyTooLarge));
             }
-            while chunk.has_remaining() {
-                let part = chunk.chunk();
-                let length = part.len();
-                body.extend_from_slice(part);
-                chunk.advance(length);
+            if first.is_empty() {
+                first = chunk;
+                continue;
             }
+            if all.is_empty() {
+                all.extend_from_slice(&first);
+            }
+            all.extend_from_slice(&chunk);
         }
-        Ok(body)
+        Ok(if all.is_empty() { first } else { all.freeze() })
     };
     tokio::time::timeout(DEADLINE, whole)
         .await

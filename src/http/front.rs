@@ -101,7 +101,7 @@ impl Front {
             let line = Line {
                 route,
                 id: id.to_str().unwrap_or_default(),
-                trace: trace.as_ref().map(Trace::id).unwrap_or_default(),
+                trace: trace.as_ref().map(Trace::id),
                 micros,
             };
             match (refused, noted) {
@@ -161,14 +161,13 @@ impl Front {
 struct Line<'l> {
     route: &'static str,
     id: &'l str,
-    trace: &'l str,
+    trace: Option<&'l str>,
     micros: u64,
 }
 
 impl Line<'_> {
     fn exchanged(&self, Noted(exchanged): &Noted) {
         tracing::info!(
-            route = self.route,
             request_id = self.id,
             trace_id = self.trace,
             app = exchanged.app.settings.name,

@@ -77,7 +77,7 @@ struct KeyRecord {
 }
 
 fn secret_name(secret: &KeySecret) -> String {
-    let code = MacKey::new(&secret.0).sign(b"exchequer key ring secret");
+    let code = MacKey::new(&secret.0).sign(&[b"exchequer key ring secret"]);
     STANDARD.encode(code.get(..8).unwrap_or_default())
 }
 

@@ -131,6 +131,12 @@ fn bits(decimal: &str, count: usize) -> Option<Vec<bool>> {
     if decimal.is_empty() || decimal.len() > MAX_DIGITS {
         return None;
     }
+    if let Ok(small) = decimal.parse::<u64>() {
+        let bit = |place: usize| place < 64 && small >> place & 1 == 1;
+        return decimal
+            .starts_with(|first: char| first.is_ascii_digit())
+            .then(|| (0..count).map(bit).collect());
+    }
     let mut digits = decimal
         .bytes()
         .map(|byte| byte.is_ascii_digit().then(|| byte - b'0'))

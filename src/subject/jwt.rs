@@ -56,22 +56,23 @@ impl<'t> Decoded<'t> {
             );
             return Err(Refusal::new(Code::SubjectTokenTooLarge));
         }
-        let dots = token.bytes().filter(|byte| *byte == b'.').count();
         let parts = token
             .rsplit_once('.')
-            .and_then(|(message, signature)| Some((message, message.split_once('.')?, signature)));
-        let (message, (header, claims), signature) = match (dots, parts) {
-            (2, Some(parts)) => parts,
-            (0, _) => {
-                ladder.fail(Check::Form, "no dots: an opaque token", "a JWT");
-                return Err(Refusal::new(Code::SubjectTokenOpaque));
-            }
-            (4, _) => {
-                ladder.fail(Check::Form, "five parts: a JWE", "a JWS of three parts");
-                return Err(Refusal::new(Code::SubjectTokenEncrypted));
-            }
-            (1, _) => return Err(malformed(ladder, "it has two parts")),
-            _ => return Err(malformed(ladder, "it has too many parts")),
+            .and_then(|(message, signature)| Some((message, message.split_once('.')?, signature)))
+            .filter(|(_, (_, claims), _)| !claims.contains('.'));
+        let Some((message, (header, claims), signature)) = parts else {
+            return Err(match token.matches('.').count() {
+                0 => {
+                    ladder.fail(Check::Form, "no dots: an opaque token", "a JWT");
+                    Refusal::new(Code::SubjectTokenOpaque)
+                }
+                4 => {
+                    ladder.fail(Check::Form, "five parts: a JWE", "a JWS of three parts");
+                    Refusal::new(Code::SubjectTokenEncrypted)
+                }
+                1 => malformed(ladder, "it has two parts"),
+                _ => malformed(ladder, "it has too many parts"),
+            });
         };
         let mut decode = |part: &str, name: &str| {
             URL_SAFE_NO_PAD

@@ -321,7 +321,7 @@ async fn each_exchange_is_one_line_that_names_no_one() {
             whole,
             json!({
                 "timestamp": null, "micros": null, "level": "INFO", "message": "exchanged",
-                "target": line["target"], "route": "exchange", "request_id": id, "trace_id": "",
+                "target": line["target"], "request_id": id,
                 "app": "default", "issuer": issuer.url, "subject": subject,
                 "jti": claims["jti"], "kid": header["kid"],
             })
