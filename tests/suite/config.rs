@@ -9,6 +9,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use tempfile::TempDir;
 
+/// Variables and their values.
+type Variables<'v> = &'v [(&'v str, &'v str)];
+
 const CLERK: (&str, &str) = ("CLERK_JWT_ISSUER", "https://clerk.example.com");
 /// 32 bytes in base64.
 const SECRET: &str = "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LTEyMzQ=";
@@ -639,7 +642,7 @@ fn nothing_configured_says_where_to_begin() {
 #[test]
 fn clerk_variables_say_what_is_wrong_with_them() {
     let pem = Key::rsa().public_pem();
-    let cases: [(&[(&str, &str)], &str, &str); 8] = [
+    let cases: [(Variables<'_>, &str, &str); 8] = [
         (
             &[("CLERK_JWT_ISSUER", "http://clerk.example.com")],
             "CLERK_JWT_ISSUER",

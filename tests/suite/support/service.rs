@@ -214,11 +214,6 @@ impl Service {
         self.dir.path().to_owned()
     }
 
-    /// Its environment.
-    pub fn variables(&self) -> &[(String, String)] {
-        &self.variables
-    }
-
     /// Sets a variable for its next start and its commands.
     pub fn set_env(&mut self, name: &str, value: &str) {
         self.variables.retain(|(known, _)| known != name);
