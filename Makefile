@@ -17,6 +17,7 @@ run: ## Build, start the service with a stand-in provider, and show a real excha
 
 test: interop ## Run every test; installs what it lacks
 	$(CARGO) test --locked --features settable-clock
+	$(CARGO) test --locked --features settable-clock,aws-lc --lib
 
 interop:
 	tests/interop/install.sh

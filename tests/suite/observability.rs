@@ -193,7 +193,8 @@ async fn requests_are_counted_by_route_outcome_and_code() {
         0.0
     );
     let version = env!("CARGO_PKG_VERSION");
-    let labels = format!("backend=\"ring\",version=\"{version}\"");
+    let backend = exchequer::crypto::BACKEND;
+    let labels = format!("backend=\"{backend}\",version=\"{version}\"");
     assert_eq!(sample(&service, "exchequer_build_info", &labels).await, 1.0);
 }
 
