@@ -9,7 +9,7 @@ use crate::keys::file::RingFolder;
 use crate::keys::jwk::{algorithm_name, jwk, thumbprint};
 use crate::keys::ring::{Ring, State};
 use crate::service::signing_algorithms;
-use crate::subject::address::{self, Reach};
+use crate::subject::address::Reach;
 use crate::subject::discovery::key_set_url;
 use crate::subject::fetch::{Document, Fetcher};
 use crate::subject::jwks::KeySet;
@@ -322,10 +322,7 @@ async fn check_public(
         return report.add(name, Status::Fail, format!("{text} is no URL"));
     };
     // Our own address may be inside the network: that is not an upstream's word.
-    let reach = match address::configured(&url, true) {
-        Reach::Private | Reach::Public => Reach::Private,
-    };
-    let document = match fetcher.get(&url, reach).await {
+    let document = match fetcher.get(&url, Reach::Private).await {
         Ok(document) => document,
         Err(error) => {
             return report.add(

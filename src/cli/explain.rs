@@ -282,12 +282,12 @@ fn notes(
             notes.push(if exp <= now {
                 format!(
                     "expiry was not reached; it would fail: exp was {} s ago",
-                    now - exp
+                    now.saturating_sub(exp)
                 )
             } else {
                 format!(
                     "expiry was not reached; it would pass: exp is in {} s",
-                    exp - now
+                    exp.saturating_sub(now)
                 )
             });
         }

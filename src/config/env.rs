@@ -102,7 +102,7 @@ pub const VARIABLES: &[Variable] = &[
 ];
 
 /// The same names, as envy fills them; every one plain text.
-#[derive(Debug, Default, serde::Deserialize)]
+#[derive(Default, serde::Deserialize)]
 #[serde(default)]
 struct Plain {
     listen: Option<String>,
@@ -171,12 +171,15 @@ pub(super) fn resolve_files(
         }
         match std::fs::read_to_string(path) {
             Ok(text) => match text.trim_end_matches(['\r', '\n']) {
-                "" => findings.error(name, format!("{path:?} is empty")),
+                "" => findings.error(name, "the file that it names is empty".to_owned()),
                 text => {
                     resolved.insert(base.to_owned(), text.to_owned());
                 }
             },
-            Err(error) => findings.error(name, format!("cannot read {path:?}: {error}")),
+            Err(error) => findings.error(
+                name,
+                format!("the file that it names cannot be read: {error}"),
+            ),
         }
     }
     resolved

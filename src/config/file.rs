@@ -493,7 +493,7 @@ impl<'s, 'r, 't> Section<'s, 'r, 't> {
                 .ok_or_else(|| format!("the variable {name} is not set")),
             (Some(("file", Some(path))), None) => std::fs::read_to_string(path)
                 .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
-                .map_err(|error| format!("cannot read {path:?}: {error}")),
+                .map_err(|error| format!("the file that it names cannot be read: {error}")),
             _ => Err("write { env = \"NAME\" } or { file = \"PATH\" }".to_owned()),
         };
         self.checked(key, found).map(Some)

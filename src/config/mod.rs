@@ -238,7 +238,7 @@ pub struct ClientSettings {
 }
 
 /// Where the configuration is read from.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Sources {
     /// Environment variables.
     pub variables: Vec<(String, String)>,
@@ -364,6 +364,7 @@ fn judge(common: &env::Common, structure: &Structure, findings: &mut Findings) {
     for app in structure.apps.values() {
         judge_app(app, structure, findings);
     }
+    judge_audiences(structure, findings);
     let longest = structure.apps.values().map(|app| app.ttl).max();
     if let Some(longest) = longest
         && common.keys.keep_after < longest + 300
@@ -375,6 +376,38 @@ fn judge(common: &env::Common, structure: &Structure, findings: &mut Findings) {
                 value::show_duration(longest + 300)
             ),
         );
+    }
+}
+
+/// Two apps that mint for one audience from different issuers: a backend of that audience
+/// takes equal subjects of both for one user, unless it looks at `idp` or `client_id` too.
+fn judge_audiences(structure: &Structure, findings: &mut Findings) {
+    let oidc = |app: &AppSettings| {
+        let issuers = structure.issuers.iter();
+        let own = issuers.filter(|issuer| app.issuers.contains(&issuer.name));
+        own.map(|issuer| (issuer.kind == IssuerKind::Oidc, issuer.issuer.clone()))
+            .collect::<BTreeSet<_>>()
+    };
+    let apps: Vec<&AppSettings> = structure.apps.values().collect();
+    for (index, app) in apps.iter().enumerate() {
+        for other in apps.iter().skip(index + 1) {
+            let shared = app
+                .audiences
+                .iter()
+                .find(|each| other.audiences.contains(each));
+            let issuers: BTreeSet<_> = oidc(app).union(&oidc(other)).cloned().collect();
+            let mixed = issuers.len() > 1 && issuers.iter().any(|(oidc, _)| *oidc);
+            let distinct = app.subject.is_some() && other.subject.is_some();
+            if let Some(audience) = shared.filter(|_| mixed && !distinct) {
+                findings.note(
+                    structure.place(&format!("app {}", other.name)),
+                    format!(
+                        "the apps {} and {} mint for {audience} from different issuers whose subjects could be equal: give each an `audience` of its own, or say with `subject` how they stay apart",
+                        app.name, other.name
+                    ),
+                );
+            }
+        }
     }
 }
 

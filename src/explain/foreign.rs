@@ -51,7 +51,6 @@ pub fn error_answer(text: &str) -> Option<ErrorAnswer> {
 }
 
 /// A client assertion (RFC 7523 §3) or a JWT in the place of a client secret, unverified.
-#[derive(Debug)]
 pub struct Assertion<'t> {
     message: &'t str,
     signature: Vec<u8>,
@@ -155,7 +154,7 @@ impl<'t> Assertion<'t> {
                 "no exp, or not a whole number".to_owned(),
             ),
             Some(exp) if exp <= now => {
-                let past = now - exp;
+                let past = now.saturating_sub(exp);
                 let days = past / 86_400;
                 let ago = if days > 0 {
                     format!("{days} days ago")
@@ -167,7 +166,10 @@ impl<'t> Assertion<'t> {
                     format!("exp {exp}: expired {ago}"),
                 )
             }
-            Some(exp) => (Ok(()), format!("exp {exp}: in {} s", exp - now)),
+            Some(exp) => (
+                Ok(()),
+                format!("exp {exp}: in {} s", exp.saturating_sub(now)),
+            ),
         };
         AssertionCheck {
             name: "expiry",

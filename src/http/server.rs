@@ -13,7 +13,7 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, ReadBuf};
@@ -23,6 +23,8 @@ use tokio::time::Sleep;
 
 /// The most connections of a listener; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 12_000;
+/// Descriptors that connections leave to everything else.
+const SPARE_FILES: usize = 128;
 /// How long a request's head may take, from its first byte, or from the connection's start.
 const HEAD: Duration = Duration::from_secs(10);
 /// How long a connection may be idle between requests: longer than load balancers keep
@@ -53,19 +55,20 @@ pub async fn serve(
         .max_buf_size(HEAD_BUFFER)
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(128)
+        .max_concurrent_streams(32)
         .max_header_list_size(64 * 1024)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(20));
     let builder = Arc::new(builder);
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Arc::new(Semaphore::new(max_connections()));
     let graceful = GracefulShutdown::new();
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            break;
+        let accept = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, listener.accept().await)
         };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let (place, accepted) = tokio::select! {
+            accepted = accept => accepted,
             _ = stop.wait_for(|stop| *stop) => break,
         };
         let stream = match accepted {
@@ -85,7 +88,7 @@ pub async fn serve(
             service_fn(move |request: http::Request<Incoming>| {
                 let (front, activity) = (Arc::clone(&front), Arc::clone(&activity));
                 async move {
-                    let _busy = activity.request();
+                    let _busy = activity.request(request.version());
                     Ok::<_, Infallible>(front.answer(request).await)
                 }
             })
@@ -117,6 +120,19 @@ pub async fn serve(
     let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
 }
 
+/// The most connections that leave descriptors for the ring, the key sets and the other
+/// listener.
+fn max_connections() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let files = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))
+        .and_then(|rest| rest.split_whitespace().next()?.parse::<usize>().ok());
+    files.map_or(MAX_CONNECTIONS, |files| {
+        files.saturating_sub(SPARE_FILES).clamp(16, MAX_CONNECTIONS)
+    })
+}
+
 /// What a connection is doing, and since when; times in milliseconds since its start.
 struct Activity {
     started: Instant,
@@ -126,6 +142,8 @@ struct Activity {
     turned: AtomicU64,
     /// When the first byte of a head that is not complete yet arrived; 0 for none.
     head_began: AtomicU64,
+    /// Whether it is HTTP/2.
+    framed: AtomicBool,
 }
 
 /// A request under way; ends when dropped, however it ends.
@@ -146,6 +164,7 @@ impl Activity {
             turned: AtomicU64::new(0),
             // The first head is due from the connection's start.
             head_began: AtomicU64::new(1),
+            framed: AtomicBool::new(false),
         }
     }
 
@@ -153,7 +172,11 @@ impl Activity {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn request(&self) -> Busy<'_> {
+    fn request(&self, version: http::Version) -> Busy<'_> {
+        // HTTP/2 sends frames of its own between requests: they begin no head.
+        if version == http::Version::HTTP_2 {
+            self.framed.store(true, Ordering::Relaxed);
+        }
         self.busy.fetch_add(1, Ordering::Relaxed);
         self.head_began.store(0, Ordering::Relaxed);
         self.turned.store(self.now(), Ordering::Relaxed);
@@ -161,7 +184,9 @@ impl Activity {
     }
 
     fn read(&self) {
-        if self.busy.load(Ordering::Relaxed) == 0 && self.head_began.load(Ordering::Relaxed) == 0 {
+        let waiting =
+            self.busy.load(Ordering::Relaxed) == 0 && !self.framed.load(Ordering::Relaxed);
+        if waiting && self.head_began.load(Ordering::Relaxed) == 0 {
             self.head_began.store(self.now().max(1), Ordering::Relaxed);
         }
     }

@@ -8,7 +8,7 @@ use super::ring::Ring;
 use super::sealed::{self, SealError};
 use crate::config::KeySecret;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -160,15 +160,18 @@ impl RingFolder {
 
     fn read(&self, name: &str) -> Result<Option<(Ring, bool)>, RingFileError> {
         let path = self.path(name);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => zeroize::Zeroizing::new(bytes),
+        let io = |error| io_error(&path, error);
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(io_error(&path, error)),
+            Err(error) => return Err(io(error)),
         };
-        let meta = fs::metadata(&path).map_err(|error| io_error(&path, error))?;
-        if meta.mode() & 0o077 != 0 {
+        // Of the file that is open, whatever its name leads to by now.
+        if file.metadata().map_err(io)?.mode() & 0o077 != 0 {
             return Err(RingFileError::Exposed(path.display().to_string()));
         }
+        let mut bytes = zeroize::Zeroizing::new(Vec::new());
+        file.read_to_end(&mut bytes).map_err(io)?;
         let ring = sealed::open(&bytes, self.secret.as_ref()).map_err(|error| {
             RingFileError::Unreadable {
                 path: path.display().to_string(),

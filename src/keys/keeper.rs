@@ -308,15 +308,20 @@ impl Keeper {
             Some(Err(error)) if error.is_damage() && !held.keys.is_empty() => None,
             Some(loaded) => loaded?,
         };
-        let lost = |ring: &Ring, used| {
+        let lost = |ring: &Ring, used, what| {
             self.metrics.key_ring_failed();
-            let generation = ring.generation;
-            tracing::error!(generation, used, "the newest key ring is damaged or gone");
+            tracing::error!(generation = ring.generation, used, "{what}");
         };
+        const LOST: &str = "the newest key ring is damaged or gone";
         match loaded {
-            Some(loaded) if !loaded.fallen_back || loaded.ring.generation >= held.generation => {
+            // An older generation may hold a key that was revoked since, and one in clear where
+            // ours is sealed was put there by somebody else: neither replaces what is held.
+            Some(loaded)
+                if loaded.ring.generation >= held.generation
+                    && (held.keys.is_empty() || !loaded.unsealed) =>
+            {
                 if loaded.fallen_back {
-                    lost(&loaded.ring, "the generation before");
+                    lost(&loaded.ring, "the generation before", LOST);
                 }
                 let before = if loaded.unsealed {
                     Before::Forgotten
@@ -325,11 +330,18 @@ impl Keeper {
                 };
                 Ok((loaded.ring, loaded.fallen_back || loaded.unsealed, before))
             }
-            _ if !held.keys.is_empty() => {
+            rejected if !held.keys.is_empty() => {
+                let (before, what) = match rejected {
+                    Some(loaded) if !loaded.fallen_back => (
+                        Before::Forgotten,
+                        "the key ring on disk is older than it was, or no longer sealed",
+                    ),
+                    _ => (Before::Kept, LOST),
+                };
                 if self.folder.is_some() {
-                    lost(held, "the one in memory");
+                    lost(held, "the one in memory", what);
                 }
-                Ok((held.clone(), true, Before::Kept))
+                Ok((held.clone(), true, before))
             }
             _ => Ok((newborn()?, true, Before::Kept)),
         }
@@ -340,7 +352,7 @@ impl Keeper {
         let held = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let due = held
             .0
-            .next_change(&self.schedule, &self.algorithms)
+            .next_change(self.clock.now(), &self.schedule, &self.algorithms)
             .is_some_and(|at| at <= self.clock.now());
         due || self
             .folder

@@ -10,6 +10,9 @@ use zeroize::Zeroizing;
 
 /// The most keys published for one algorithm: `jwks-rsa` caches five.
 pub const MAX_PUBLISHED: usize = 4;
+/// How far a clock may have run ahead, seconds, before its times are taken back: less only
+/// delays a rotation by as much.
+const AHEAD: UnixSeconds = 86_400;
 
 /// What a key is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -149,6 +152,7 @@ impl Ring {
         generate: &mut dyn FnMut(Algorithm) -> Result<Fresh, E>,
     ) -> Result<Vec<Change>, E> {
         let mut changes = Vec::new();
+        let settled = self.settle(now, schedule);
         let signed_before: Vec<Algorithm> = self
             .keys
             .iter()
@@ -186,10 +190,37 @@ impl Ring {
             }
         }
         self.end_unused(now, algorithms, &mut changes);
-        if !changes.is_empty() {
+        if settled || !changes.is_empty() {
             self.generation += 1;
         }
         Ok(changes)
+    }
+
+    /// Whether times lie where a clock that ran far ahead has put them.
+    fn is_ahead_of(&self, now: UnixSeconds, schedule: &Schedule) -> bool {
+        self.keys.iter().any(|key| {
+            let latest = now + AHEAD;
+            key.published_at > latest
+                || key.retired_at.is_some_and(|at| at > latest)
+                || key
+                    .rotate_at
+                    .is_some_and(|at| at > latest + schedule.rotate_every)
+        })
+    }
+
+    /// Brings such times back to now: or one jump of the clock would stop rotation for as
+    /// long as it jumped.
+    fn settle(&mut self, now: UnixSeconds, schedule: &Schedule) -> bool {
+        if !self.is_ahead_of(now, schedule) {
+            return false;
+        }
+        for key in &mut self.keys {
+            key.published_at = key.published_at.min(now);
+            key.retired_at = key.retired_at.map(|at| at.min(now));
+            let latest = now + schedule.rotate_every;
+            key.rotate_at = key.rotate_at.map(|at| at.min(latest));
+        }
+        true
     }
 
     /// When the keys of an algorithm that no app signs with any more stop: at their next
@@ -291,9 +322,13 @@ impl Ring {
     /// When the next tick will change something; `None` where nothing is planned.
     pub fn next_change(
         &self,
+        now: UnixSeconds,
         schedule: &Schedule,
         algorithms: &[Algorithm],
     ) -> Option<UnixSeconds> {
+        if self.is_ahead_of(now, schedule) {
+            return Some(now);
+        }
         let removals = self
             .keys
             .iter()
@@ -591,13 +626,35 @@ mod tests {
                 world.run(step);
                 let due = world
                     .saved
-                    .next_change(&SCHEDULE, &ALGORITHMS)
+                    .next_change(world.now, &SCHEDULE, &ALGORITHMS)
                     .is_some_and(|at| at <= world.now);
                 let before = world.saved.generation;
                 world.change(false, |_, _| ());
                 prop_assert_eq!(due, world.saved.generation > before);
             }
         }
+    }
+
+    #[test]
+    fn a_jump_of_the_clock_does_not_stop_rotation() {
+        let mut made = 0;
+        let mut generate = |_| {
+            made += 1;
+            Ok::<_, Infallible>(Fresh {
+                kid: made.to_string(),
+                pkcs8: Zeroizing::new(Vec::new()),
+            })
+        };
+        let mut ring = Ring::default();
+        let one = &ALGORITHMS[..1];
+        let years = 100_000_000;
+        for now in [0, years] {
+            ring.tick(now, &SCHEDULE, one, &mut generate).unwrap();
+        }
+        assert_eq!(ring.next_change(10, &SCHEDULE, one), Some(10));
+        ring.tick(10, &SCHEDULE, one, &mut generate).unwrap();
+        let due = 10 + SCHEDULE.rotate_every;
+        assert_eq!(ring.next_rotation(one[0], &SCHEDULE), Some(due));
     }
 
     #[test]
@@ -616,7 +673,7 @@ mod tests {
         let due = SCHEDULE.rotate_every;
         ring.tick(due - 1, &SCHEDULE, one, &mut generate).unwrap();
         assert!(ring.active(Algorithm::EdDSA).is_some());
-        assert_eq!(ring.next_change(&SCHEDULE, one), Some(due));
+        assert_eq!(ring.next_change(due - 1, &SCHEDULE, one), Some(due));
         ring.tick(due, &SCHEDULE, one, &mut generate).unwrap();
         assert!(ring.active(Algorithm::EdDSA).is_none());
         assert!(ring.next(Algorithm::EdDSA).is_none());

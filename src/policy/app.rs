@@ -11,6 +11,9 @@ use std::sync::Arc;
 
 type Refused = Box<Refusal>;
 
+/// The longest `iss`, in bytes.
+const MAX_ISSUER: usize = 255;
+
 /// An app and the issuers that it trusts.
 pub struct App {
     /// Its settings.
@@ -94,6 +97,12 @@ impl Apps {
             );
             return Err(Refusal::new(Code::SubjectTokenIssuerMissing));
         };
+        // No configured issuer is longer.
+        if identifier.len() > MAX_ISSUER {
+            let seen = format!("an iss of {} bytes", identifier.len());
+            ladder.fail(Check::Issuer, seen, trusted(candidates()));
+            return Err(Refusal::new(Code::SubjectTokenIssuerUntrusted));
+        }
         if identifier == self.own_issuer {
             ladder.fail(Check::Issuer, identifier, trusted(candidates()));
             return Err(Refusal::new(Code::SubjectTokenIsAppToken));

@@ -10,7 +10,8 @@ const MAX_DIGITS: usize = 128;
 const MAX_PERMISSIONS: usize = 400;
 
 /// What a session token says beside the registered claims.
-#[derive(Debug, Default, PartialEq)]
+#[cfg_attr(test, derive(Debug))]
+#[derive(Default, PartialEq)]
 pub(super) struct Session<'c> {
     pub organization: Option<Organization<'c>>,
     pub plans: Vec<&'c str>,

@@ -44,8 +44,7 @@ pub async fn key_set_url(
     issuer: &IssuerSettings,
 ) -> Result<(Url, Reach), DiscoveryError> {
     let parse = |text: &str| {
-        Url::parse(text)
-            .map_err(|_| DiscoveryError::Forbidden(FetchError::Forbidden(text.to_owned())))
+        Url::parse(text).map_err(|_| DiscoveryError::Forbidden(FetchError::Forbidden(short(text))))
     };
     let own = parse(&issuer.issuer)?;
     let private = issuer.allow_private_network;
@@ -80,16 +79,21 @@ pub async fn key_set_url(
     if said != issuer.issuer {
         return Err(DiscoveryError::Mismatch {
             url: url.to_string(),
-            said: said.chars().take(255).collect(),
+            said: short(said),
             configured: issuer.issuer.clone(),
         });
     }
     let uri = parse(uri)?;
     let reach = address::discovered(&uri, &own, private);
     if !address::allowed(&uri, reach) {
-        return Err(DiscoveryError::Forbidden(FetchError::Forbidden(
-            uri.to_string(),
-        )));
+        return Err(DiscoveryError::Forbidden(FetchError::Forbidden(short(
+            uri.as_str(),
+        ))));
     }
     Ok((uri, reach))
+}
+
+/// As much of a document's text as a message takes.
+fn short(text: &str) -> String {
+    text.chars().take(255).collect()
 }

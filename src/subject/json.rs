@@ -9,8 +9,9 @@ use serde_json::Number;
 use std::borrow::Cow;
 use std::fmt;
 
-/// A JSON value.
-#[derive(Debug, Clone, PartialEq)]
+/// A JSON value: perhaps personal data, so it has no `Debug`.
+#[cfg_attr(test, derive(Debug))]
+#[derive(Clone, PartialEq)]
 pub enum Json<'t> {
     /// `null`.
     Null,
@@ -53,7 +54,8 @@ impl Json<'_> {
 }
 
 /// An object, its members in order of their names.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[cfg_attr(test, derive(Debug))]
+#[derive(Clone, Default, PartialEq)]
 pub struct Object<'t>(Vec<(Cow<'t, str>, Json<'t>)>);
 
 impl<'t> Object<'t> {
@@ -151,7 +153,7 @@ impl<'de> Visitor<'de> for JsonVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Json<'de>, A::Error> {
-        let mut members = Vec::with_capacity(16);
+        let mut members = Vec::new();
         while let Some((Name(name), value)) = entries.next_entry()? {
             members.push((name, value));
         }

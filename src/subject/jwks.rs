@@ -109,11 +109,6 @@ impl KeySet {
         }
     }
 
-    /// Whether a token without a `kid` can be verified.
-    pub fn answers_to_any_kid(&self) -> bool {
-        self.only.is_some()
-    }
-
     /// Looks a key up by `kid`, never by trying.
     pub fn find(&self, kid: &str, algorithm: Algorithm) -> Found {
         match self.only.as_ref().or_else(|| self.keys.get(kid)) {

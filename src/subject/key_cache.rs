@@ -34,6 +34,8 @@ const COOL_DOWN: Duration = Duration::from_secs(30);
 const MISSING: Duration = Duration::from_secs(60);
 /// The most `kid`s remembered as missing.
 const MAX_MISSING: usize = 1024;
+/// How long a discovered place of a key set is believed.
+const PLACE: Duration = Duration::from_secs(3600);
 /// The longest wait after failures.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// The whole of a fetch, discovery and key set together: nobody waits longer.
@@ -112,8 +114,8 @@ struct Flight {
     failures: u32,
     not_before: Duration,
     last_error: Option<RefreshError>,
-    /// The key set's place, until a fetch from it fails.
-    place: Option<(Url, Reach)>,
+    /// The key set's place and when it was found; until a fetch from it fails, or is old.
+    place: Option<(Url, Reach, Duration)>,
     /// The first fetch has ended, well or not.
     tried: bool,
 }
@@ -180,8 +182,8 @@ impl KeyCache {
             None | Some(Found::Unknown) => {}
             Some(known) => return found(known),
         }
-        if let Some(outcome) = self.board(kid, algorithm)? {
-            self.landed(outcome)
+        if let Some(outcome) = self.fetch_for(kid, algorithm)? {
+            self.ended(outcome)
                 .await
                 .map_err(|error| self.unavailable(&error))?;
         }
@@ -201,17 +203,17 @@ impl KeyCache {
     }
 
     /// The fetch that a token must wait for whose key is not at hand; none where one has
-    /// landed since. All is decided under one lock, or a fetch that lands between two
+    /// ended since. All is decided under one lock, or a fetch that ends between two
     /// decisions would be followed by a second one.
-    fn board(
+    fn fetch_for(
         self: &Arc<Self>,
         kid: &str,
         algorithm: Algorithm,
     ) -> Result<Option<watch::Receiver<Outcome>>, KeyError> {
         let mut flight = self.flight();
         let now = self.clock.monotonic();
-        let grounded = flight.running.is_none();
-        let backing_off = grounded && now < flight.not_before;
+        let idle = flight.running.is_none();
+        let backing_off = idle && now < flight.not_before;
         match self.look_up(kid, algorithm) {
             None if backing_off => {
                 let error = flight.last_error.clone();
@@ -227,16 +229,18 @@ impl KeyCache {
                 let cooling = flight
                     .asked_for_unknown
                     .is_some_and(|asked| now < asked + COOL_DOWN);
-                if missing || backing_off || grounded && cooling {
+                if missing || backing_off || idle && cooling {
                     return Err(KeyError::Unknown);
                 }
-                if grounded {
+                if idle {
                     flight.asked_for_unknown = Some(now);
+                    // Perhaps the set has moved: its place is looked up anew.
+                    flight.place = None;
                 }
             }
             Some(_) => return Ok(None),
         }
-        Ok(Some(self.take_off(&mut flight)))
+        Ok(Some(self.running_or_new(&mut flight)))
     }
 
     fn remember_missing(&self, kid: &str, now: Duration) {
@@ -267,7 +271,7 @@ impl KeyCache {
     }
 
     /// The fetch that is running, or a new one. It goes on when nobody waits any more.
-    fn take_off(self: &Arc<Self>, flight: &mut Flight) -> watch::Receiver<Outcome> {
+    fn running_or_new(self: &Arc<Self>, flight: &mut Flight) -> watch::Receiver<Outcome> {
         if let Some(running) = &flight.running {
             return running.clone();
         }
@@ -285,7 +289,7 @@ impl KeyCache {
     }
 
     /// Waits for a fetch.
-    async fn landed(&self, mut outcome: watch::Receiver<Outcome>) -> Result<(), RefreshError> {
+    async fn ended(&self, mut outcome: watch::Receiver<Outcome>) -> Result<(), RefreshError> {
         let ended = outcome.wait_for(Option::is_some).await;
         if let Ok(result) = ended
             && let Some(result) = result.as_ref()
@@ -297,10 +301,14 @@ impl KeyCache {
     }
 
     async fn refresh(&self) -> Result<(), RefreshError> {
+        let began = self.clock.monotonic();
         let place = self.flight().place.clone();
-        let (url, reach) = match place {
+        let (url, reach, found) = match place.filter(|(.., found)| began < *found + PLACE) {
             Some(place) => place,
-            None => key_set_url(&self.fetcher, &self.issuer).await?,
+            None => {
+                let (url, reach) = key_set_url(&self.fetcher, &self.issuer).await?;
+                (url, reach, began)
+            }
         };
         let shown = url.to_string();
         let document =
@@ -326,7 +334,7 @@ impl KeyCache {
             refresh_at: now + Duration::from_secs(fresh).mul_f64(share),
             usable_until: now + USABLE,
         })));
-        self.flight().place = Some((url, reach));
+        self.flight().place = Some((url, reach, found));
         Ok(())
     }
 
@@ -380,11 +388,11 @@ impl KeyCache {
                     .load()
                     .as_ref()
                     .is_none_or(|cached| now >= cached.refresh_at);
-                (due && now >= flight.not_before).then(|| self.take_off(&mut flight))
+                (due && now >= flight.not_before).then(|| self.running_or_new(&mut flight))
             };
             if let Some(outcome) = outcome {
                 // Its end is noted where it ends.
-                let _ = self.landed(outcome).await;
+                let _ = self.ended(outcome).await;
             }
         }
     }
@@ -433,15 +441,6 @@ impl KeyCache {
             }
             _ => "a key set, which was never fetched".to_owned(),
         }
-    }
-
-    /// Fetches the set now, for `doctor` and `explain`.
-    pub async fn load(self: &Arc<Self>) -> Result<(), RefreshError> {
-        if self.only.is_some() {
-            return Ok(());
-        }
-        let outcome = self.take_off(&mut self.flight());
-        self.landed(outcome).await
     }
 }
 

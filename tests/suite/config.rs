@@ -509,10 +509,10 @@ fn a_file_that_cannot_be_read_or_is_empty_is_an_error() {
     std::fs::write(path("empty"), "\n").unwrap();
     std::fs::write(path("binary"), b"\xff\xfe").unwrap();
     for (name, file, says) in [
-        ("EXCHEQUER_KEYS_SECRET_FILE", "missing", "cannot read"),
-        ("EXCHEQUER_KEYS_SECRET_FILE", "", "cannot read"),
-        ("EXCHEQUER_KEYS_SECRET_FILE", "binary", "cannot read"),
-        ("CLERK_JWT_KEY_FILE", "missing", "cannot read"),
+        ("EXCHEQUER_KEYS_SECRET_FILE", "missing", "cannot be read"),
+        ("EXCHEQUER_KEYS_SECRET_FILE", "", "cannot be read"),
+        ("EXCHEQUER_KEYS_SECRET_FILE", "binary", "cannot be read"),
+        ("CLERK_JWT_KEY_FILE", "missing", "cannot be read"),
         ("CLERK_AUTHORIZED_PARTIES_FILE", "empty", "is empty"),
     ] {
         assert_error(&check(&[CLERK, (name, &path(file))]), name, says);
@@ -820,7 +820,7 @@ fn the_file_says_what_is_wrong_with_each_setting() {
         ),
         (
             "jwt_key = { file = \"missing.pem\" }",
-            "jwt_key: cannot read \"missing.pem\"",
+            "jwt_key: the file that it names cannot be read",
         ),
         (
             "jwt_key = { path = \"x\" }",

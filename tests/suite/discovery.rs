@@ -467,7 +467,7 @@ async fn a_request_to_an_issuer_says_who_asks_and_nothing_about_whom() {
         .collect();
     assert_eq!(
         paths,
-        [DISCOVERY, JWKS, JWKS].map(|path| format!("GET {path} HTTP/1.1"))
+        [DISCOVERY, JWKS, DISCOVERY, JWKS].map(|path| format!("GET {path} HTTP/1.1"))
     );
     for head in &requests {
         let headers: Value = head
@@ -486,4 +486,22 @@ async fn a_request_to_an_issuer_says_who_asks_and_nothing_about_whom() {
             })
         );
     }
+}
+
+#[tokio::test]
+async fn a_key_set_that_moved_is_found_again_by_a_kid_that_the_old_place_lacks() {
+    let issuers = issuers(1).await;
+    let issuer = &issuers[0];
+    let service = start(&issuers, "").await;
+    let token = |kid: &str, key: &Key| {
+        let token = Token::oidc(&issuer.url, "web").header("kid", kid);
+        json!({"subject_token": token.sign(key)})
+    };
+    let warm = service.exchange(&token("ins_1", Key::rsa())).await;
+    assert_eq!(warm.status, 200, "{}", warm.body);
+    let moved = json!({"keys": [Key::other_rsa().jwk("ins_2")]}).to_string();
+    issuer.behave("/moved", Behaviour::Answer(200, moved));
+    issuer.claim_jwks_uri(&format!("{}/moved", issuer.url));
+    let answer = service.exchange(&token("ins_2", Key::other_rsa())).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
 }

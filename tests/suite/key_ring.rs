@@ -1130,3 +1130,40 @@ async fn a_full_or_read_only_disk_stops_the_rotation_and_not_the_exchange() {
         assert!(verifies(&token, &jwks(&service).await));
     }
 }
+
+#[tokio::test]
+async fn a_running_server_takes_no_older_ring_and_none_in_clear_for_a_sealed_one() {
+    const SECRET: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+    let issuer = Issuer::start().await;
+    let sealed = Service::builder()
+        .env("CLERK_JWT_ISSUER", &issuer.url)
+        .env("EXCHEQUER_KEYS_SECRET", SECRET)
+        .start()
+        .await;
+    let clear = Service::trusting(&issuer).await;
+    let ring = |service: &Service| service.dir().join("keys/ring.json");
+    let published = async |service: &Service| service.get("/.well-known/jwks.json").await.body;
+
+    // The ring of another service, in clear.
+    let before = published(&sealed).await;
+    std::fs::copy(ring(&clear), ring(&sealed)).unwrap();
+    eventually("the ring is put back", async || {
+        std::fs::read(ring(&sealed)).unwrap() != std::fs::read(ring(&clear)).unwrap()
+    })
+    .await;
+    assert_eq!(published(&sealed).await, before);
+
+    // The ring of the same service, from before a revocation.
+    let old = std::fs::read(ring(&clear)).unwrap();
+    let jwks = published(&clear).await;
+    let kid = jwks["keys"][0]["kid"].as_str().unwrap().to_owned();
+    assert_eq!(clear.command().run(&["keys", "revoke", &kid]).code, 0);
+    let gone = async || !published(&clear).await.to_string().contains(&kid);
+    eventually("the key is gone", gone).await;
+    std::fs::write(ring(&clear), &old).unwrap();
+    eventually("the ring is put back", async || {
+        std::fs::read(ring(&clear)).unwrap() != old
+    })
+    .await;
+    assert!(gone().await, "a revoked key came back");
+}

@@ -788,3 +788,25 @@ async fn a_subject_is_carried_byte_for_byte_or_refused() {
         assert!(line.is_object());
     }
 }
+
+#[tokio::test]
+async fn a_security_event_is_no_subject_token_whatever_its_typ() {
+    let issuer = Issuer::start().await;
+    let service = Service::trusting(&issuer).await;
+    let logout = json!({"http://schemas.openid.net/event/backchannel-logout": {}});
+    let token = Token::clerk(&issuer.url).claim("events", logout);
+    let answer = service.session(&token.sign(Key::rsa())).await;
+    answer.assert_refused(401, "subject_token_type_mismatch");
+}
+
+#[tokio::test]
+async fn an_endless_issuer_is_untrusted_and_fills_no_log() {
+    let issuer = Issuer::start().await;
+    let service = Service::trusting(&issuer).await;
+    let endless = format!("{}/{}", issuer.url, "x".repeat(9000));
+    let answer = service
+        .session(&Token::clerk(&endless).sign(Key::rsa()))
+        .await;
+    answer.assert_refused(401, "subject_token_issuer_untrusted");
+    assert!(service.log().iter().all(|line| line.len() < 2000));
+}
