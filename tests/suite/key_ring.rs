@@ -1146,23 +1146,23 @@ async fn a_running_server_takes_no_older_ring_and_none_in_clear_for_a_sealed_one
 
     // The ring of another service, in clear.
     let before = published(&sealed).await;
-    std::fs::copy(ring(&clear), ring(&sealed)).unwrap();
+    fs::copy(ring(&clear), ring(&sealed)).unwrap();
     eventually("the ring is put back", async || {
-        std::fs::read(ring(&sealed)).unwrap() != std::fs::read(ring(&clear)).unwrap()
+        fs::read(ring(&sealed)).unwrap() != fs::read(ring(&clear)).unwrap()
     })
     .await;
     assert_eq!(published(&sealed).await, before);
 
     // The ring of the same service, from before a revocation.
-    let old = std::fs::read(ring(&clear)).unwrap();
+    let old = fs::read(ring(&clear)).unwrap();
     let jwks = published(&clear).await;
     let kid = jwks["keys"][0]["kid"].as_str().unwrap().to_owned();
     assert_eq!(clear.command().run(&["keys", "revoke", &kid]).code, 0);
     let gone = async || !published(&clear).await.to_string().contains(&kid);
     eventually("the key is gone", gone).await;
-    std::fs::write(ring(&clear), &old).unwrap();
+    fs::write(ring(&clear), &old).unwrap();
     eventually("the ring is put back", async || {
-        std::fs::read(ring(&clear)).unwrap() != old
+        fs::read(ring(&clear)).unwrap() != old
     })
     .await;
     assert!(gone().await, "a revoked key came back");
