@@ -13,6 +13,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -106,6 +107,7 @@ pub struct Metrics {
     keys: Family<KeyLabels, Gauge>,
     rotations: Family<AlgLabels, Gauge>,
     ring_failures: Counter,
+    scrape: Mutex<()>,
 }
 
 /// A request in flight; ends when dropped, answered or given up by the client.
@@ -131,6 +133,7 @@ impl Default for Metrics {
             keys: Family::default(),
             rotations: Family::default(),
             ring_failures: Counter::default(),
+            scrape: Mutex::default(),
             registry: Registry::default(),
         };
         let build = Family::<BuildLabels, Gauge>::default();
@@ -268,6 +271,8 @@ impl Metrics {
         now: UnixSeconds,
         ages: impl Iterator<Item = (String, f64)>,
     ) -> String {
+        // One scrape at a time: each fills these families anew.
+        let _turn = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
         self.ages.clear();
         for (issuer, age) in ages {
             self.ages.get_or_create(&IssuerLabels { issuer }).set(age);

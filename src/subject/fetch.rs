@@ -67,12 +67,16 @@ impl Fetcher {
                 .pool_max_idle_per_host(1)
                 .pool_idle_timeout(Duration::from_secs(60))
         };
+        // A machine without CA certificates can still be asked for what needs none.
+        let build = |make: &dyn Fn() -> reqwest::ClientBuilder| {
+            make().build().or_else(|error| {
+                tracing::warn!(%error, "no CA certificates: https issuers cannot be verified");
+                make().tls_certs_only([]).build()
+            })
+        };
         Ok(Self {
-            public: builder()
-                .https_only(true)
-                .dns_resolver(PublicOnly)
-                .build()?,
-            private: builder().build()?,
+            public: build(&|| builder().https_only(true).dns_resolver(PublicOnly))?,
+            private: build(&builder)?,
         })
     }
 

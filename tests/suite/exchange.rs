@@ -101,3 +101,15 @@ async fn a_forged_token_is_refused_with_what_the_caller_sent_and_no_more() {
         })
     );
 }
+
+#[tokio::test]
+async fn a_machine_without_ca_certificates_serves_an_issuer_that_needs_none() {
+    let issuer = Issuer::start().await;
+    let service = Service::builder()
+        .env("CLERK_JWT_ISSUER", &issuer.url)
+        .env("SSL_CERT_FILE", "/nonexistent")
+        .env("SSL_CERT_DIR", "/nonexistent")
+        .start()
+        .await;
+    assert_eq!(service.session(&issuer.token()).await.status, 200);
+}
