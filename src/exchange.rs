@@ -1,25 +1,33 @@
 //! The story itself: a credential proves a subject, the app grants it something, and a token
 //! of ours says so.
 
-use crate::clock::Clock;
-use crate::explain::{Code, Ladder, Refusal, Source};
+use crate::clock::{Clock, UnixSeconds};
+use crate::explain::{Check, Code, Ladder, Refusal, Source};
 use crate::keys::{Keeper, Signer};
 use crate::policy::app::Wish;
 use crate::policy::{App, Apps};
-use crate::subject::Issuer;
+use crate::store::{Question, Standing, Store};
 use crate::subject::jwt::{Decoded, Unverified};
+use crate::subject::revocation::{Dependence, Hit};
+use crate::subject::{Issuer, Subject};
 use crate::token::{AppToken, mint};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// What came in, unverified; its `Debug` does not show it.
 #[derive(Clone, Copy)]
-pub struct Credential<'r>(&'r str);
-
-impl<'r> Credential<'r> {
+pub enum Credential<'r> {
     /// A subject token as it was sent.
-    pub fn new(token: &'r str) -> Self {
-        Self(token)
-    }
+    Token(&'r str),
+}
+
+/// Who asks, as the connection tells.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Caller<'r> {
+    /// The client's address; `None` where it cannot be told from others'.
+    pub address: Option<IpAddr>,
+    /// Its `traceparent` (W3C Trace Context §3.2).
+    pub traceparent: Option<&'r str>,
 }
 
 impl std::fmt::Debug for Credential<'_> {
@@ -35,6 +43,8 @@ pub struct Request<'r> {
     pub credential: Credential<'r>,
     /// The app, and what else is asked for.
     pub wish: Wish<'r>,
+    /// Who asks.
+    pub caller: Caller<'r>,
 }
 
 /// What an exchange gives.
@@ -67,6 +77,8 @@ pub struct Exchange {
     pub apps: Apps,
     /// Our keys.
     pub keys: Arc<Keeper>,
+    /// What must be remembered.
+    pub store: Arc<Store>,
     /// The time.
     pub clock: Clock,
 }
@@ -94,28 +106,47 @@ impl Exchange {
         request: Request<'_>,
         ladder: &mut Ladder,
     ) -> Result<Exchanged, Box<Refusal>> {
-        let decoded = Decoded::read(request.credential.0, ladder)?;
-        let unverified = Unverified::parse(&decoded, ladder)?;
-        self.judge(&unverified, request.wish, ladder)
-            .await
-            .map_err(|refusal| unverified.shown(refusal))
+        match request.credential {
+            Credential::Token(token) => self.of_jwt(token, &request, ladder).await,
+        }
     }
 
+    async fn of_jwt(
+        &self,
+        token: &str,
+        request: &Request<'_>,
+        ladder: &mut Ladder,
+    ) -> Result<Exchanged, Box<Refusal>> {
+        let decoded = Decoded::read(token, ladder)?;
+        let unverified = Unverified::parse(&decoded, ladder)?;
+        let told = async {
+            let now = self.clock.now();
+            let (app, issuer) = self
+                .apps
+                .select(request.wish, unverified.issuer(), ladder)?;
+            let subject = unverified.verify(&issuer, now, ladder).await?;
+            self.judge(&app, &issuer, &subject, request, ladder).await
+        };
+        told.await.map_err(|refusal| unverified.shown(refusal))
+    }
+
+    /// A verified subject: what was revoked, what the app grants, and the token that says so.
     async fn judge(
         &self,
-        unverified: &Unverified<'_>,
-        wish: Wish<'_>,
+        app: &Arc<App>,
+        issuer: &Arc<Issuer>,
+        subject: &Subject<'_>,
+        request: &Request<'_>,
         ladder: &mut Ladder,
     ) -> Result<Exchanged, Box<Refusal>> {
         let now = self.clock.now();
-        let (app, issuer) = self.apps.select(wish, unverified.issuer(), ladder)?;
-        let subject = unverified.verify(&issuer, now, ladder).await?;
-        let grant = app.grant(&subject, wish, now, ladder)?;
+        self.remembered(subject, now, ladder).await?;
+        let grant = app.grant(subject, request.wish, now, ladder)?;
         let keys = self.keys.published();
         let signer = keys.signer(app.settings.algorithm).ok_or_else(|| {
             Refusal::new(Code::SigningKeyUnavailable).unavailable(Source::Exchequer, 5)
         })?;
-        let token = mint(&self.issuer, &app.settings, &subject, &grant, now, signer)
+        let token = mint(&self.issuer, &app.settings, subject, &grant, now, signer)
             .map_err(|error| Refusal::new(Code::InternalError).caused_by(error))?;
         let organization = subject.organization.as_ref();
         Ok(Exchanged {
@@ -126,8 +157,39 @@ impl Exchange {
             role: organization.and_then(|org| org.role.as_deref().map(str::to_owned)),
             pseudonym: keys.pseudonym(subject.issuer, subject.id),
             signer: Arc::clone(signer),
-            issuer: Arc::clone(&issuer),
-            app,
+            issuer: Arc::clone(issuer),
+            app: Arc::clone(app),
         })
+    }
+
+    /// What the store remembers of a subject, in one call.
+    async fn remembered(
+        &self,
+        subject: &Subject<'_>,
+        now: UnixSeconds,
+        ladder: &mut Ladder,
+    ) -> Result<(), Box<Refusal>> {
+        let (hits, standings): (Vec<Hit>, Vec<Standing>) =
+            Dependence::of(subject, now).standings().unzip();
+        let question = Question {
+            standings: &standings,
+            ..Question::default()
+        };
+        let answer = self.store.ask(question, now).await.map_err(|error| {
+            Refusal::new(Code::StoreUnavailable)
+                .unavailable(Source::Exchequer, 1)
+                .caused_by(error)
+        })?;
+        let hit = answer.revoked.and_then(|place| hits.get(place));
+        if let Some(hit) = hit {
+            ladder.fail(Check::Revocation, format!("{hit:?}"), "not revoked");
+            return Err(Refusal::new(match hit {
+                Hit::Session => Code::SessionRevoked,
+                Hit::User => Code::UserDeleted,
+                Hit::Membership => Code::MembershipChanged,
+            }));
+        }
+        ladder.pass(Check::Revocation, || ("", "not revoked"));
+        Ok(())
     }
 }

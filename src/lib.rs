@@ -5,7 +5,7 @@
 //! [`http`] → [`exchange`] → [`subject`] → [`policy`] → [`token`] with [`keys`] → [`http::answer`].
 //!
 //! Who may call whom: `cli, service, http, standin` → `exchange` → `subject, policy, token` →
-//! `keys` → `explain, telemetry, crypto, clock, config`. Never upwards, and in no circle;
+//! `keys, store` → `explain, telemetry, crypto, clock, config`. Never upwards, and in no circle;
 //! `tests/suite/architecture.rs` reads the `use` lines and holds it.
 
 #![cfg_attr(
@@ -29,6 +29,7 @@ pub mod keys;
 pub mod policy;
 pub mod service;
 pub mod standin;
+pub mod store;
 pub mod subject;
 pub mod telemetry;
 pub mod token;

@@ -10,7 +10,9 @@ use crate::http::{routes, server};
 use crate::keys::Keeper;
 use crate::keys::keeper::KeeperError;
 use crate::policy::{App, Apps};
+use crate::store::{Memory, Store};
 use crate::subject::Issuer;
+use crate::subject::clerk::api::BackendApi;
 use crate::subject::fetch::Fetcher;
 use crate::subject::key_cache::KeyCache;
 use crate::telemetry::Metrics;
@@ -32,6 +34,9 @@ pub enum StartError {
     /// The HTTP client.
     #[error("HTTP client: {0}")]
     Client(#[from] reqwest::Error),
+    /// An API's base URL.
+    #[error("API URL: {0}")]
+    Url(#[from] url::ParseError),
     /// A listener.
     #[error("cannot listen on {address}: {error}")]
     Listen {
@@ -90,15 +95,25 @@ impl Service {
             Arc::clone(&metrics),
         )?;
         let key_sets = key_sets(&settings.issuers, &fetcher, &clock, &metrics);
-        let issuers: BTreeMap<&str, Arc<Issuer>> = settings
-            .issuers
-            .iter()
-            .filter_map(|issuer| {
-                let keys = Arc::clone(key_sets.get(&identity(issuer))?);
-                let settings = issuer.clone();
-                Some((issuer.name.as_str(), Arc::new(Issuer { settings, keys })))
-            })
-            .collect();
+        let mut issuers: BTreeMap<&str, Arc<Issuer>> = BTreeMap::new();
+        for issuer in &settings.issuers {
+            let Some(keys) = key_sets.get(&identity(issuer)) else {
+                continue;
+            };
+            let backend = issuer
+                .backend
+                .as_ref()
+                .map(|backend| {
+                    BackendApi::new(backend, issuer.allow_private_network, fetcher.clone())
+                })
+                .transpose()?;
+            let issuer_of = Issuer {
+                settings: issuer.clone(),
+                keys: Arc::clone(keys),
+                backend,
+            };
+            issuers.insert(&issuer.name, Arc::new(issuer_of));
+        }
         let apps = settings.apps.iter().map(|app| App {
             settings: app.clone(),
             issuers: app
@@ -111,6 +126,7 @@ impl Service {
             issuer: settings.issuer.clone(),
             apps: Apps::new(apps, settings.issuer.clone()),
             keys: Arc::new(keys),
+            store: Arc::new(Store::Memory(Memory::default())),
             clock,
         };
         Ok(Self {

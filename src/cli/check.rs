@@ -27,6 +27,7 @@ fn print(settings: &Settings) {
         let kind = match issuer.kind {
             IssuerKind::Clerk => "clerk",
             IssuerKind::Oidc => "oidc",
+            IssuerKind::Introspection => "introspection",
         };
         let algorithms: Vec<String> = issuer
             .algorithms

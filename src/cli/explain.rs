@@ -3,7 +3,7 @@
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::crypto::sha256;
-use crate::exchange::{Credential, Request};
+use crate::exchange::{Caller, Credential, Request};
 use crate::explain::foreign::{Assertion, ErrorAnswer, error_answer};
 use crate::explain::{Check, Code, Ladder, Refusal, render};
 use crate::policy::app::Wish;
@@ -199,7 +199,8 @@ async fn explain_token(text: &str, args: Args, settings: Settings) -> ExitCode {
         }
     };
     let request = Request {
-        credential: Credential::new(text),
+        credential: Credential::Token(text),
+        caller: Caller::default(),
         wish: Wish {
             app: args.app.as_deref(),
             audience: None,

@@ -1,37 +1,41 @@
 //! The `CLERK_*` variables: one Clerk issuer or several, and an app for each suffix.
 
 use super::env::Common;
+use super::file::token_types;
 use super::value::{self, https_url};
-use super::{AppSettings, Findings, IssuerKind, IssuerSettings, Structure};
+use super::{
+    AppSettings, BackendSettings, Findings, IntrospectionSettings, IssuerKind, IssuerSettings,
+    SessionIdPolicy, Structure, TokenKind, VerifySettings, WebhookSecret,
+};
 use crate::crypto::PublicKey;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use jsonwebtoken::Algorithm;
+use secrecy::SecretString;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What a variable is for: `true` where this version uses it.
-const NAMES: [(&str, bool); 14] = [
-    ("CLERK_JWT_ISSUER", true),
-    ("CLERK_JWT_AUDIENCE", true),
-    ("CLERK_JWT_KEY", true),
-    ("CLERK_AUTHORIZED_PARTIES", true),
-    ("CLERK_PUBLISHABLE_KEY", true),
-    ("CLERK_FRONTEND_API_URL", true),
-    ("CLERK_SECRET_KEY", false),
-    ("CLERK_MACHINE_SECRET_KEY", false),
-    ("CLERK_API_URL", false),
-    ("CLERK_API_VERSION", false),
-    ("CLERK_WEBHOOK_SECRET", false),
-    ("CLERK_WEBHOOK_SIGNING_SECRET", false),
-    ("CLERK_OAUTH_CLIENT_ID", false),
-    ("CLERK_OAUTH_CLIENT_SECRET", false),
+/// The variables, as Clerk's own SDKs name them.
+const NAMES: [&str; 14] = [
+    "CLERK_JWT_ISSUER",
+    "CLERK_JWT_AUDIENCE",
+    "CLERK_JWT_KEY",
+    "CLERK_AUTHORIZED_PARTIES",
+    "CLERK_PUBLISHABLE_KEY",
+    "CLERK_FRONTEND_API_URL",
+    "CLERK_SECRET_KEY",
+    "CLERK_MACHINE_SECRET_KEY",
+    "CLERK_API_URL",
+    "CLERK_API_VERSION",
+    "CLERK_WEBHOOK_SECRET",
+    "CLERK_WEBHOOK_SIGNING_SECRET",
+    "CLERK_OAUTH_CLIENT_ID",
+    "CLERK_OAUTH_CLIENT_SECRET",
 ];
 
 /// Splits a name into the known variable and the app that its suffix names.
 fn split(name: &str) -> Option<(&'static str, Option<String>)> {
     NAMES
-        .iter()
-        .map(|(known, _)| *known)
+        .into_iter()
         .filter_map(|known| {
             let rest = name.strip_prefix(known)?;
             if rest.is_empty() {
@@ -111,18 +115,11 @@ pub(super) fn read(
     let mut suffixes = BTreeSet::new();
     for name in variables.keys().filter(|name| name.starts_with("CLERK_")) {
         match split(name) {
-            Some((known, suffix)) => {
-                if NAMES.contains(&(known, false)) {
-                    findings.note(
-                        name,
-                        "has no effect yet: this version asks nothing of Clerk's Backend API",
-                    );
-                }
+            Some((_, suffix)) => {
                 suffixes.insert(suffix);
             }
             None => {
-                let known: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
-                let near = value::suggest(name, &known);
+                let near = value::suggest(name, &NAMES);
                 if !near.is_empty() {
                     findings.note(name, format!("is not a variable of this service{near}"));
                 }
@@ -156,8 +153,10 @@ fn add_app(
         return;
     };
     let key = static_key(view, app, &identifiers, findings);
+    let mut instance = Some(instance(view, app, &identifiers, findings));
     let mut names = Vec::new();
     for identifier in identifiers {
+        let instance = instance.take().unwrap_or_default();
         let url = match https_url(&identifier) {
             Ok(url) => url,
             Err(message) => {
@@ -189,10 +188,14 @@ fn add_app(
             algorithms: vec![Algorithm::RS256],
             audiences: view.list("CLERK_JWT_AUDIENCE"),
             authorized_parties: view.list("CLERK_AUTHORIZED_PARTIES"),
-            token_types: vec!["JWT".to_owned()],
+            token_types: token_types(&instance.accepts),
             clock_skew: 5,
             max_lifetime: 86_400,
             allow_private_network: false,
+            accepts: instance.accepts,
+            backend: instance.backend,
+            introspection: instance.introspection,
+            webhook_secrets: instance.webhook_secrets,
         });
     }
     if structure.apps.contains_key(app) {
@@ -216,8 +219,116 @@ fn add_app(
             subject: None,
             condition: None,
             claims: Vec::new(),
+            session_id: SessionIdPolicy::Fresh,
+            code_verifier: false,
+            scopes: Vec::new(),
+            profile: None,
+            verify: VerifySettings::default(),
         },
     );
+}
+
+/// What an app holds of one Clerk instance beside its issuer.
+struct Instance {
+    accepts: Vec<TokenKind>,
+    backend: Option<BackendSettings>,
+    introspection: Option<IntrospectionSettings>,
+    webhook_secrets: Vec<WebhookSecret>,
+}
+
+impl Default for Instance {
+    fn default() -> Self {
+        Self {
+            accepts: vec![TokenKind::Session],
+            backend: None,
+            introspection: None,
+            webhook_secrets: Vec::new(),
+        }
+    }
+}
+
+/// Clerk's Backend API, with the defaults of its SDK.
+pub(super) fn backend(
+    secret_key: SecretString,
+    machine_secret_key: Option<SecretString>,
+    url: Option<&str>,
+    version: Option<String>,
+) -> BackendSettings {
+    let url = url.unwrap_or("https://api.clerk.com");
+    BackendSettings {
+        url: url.trim_end_matches('/').to_owned(),
+        version: version.unwrap_or_else(|| "2026-05-12".to_owned()),
+        secret_key,
+        machine_secret_key,
+    }
+}
+
+/// The credentials of an app's Clerk instance. Those of the plain variables belong to the
+/// plain issuer: an app whose instance is another has none but its own.
+fn instance(
+    view: &View<'_>,
+    app: &str,
+    identifiers: &[String],
+    findings: &mut Findings,
+) -> Instance {
+    let (shared, view) = (view, &view.instance());
+    let mut found = Instance::default();
+    let secret = |name| view.get(name).map(|(_, text)| SecretString::from(text));
+    if let Some((name, url)) = shared.get("CLERK_API_URL")
+        && let Err(message) = https_url(url)
+    {
+        findings.error(name, message);
+    }
+    if let Some((name, key)) = view.get("CLERK_SECRET_KEY") {
+        if !key.starts_with("sk_") {
+            findings.error(
+                &name,
+                "is no secret key: sk_test_… or sk_live_…, as the dashboard shows it",
+            );
+        }
+        if let [first, _, ..] = identifiers {
+            findings.note(
+                name,
+                format!("is one instance's key, but the app {app:?} has several issuers: it is used for {first} alone"),
+            );
+        }
+        found.backend = Some(backend(
+            SecretString::from(key),
+            secret("CLERK_MACHINE_SECRET_KEY"),
+            shared.get("CLERK_API_URL").map(|(_, url)| url),
+            shared
+                .get("CLERK_API_VERSION")
+                .map(|(_, version)| version.to_owned()),
+        ));
+    }
+    let (id, client_secret) = (
+        view.get("CLERK_OAUTH_CLIENT_ID"),
+        secret("CLERK_OAUTH_CLIENT_SECRET"),
+    );
+    match (id, client_secret) {
+        (Some((_, client_id)), Some(client_secret)) => {
+            found.accepts.push(TokenKind::OAuth);
+            found.introspection = Some(IntrospectionSettings {
+                endpoint: None,
+                client_id: client_id.to_owned(),
+                client_secret,
+            });
+        }
+        (None, None) => {}
+        _ => findings.error(
+            "CLERK_OAUTH_CLIENT_ID",
+            "and CLERK_OAUTH_CLIENT_SECRET go together: set both or none",
+        ),
+    }
+    for name in ["CLERK_WEBHOOK_SIGNING_SECRET", "CLERK_WEBHOOK_SECRET"] {
+        for text in view.list(name) {
+            match value::webhook_secret(&text) {
+                Ok(secret) => found.webhook_secrets.push(secret),
+                Err(message) => findings.error(name, message),
+            }
+        }
+    }
+    found
 }
 
 /// The issuers of an app, and the variable that names them.

@@ -1,12 +1,16 @@
 //! The `EXCHEQUER_*` variables: read with envy into plain strings, then judged.
 
 use super::value::{self, bounded, suggest};
-use super::{Findings, KeySecret, KeySettings, LogFormat};
+use super::{
+    AuditSettings, Findings, KeySecret, KeySettings, LogFormat, RateLimit, RateLimits,
+    StoreSettings,
+};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use ipnet::IpNet;
 use jsonwebtoken::Algorithm;
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 /// A variable that the service knows.
@@ -72,7 +76,7 @@ pub const VARIABLES: &[Variable] = &[
     variable(
         "EXCHEQUER_STORE",
         "data/exchequer.redb",
-        "memory, a file path, or a redis://, rediss://, unix:// URL (no effect yet)",
+        "what must be remembered: `memory`, or the path of a file",
     ),
     variable(
         "EXCHEQUER_CONFIG",
@@ -87,7 +91,17 @@ pub const VARIABLES: &[Variable] = &[
     variable(
         "EXCHEQUER_RATE_LIMIT",
         "on",
-        "on, off, or N/1m per subject and per address (no effect yet)",
+        "on (120/1m for a subject, 1200/1m for an address), off, or N/1m for a subject and ten times that for an address",
+    ),
+    variable(
+        "EXCHEQUER_TRUSTED_PROXIES",
+        "none",
+        "addresses or networks, comma separated, whose X-Forwarded-For is believed",
+    ),
+    variable(
+        "EXCHEQUER_AUDIT",
+        "off",
+        "off, stdout, or file:PATH: one event for each exchange, refusal, revocation and rotation",
     ),
     variable(
         "EXCHEQUER_LOG",
@@ -120,6 +134,8 @@ struct Plain {
     config: Option<String>,
     allowed_origins: Option<String>,
     rate_limit: Option<String>,
+    trusted_proxies: Option<String>,
+    audit: Option<String>,
     log: Option<String>,
     log_format: Option<String>,
 }
@@ -135,6 +151,10 @@ pub(super) struct Common {
     pub keys: KeySettings,
     pub config: Option<PathBuf>,
     pub allowed_origins: Vec<String>,
+    pub store: StoreSettings,
+    pub rate_limits: Option<RateLimits>,
+    pub trusted_proxies: Vec<IpNet>,
+    pub audit: Option<AuditSettings>,
     pub log: String,
     pub log_format: LogFormat,
 }
@@ -328,18 +348,36 @@ fn judge(plain: Plain, terminal: bool, findings: &mut Findings) -> Common {
         ),
     };
     judge_keys(&keys, findings);
-    if let Some(store) = plain.store.as_deref() {
-        judge_store(store, keys.secret.is_some(), findings);
-    }
-    if let Some(limit) = plain.rate_limit.as_deref() {
-        match rate_limit(limit) {
-            Ok(()) => findings.note(
-                "EXCHEQUER_RATE_LIMIT",
-                "has no effect yet: this version limits nobody",
-            ),
-            Err(message) => findings.error("EXCHEQUER_RATE_LIMIT", message),
-        }
-    }
+    let store = parsed(
+        "EXCHEQUER_STORE",
+        plain.store.as_deref(),
+        StoreSettings::File(PathBuf::from("data/exchequer.redb")),
+        findings,
+        store,
+    );
+    let rate_limits = parsed(
+        "EXCHEQUER_RATE_LIMIT",
+        plain.rate_limit.as_deref(),
+        Some(DEFAULT_RATE_LIMITS),
+        findings,
+        rate_limits,
+    );
+    let audit = parsed(
+        "EXCHEQUER_AUDIT",
+        plain.audit.as_deref(),
+        None,
+        findings,
+        audit,
+    );
+    let trusted_proxies = listed(plain.trusted_proxies.as_deref())
+        .filter_map(|text| match network(text) {
+            Ok(network) => Some(network),
+            Err(message) => {
+                findings.error("EXCHEQUER_TRUSTED_PROXIES", message);
+                None
+            }
+        })
+        .collect();
     let log = parsed(
         "EXCHEQUER_LOG",
         plain.log.as_deref(),
@@ -366,11 +404,7 @@ fn judge(plain: Plain, terminal: bool, findings: &mut Findings) -> Common {
             _ => Err(format!("{text:?} is neither json nor text")),
         },
     );
-    let allowed_origins = plain
-        .allowed_origins
-        .iter()
-        .flat_map(|list| list.split(',').map(str::trim))
-        .filter(|origin| !origin.is_empty())
+    let allowed_origins = listed(plain.allowed_origins.as_deref())
         .filter_map(|text| match origin(text) {
             Ok(()) => Some(text.to_owned()),
             Err(message) => {
@@ -388,9 +422,20 @@ fn judge(plain: Plain, terminal: bool, findings: &mut Findings) -> Common {
         keys,
         config: plain.config.map(PathBuf::from),
         allowed_origins,
+        store,
+        rate_limits,
+        trusted_proxies,
+        audit,
         log,
         log_format,
     }
+}
+
+/// The items of a comma-separated list.
+fn listed(text: Option<&str>) -> impl Iterator<Item = &str> {
+    text.into_iter()
+        .flat_map(|list| list.split(',').map(str::trim))
+        .filter(|item| !item.is_empty())
 }
 
 fn own_issuer(text: &str) -> Result<String, String> {
@@ -435,42 +480,69 @@ fn judge_keys(keys: &KeySettings, findings: &mut Findings) {
     }
 }
 
-fn judge_store(store: &str, sealed: bool, findings: &mut Findings) {
-    match store.split_once("://").map(|(scheme, _)| scheme) {
+fn store(text: &str) -> Result<StoreSettings, String> {
+    match text.split_once("://").map(|(scheme, _)| scheme) {
+        None if text == "memory" => Ok(StoreSettings::Memory),
+        None => Ok(StoreSettings::File(PathBuf::from(text))),
+        // The URL may hold a password: it is not shown.
         Some("redis" | "rediss" | "unix") => {
-            if url::Url::parse(store).is_err() {
-                findings.error("EXCHEQUER_STORE", "is no URL");
-            }
-            if !sealed {
-                findings.error(
-                    "EXCHEQUER_KEYS_SECRET",
-                    "is required with Redis: the key ring is kept there, encrypted",
-                );
-            }
+            Err("Redis is not built yet: memory, or the path of a file".to_owned())
         }
-        Some(other) => findings.error(
-            "EXCHEQUER_STORE",
-            format!("{other:?} is no store: memory, a file path, redis://, rediss:// or unix://"),
-        ),
-        None => {}
+        Some(scheme) => Err(format!(
+            "{scheme:?} is no store: memory, or the path of a file"
+        )),
     }
-    findings.note(
-        "EXCHEQUER_STORE",
-        "has no effect yet: this version keeps nothing but the key ring, in EXCHEQUER_KEYS_DIR",
-    );
 }
 
-fn rate_limit(text: &str) -> Result<(), String> {
+/// A rate limit where none is configured.
+const DEFAULT_RATE_LIMITS: RateLimits = RateLimits {
+    subject: RateLimit {
+        requests: 120,
+        window: 60,
+    },
+    address: RateLimit {
+        requests: 1200,
+        window: 60,
+    },
+};
+
+fn rate_limits(text: &str) -> Result<Option<RateLimits>, String> {
     let error = || format!("{text:?} is neither on, off nor N/1m");
-    if matches!(text, "on" | "off") {
-        return Ok(());
+    match text {
+        "on" => return Ok(Some(DEFAULT_RATE_LIMITS)),
+        "off" => return Ok(None),
+        _ => {}
     }
-    let (number, window) = text.split_once('/').ok_or_else(error)?;
-    let number: u32 = number.parse().map_err(|_| error())?;
-    if number == 0 {
-        return Err(error());
+    let (requests, window) = text.split_once('/').ok_or_else(error)?;
+    let requests = requests
+        .parse()
+        .ok()
+        .filter(|requests| (1..=1_000_000).contains(requests))
+        .ok_or_else(error)?;
+    let window = bounded(window, 1, 86_400)?;
+    Ok(Some(RateLimits {
+        subject: RateLimit { requests, window },
+        address: RateLimit {
+            requests: requests * 10,
+            window,
+        },
+    }))
+}
+
+fn audit(text: &str) -> Result<Option<AuditSettings>, String> {
+    match (text, text.strip_prefix("file:")) {
+        ("off", _) => Ok(None),
+        ("stdout", _) => Ok(Some(AuditSettings::Stdout)),
+        (_, Some(path)) if !path.is_empty() => Ok(Some(AuditSettings::File(PathBuf::from(path)))),
+        _ => Err(format!("{text:?} is neither off, stdout nor file:PATH")),
     }
-    bounded(window, 1, 86_400).map(|_| ())
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    let address = text.parse::<IpAddr>().map(IpNet::from);
+    address
+        .or_else(|_| text.parse::<IpNet>().map(|network| network.trunc()))
+        .map_err(|_| format!("{text:?} is neither an address nor a network: write 10.0.0.0/8"))
 }
 
 fn origin(text: &str) -> Result<(), String> {

@@ -4,7 +4,9 @@
 use super::env::Common;
 use super::value::{self, bounded, https_url, suggest};
 use super::{
-    AppSettings, ClientSettings, Expression, Findings, IssuerKind, IssuerSettings, Structure,
+    AppSettings, BackendSettings, ClientSettings, EventSettings, Expression, Findings,
+    IntrospectionSettings, IssuerKind, IssuerSettings, ProfileSettings, ScopeSettings,
+    SessionIdPolicy, Structure, TokenKind, VerifySettings, WebhookSecret, clerk,
 };
 use crate::crypto::PublicKey;
 use jsonwebtoken::Algorithm;
@@ -34,6 +36,15 @@ const ISSUER: &[&str] = &[
     "clock_skew",
     "max_lifetime",
     "allow_private_network",
+    "accepts",
+    "secret_key",
+    "machine_secret_key",
+    "api_url",
+    "api_version",
+    "webhook_secret",
+    "client_id",
+    "client_secret",
+    "introspection_endpoint",
 ];
 const APP: &[&str] = &[
     "issuers",
@@ -47,7 +58,14 @@ const APP: &[&str] = &[
     "claims",
     "scopes",
     "session_id",
+    "code_verifier",
+    "profile",
+    "verify",
 ];
+const SCOPE: &[&str] = &["permissions", "when"];
+const PROFILE: &[&str] = &["user", "organization", "membership", "max_age", "events"];
+const EVENTS: &[&str] = &["url", "secret", "allow_private_network"];
+const VERIFY: &[&str] = &["pass_through", "session_cookie", "signing_secret"];
 const CLIENT: &[&str] = &["secret", "jwks_uri", "auth_method", "redirect_uris", "apps"];
 const PROVIDER: &[&str] = &[
     "issuer",
@@ -57,6 +75,38 @@ const PROVIDER: &[&str] = &[
     "authorization_endpoint",
     "token_endpoint",
 ];
+
+/// The fields of a Clerk user that an app may ask for; its private and unsafe metadata never
+/// enter a token.
+pub const USER_FIELDS: [&str; 16] = [
+    "primary_email",
+    "primary_phone",
+    "username",
+    "first_name",
+    "last_name",
+    "image_url",
+    "has_image",
+    "external_id",
+    "public_metadata",
+    "locale",
+    "banned",
+    "locked",
+    "two_factor_enabled",
+    "created_at",
+    "updated_at",
+    "last_sign_in_at",
+];
+/// The fields of a Clerk organisation that an app may ask for.
+pub const ORGANIZATION_FIELDS: [&str; 6] = [
+    "name",
+    "slug",
+    "image_url",
+    "members_count",
+    "public_metadata",
+    "created_at",
+];
+/// The fields of a Clerk membership that an app may ask for.
+pub const MEMBERSHIP_FIELDS: [&str; 4] = ["role", "permissions", "public_metadata", "created_at"];
 
 /// Claims that an app's `claims` cannot set: they are the token's own.
 const RESERVED: [&str; 13] = [
@@ -165,12 +215,12 @@ fn read_issuer(section: &mut Section<'_, '_, '_>, name: &str) -> Option<IssuerSe
     let kind = match section.text("kind").as_deref() {
         None | Some("oidc") => IssuerKind::Oidc,
         Some("clerk") => IssuerKind::Clerk,
-        Some("introspection") => {
-            section.error("kind", "introspection is not built yet: clerk or oidc");
-            IssuerKind::Oidc
-        }
+        Some("introspection") => IssuerKind::Introspection,
         Some(other) => {
-            section.error("kind", &format!("{other:?} is none of clerk, oidc"));
+            section.error(
+                "kind",
+                &format!("{other:?} is none of clerk, oidc, introspection"),
+            );
             IssuerKind::Oidc
         }
     };
@@ -195,8 +245,9 @@ fn read_issuer(section: &mut Section<'_, '_, '_>, name: &str) -> Option<IssuerSe
     let algorithms = match (algorithms.is_empty(), kind) {
         (false, _) => algorithms,
         (true, IssuerKind::Clerk) => vec![Algorithm::RS256],
-        (true, IssuerKind::Oidc) => vec![Algorithm::RS256, Algorithm::ES256],
+        (true, _) => vec![Algorithm::RS256, Algorithm::ES256],
     };
+    let accepts = read_accepts(section, kind);
     Some(IssuerSettings {
         name: name.to_owned(),
         kind,
@@ -207,13 +258,97 @@ fn read_issuer(section: &mut Section<'_, '_, '_>, name: &str) -> Option<IssuerSe
         authorized_parties: section.texts("authorized_parties").unwrap_or_default(),
         token_types: section
             .texts("token_types")
-            .unwrap_or_else(|| vec!["JWT".to_owned()]),
+            .unwrap_or_else(|| token_types(&accepts)),
         clock_skew: section.duration("clock_skew", 0, 300).unwrap_or(5),
         max_lifetime: section
             .duration("max_lifetime", 60, 3650 * 86_400)
             .unwrap_or(86_400),
         allow_private_network: section.flag("allow_private_network").unwrap_or_default(),
+        accepts,
+        backend: read_backend(section, kind),
+        introspection: read_introspection(section, kind),
+        webhook_secrets: section.webhook_secrets("webhook_secret"),
         issuer: issuer?,
+    })
+}
+
+/// The `typ` values of the JWTs among the kinds of credential.
+pub(super) fn token_types(accepts: &[TokenKind]) -> Vec<String> {
+    let mut types = vec!["JWT".to_owned()];
+    if accepts.contains(&TokenKind::OAuth) {
+        types.push("at+jwt".to_owned());
+    }
+    types
+}
+
+fn read_accepts(section: &mut Section<'_, '_, '_>, kind: IssuerKind) -> Vec<TokenKind> {
+    let Some(names) = section.texts("accepts") else {
+        return vec![TokenKind::Session];
+    };
+    if kind != IssuerKind::Clerk {
+        section.error("accepts", "is for issuers of kind \"clerk\"");
+    }
+    let kinds = names.iter().filter_map(|name| match name.as_str() {
+        "session" => Some(TokenKind::Session),
+        "oauth" => Some(TokenKind::OAuth),
+        "m2m" => Some(TokenKind::Machine),
+        "api_key" => Some(TokenKind::ApiKey),
+        other => {
+            let message = format!("{other:?} is none of session, oauth, m2m, api_key");
+            section.error("accepts", &message);
+            None
+        }
+    });
+    kinds.collect()
+}
+
+fn read_backend(section: &mut Section<'_, '_, '_>, kind: IssuerKind) -> Option<BackendSettings> {
+    let clerk = ["secret_key", "machine_secret_key", "api_url", "api_version"];
+    if kind != IssuerKind::Clerk {
+        for key in clerk.into_iter().chain(["webhook_secret"]) {
+            if section.has(key) {
+                section.error(key, "is for issuers of kind \"clerk\"");
+            }
+        }
+        return None;
+    }
+    let url = section.text("api_url");
+    if let Some(Err(message)) = url.as_deref().map(https_url) {
+        section.error("api_url", &message);
+    }
+    let version = section.text("api_version");
+    let machine_secret_key = section.secret("machine_secret_key");
+    let secret_key = section.secret("secret_key");
+    Some(clerk::backend(
+        secret_key?,
+        machine_secret_key,
+        url.as_deref(),
+        version,
+    ))
+}
+
+fn read_introspection(
+    section: &mut Section<'_, '_, '_>,
+    kind: IssuerKind,
+) -> Option<IntrospectionSettings> {
+    let endpoint = section.text("introspection_endpoint");
+    if let Some(Err(message)) = endpoint.as_deref().map(https_url) {
+        section.error("introspection_endpoint", &message);
+    }
+    let (client_id, client_secret) = (section.text("client_id"), section.secret("client_secret"));
+    if kind == IssuerKind::Introspection {
+        for key in ["client_id", "client_secret"] {
+            if !section.has(key) {
+                section.error_here(&format!(
+                    "`{key}` is missing: the introspection endpoint asks who is asking"
+                ));
+            }
+        }
+    }
+    Some(IntrospectionSettings {
+        endpoint,
+        client_id: client_id?,
+        client_secret: client_secret?,
     })
 }
 
@@ -248,11 +383,24 @@ fn read_app(section: &mut Section<'_, '_, '_>, name: &str, common: &Common) -> A
             true
         }
     };
-    for key in ["scopes", "session_id"] {
-        if section.has(key) {
-            section.note(key, "has no effect yet");
+    let session_id = match section.text("session_id").as_deref() {
+        None | Some("fresh") => SessionIdPolicy::Fresh,
+        Some("off") => SessionIdPolicy::Off,
+        Some("any") => {
+            section.note(
+                "session_id",
+                "any: whoever sees the id of an active session, in a log or a URL, can exchange it",
+            );
+            SessionIdPolicy::Any
         }
-    }
+        Some(other) => {
+            section.error(
+                "session_id",
+                &format!("{other:?} is none of off, fresh, any"),
+            );
+            SessionIdPolicy::Off
+        }
+    };
     let algorithm = section
         .text("alg")
         .and_then(|text| section.checked("alg", value::signing_algorithm(&text)))
@@ -270,7 +418,68 @@ fn read_app(section: &mut Section<'_, '_, '_>, name: &str, common: &Common) -> A
         subject: section.expression("subject"),
         condition: section.expression("condition"),
         claims: section.claims(),
+        session_id,
+        code_verifier: section.flag("code_verifier").unwrap_or_default(),
+        scopes: section.scopes(),
+        profile: section.nested("profile", PROFILE, read_profile),
+        verify: section
+            .nested("verify", VERIFY, |section| VerifySettings {
+                pass_through: section.flag("pass_through").unwrap_or_default(),
+                session_cookie: section.flag("session_cookie").unwrap_or_default(),
+                signing_secret: section.webhook_secrets("signing_secret").pop(),
+            })
+            .unwrap_or_default(),
     }
+}
+
+fn read_profile(section: &mut Section<'_, '_, '_>) -> ProfileSettings {
+    let mut fields = |key: &str, known: &[&str]| {
+        let fields = section.texts(key).unwrap_or_default();
+        for field in &fields {
+            if !known.contains(&field.as_str()) {
+                let message = format!("{field:?} is no field{}", suggest(field, known));
+                section.error(key, &message);
+            }
+        }
+        fields
+    };
+    ProfileSettings {
+        user: fields("user", &USER_FIELDS),
+        organization: fields("organization", &ORGANIZATION_FIELDS),
+        membership: fields("membership", &MEMBERSHIP_FIELDS),
+        max_age: section.duration("max_age", 1, 30 * 86_400).unwrap_or(3600),
+        events: section
+            .nested("events", EVENTS, |section| {
+                let url = section.text("url");
+                if let Some(Err(message)) = url.as_deref().map(https_url) {
+                    section.error("url", &message);
+                }
+                if !section.has("url") || !section.has("secret") {
+                    section.error_here("events need `url` and `secret`");
+                }
+                Some(EventSettings {
+                    secret: section.webhook_secrets("secret").pop()?,
+                    allow_private_network: section
+                        .flag("allow_private_network")
+                        .unwrap_or_default(),
+                    url: url?,
+                })
+            })
+            .flatten(),
+    }
+}
+
+/// A text or a list of texts, none of them empty.
+fn texts(value: &Spanned<DeValue<'_>>) -> Option<Vec<String>> {
+    let list: Option<Vec<String>> = match value.get_ref() {
+        DeValue::String(text) => Some(vec![text.to_string()]),
+        DeValue::Array(items) => items
+            .iter()
+            .map(|item| item.get_ref().as_str().map(str::to_owned))
+            .collect(),
+        _ => None,
+    };
+    list.filter(|list| list.iter().all(|item| !item.is_empty()))
 }
 
 /// Reads the file and notes what is wrong with it.
@@ -383,21 +592,11 @@ impl<'s, 'r, 't> Section<'s, 'r, 't> {
     }
 
     fn texts(&mut self, key: &str) -> Option<Vec<String>> {
-        let list = match self.get(key)?.get_ref() {
-            DeValue::String(text) => Some(vec![text.to_string()]),
-            DeValue::Array(items) => items
-                .iter()
-                .map(|item| item.get_ref().as_str().map(str::to_owned))
-                .collect(),
-            _ => None,
-        };
-        match list {
-            Some(list) if list.iter().all(|item| !item.is_empty()) => Some(list),
-            _ => {
-                self.error(key, "must be a text or a list of texts");
-                None
-            }
+        let list = texts(self.get(key)?);
+        if list.is_none() {
+            self.error(key, "must be a text or a list of texts");
         }
+        list
     }
 
     fn flag(&mut self, key: &str) -> Option<bool> {
@@ -418,6 +617,77 @@ impl<'s, 'r, 't> Section<'s, 'r, 't> {
     fn expression(&mut self, key: &str) -> Option<Expression> {
         let text = self.text(key)?;
         self.checked(key, value::expression(&text))
+    }
+
+    /// A table inside this one, where there is one.
+    fn nested<T>(
+        &mut self,
+        key: &str,
+        known: &[&str],
+        read: impl FnOnce(&mut Section<'_, 'r, 't>) -> T,
+    ) -> Option<T> {
+        let table = self.get(key)?;
+        let mut section = Section::new(&mut *self.reader, table.span(), table, known)?;
+        Some(read(&mut section))
+    }
+
+    /// `"read:tasks" = ["task.view"]`, or `{ permissions = ["task.view"], when = 'CEL' }`.
+    fn scopes(&mut self) -> Vec<ScopeSettings> {
+        let Some(value) = self.get("scopes") else {
+            return Vec::new();
+        };
+        let Some(table) = value.get_ref().as_table() else {
+            self.error(
+                "scopes",
+                "must be a table: \"read:tasks\" = [\"task.view\"]",
+            );
+            return Vec::new();
+        };
+        let mut scopes = Vec::new();
+        for (name, value) in table {
+            let span = value.span();
+            let name = name.get_ref().to_string();
+            if !value::is_scope(&name) {
+                self.reader.error(
+                    Some(&span),
+                    &format!("{name:?} is no scope: it has a space, a quote or a backslash"),
+                );
+            }
+            let (permissions, when) = if value.get_ref().is_table() {
+                let Some(mut scope) = Section::new(&mut *self.reader, span, value, SCOPE) else {
+                    continue;
+                };
+                (scope.texts("permissions"), scope.expression("when"))
+            } else {
+                let message = "must be a text or a list of texts";
+                let list = texts(value).ok_or_else(|| format!("{name:?} {message}"));
+                (self.checked("scopes", list), None)
+            };
+            scopes.push(ScopeSettings {
+                name,
+                permissions: permissions.unwrap_or_default(),
+                when,
+            });
+        }
+        scopes
+    }
+
+    /// Secrets of webhooks, by reference: one, or a list of them while one replaces another.
+    fn webhook_secrets(&mut self, key: &str) -> Vec<WebhookSecret> {
+        let Some(value) = self.get(key) else {
+            return Vec::new();
+        };
+        let values = match value.get_ref() {
+            DeValue::Array(items) => items.iter().collect(),
+            _ => vec![value],
+        };
+        values
+            .into_iter()
+            .filter_map(|value| {
+                let text = self.secret_in(key, value)?;
+                self.checked(key, value::webhook_secret(&text))
+            })
+            .collect()
     }
 
     fn claims(&mut self) -> Vec<(String, Expression)> {
@@ -455,30 +725,34 @@ impl<'s, 'r, 't> Section<'s, 'r, 't> {
 
     /// `{ env = "NAME" }` or `{ file = "PATH" }`; never the secret itself.
     fn secret(&mut self, key: &str) -> Option<SecretString> {
-        match self.reference(key)? {
-            Some(text) => Some(SecretString::from(text)),
-            None => {
-                self.error(
-                    key,
-                    "a secret does not stand in the file: write { env = \"NAME\" } or { file = \"PATH\" }",
-                );
-                None
-            }
+        let value = self.get(key)?;
+        self.secret_in(key, value).map(SecretString::from)
+    }
+
+    fn secret_in(&mut self, key: &str, value: &Spanned<DeValue<'t>>) -> Option<String> {
+        let text = self.reference(key, value)?;
+        if text.is_none() {
+            self.error(
+                key,
+                "a secret does not stand in the file: write { env = \"NAME\" } or { file = \"PATH\" }",
+            );
         }
+        text
     }
 
     /// A public key: PEM in the file, or by reference.
     fn public_key(&mut self, key: &str) -> Option<PublicKey> {
-        let text = match self.reference(key)? {
+        let value = self.get(key)?;
+        let text = match self.reference(key, value)? {
             Some(text) => text,
             None => self.text(key)?,
         };
-        self.checked(key, super::clerk::pem_key(&text))
+        self.checked(key, clerk::pem_key(&text))
     }
 
     /// The text that a reference leads to; `Some(None)` where the value is no reference.
-    fn reference(&mut self, key: &str) -> Option<Option<String>> {
-        let Some(table) = self.get(key)?.get_ref().as_table() else {
+    fn reference(&mut self, key: &str, value: &Spanned<DeValue<'t>>) -> Option<Option<String>> {
+        let Some(table) = value.get_ref().as_table() else {
             return Some(None);
         };
         let mut entries = table

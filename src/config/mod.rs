@@ -10,6 +10,7 @@ mod value;
 
 use crate::clock::UnixSeconds;
 use crate::crypto::PublicKey;
+use ipnet::IpNet;
 use jsonwebtoken::Algorithm;
 use secrecy::SecretString;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use value::is_loopback_host;
 
 pub use env::{VARIABLES, Variable};
-pub use file::SECTIONS;
+pub use file::{MEMBERSHIP_FIELDS, ORGANIZATION_FIELDS, SECTIONS, USER_FIELDS};
 
 /// Something that is wrong, or worth knowing, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +108,50 @@ pub struct Settings {
     pub apps: Vec<AppSettings>,
     /// Registered OAuth clients, by id.
     pub clients: BTreeMap<String, ClientSettings>,
+    /// Where what must be remembered is kept.
+    pub store: StoreSettings,
+    /// How often one may ask; `None` limits nobody.
+    pub rate_limits: Option<RateLimits>,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Where the audit log goes.
+    pub audit: Option<AuditSettings>,
+}
+
+/// Where what must be remembered is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreSettings {
+    /// In this process, until it ends.
+    Memory,
+    /// In an embedded file, for one machine.
+    File(PathBuf),
+}
+
+/// Where the audit log goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AuditSettings {
+    /// To standard output, beside the log.
+    Stdout,
+    /// To the end of a file.
+    File(PathBuf),
+}
+
+/// So many requests in so many seconds, all of them at once if need be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Requests.
+    pub requests: u32,
+    /// Seconds.
+    pub window: UnixSeconds,
+}
+
+/// How often one may ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimits {
+    /// One subject of one app.
+    pub subject: RateLimit,
+    /// One client address.
+    pub address: RateLimit,
 }
 
 /// The key ring's settings; times in seconds.
@@ -143,6 +188,55 @@ pub enum IssuerKind {
     Clerk,
     /// Any OpenID Connect provider.
     Oidc,
+    /// An authorization server that is asked about each token (RFC 7662).
+    Introspection,
+}
+
+/// A kind of credential that a Clerk instance gives out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TokenKind {
+    /// A session token.
+    Session,
+    /// An OAuth access token: `oat_…`, or a JWT of type `at+jwt`.
+    OAuth,
+    /// A machine token: `mt_…`, or a JWT whose subject is a machine.
+    Machine,
+    /// An API key: `ak_…`.
+    ApiKey,
+}
+
+/// How Clerk's Backend API is asked.
+#[derive(Debug, Clone)]
+pub struct BackendSettings {
+    /// Its base URL, without `/v1` and without a trailing slash.
+    pub url: String,
+    /// `Clerk-API-Version`.
+    pub version: String,
+    /// The instance's secret key.
+    pub secret_key: SecretString,
+    /// The secret key for machine tokens, where it is another.
+    pub machine_secret_key: Option<SecretString>,
+}
+
+/// How an introspection endpoint (RFC 7662) is asked.
+#[derive(Debug, Clone)]
+pub struct IntrospectionSettings {
+    /// Where it is; else discovered, for Clerk `/oauth/token_info`.
+    pub endpoint: Option<String>,
+    /// Our client id there.
+    pub client_id: String,
+    /// Our client secret there.
+    pub client_secret: SecretString,
+}
+
+/// The bytes of a webhook secret (`whsec_…`); never printed.
+#[derive(Clone)]
+pub struct WebhookSecret(pub(crate) zeroize::Zeroizing<Vec<u8>>);
+
+impl std::fmt::Debug for WebhookSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WebhookSecret(…)")
+    }
 }
 
 /// A trusted upstream issuer.
@@ -172,10 +266,18 @@ pub struct IssuerSettings {
     pub max_lifetime: UnixSeconds,
     /// Whether its documents may lead to private addresses.
     pub allow_private_network: bool,
+    /// The kinds of credential that are accepted from it.
+    pub accepts: Vec<TokenKind>,
+    /// Clerk's Backend API for this instance.
+    pub backend: Option<BackendSettings>,
+    /// Its introspection endpoint.
+    pub introspection: Option<IntrospectionSettings>,
+    /// What its webhooks are signed with: several while one replaces another.
+    pub webhook_secrets: Vec<WebhookSecret>,
 }
 
 /// What an expression may read.
-pub const EXPRESSION_VARIABLES: [&str; 12] = [
+pub const EXPRESSION_VARIABLES: [&str; 15] = [
     "claims",
     "iss",
     "sub",
@@ -188,6 +290,9 @@ pub const EXPRESSION_VARIABLES: [&str; 12] = [
     "act",
     "auth_time",
     "app",
+    "scopes",
+    "user",
+    "membership",
 ];
 
 /// A compiled CEL expression and its source.
@@ -228,6 +333,75 @@ pub struct AppSettings {
     pub condition: Option<Expression>,
     /// Further claims.
     pub claims: Vec<(String, Expression)>,
+    /// Whether a bare session id may be exchanged.
+    pub session_id: SessionIdPolicy,
+    /// Whether a session id needs a code verifier (RFC 7636 §4.1).
+    pub code_verifier: bool,
+    /// The scopes that it knows; empty where it has none.
+    pub scopes: Vec<ScopeSettings>,
+    /// What it wants to know of users and organisations beside their tokens.
+    pub profile: Option<ProfileSettings>,
+    /// What its gateways are answered.
+    pub verify: VerifySettings,
+}
+
+/// Whether a bare session id may be exchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionIdPolicy {
+    /// Never.
+    Off,
+    /// Within two minutes after the session was created or touched, and once.
+    Fresh,
+    /// As long as the session is active.
+    Any,
+}
+
+/// A scope: who may have it, and what it stands for.
+#[derive(Debug, Clone)]
+pub struct ScopeSettings {
+    /// Its name (RFC 6749 §3.3).
+    pub name: String,
+    /// The permissions that it stands for.
+    pub permissions: Vec<String>,
+    /// Where there is one, it must be true for the subject.
+    pub when: Option<Expression>,
+}
+
+/// What an app wants to know of users and organisations beside their tokens.
+#[derive(Debug, Clone)]
+pub struct ProfileSettings {
+    /// Fields of the user.
+    pub user: Vec<String>,
+    /// Fields of the organisation.
+    pub organization: Vec<String>,
+    /// Fields of the membership.
+    pub membership: Vec<String>,
+    /// How old they may be before they are fetched anew, seconds.
+    pub max_age: UnixSeconds,
+    /// Who is told of new and changed users.
+    pub events: Option<EventSettings>,
+}
+
+/// Who is told of new and changed users.
+#[derive(Debug, Clone)]
+pub struct EventSettings {
+    /// Where the events are sent.
+    pub url: String,
+    /// What they are signed with.
+    pub secret: WebhookSecret,
+    /// Whether the receiver may be at a private address.
+    pub allow_private_network: bool,
+}
+
+/// What an app's gateways are answered at `/auth/verify`.
+#[derive(Debug, Clone, Default)]
+pub struct VerifySettings {
+    /// Whether the provider's own session token passes as well as an app token.
+    pub pass_through: bool,
+    /// Whether the session cookie `__session` is looked at where there is no bearer.
+    pub session_cookie: bool,
+    /// Signs the identity headers, where set.
+    pub signing_secret: Option<WebhookSecret>,
 }
 
 /// A registered OAuth client.
@@ -295,6 +469,10 @@ pub fn load(sources: &Sources) -> (Option<Settings>, Findings) {
         issuers: structure.issuers,
         apps: structure.apps.into_values().collect(),
         clients: structure.clients,
+        store: common.store,
+        rate_limits: common.rate_limits,
+        trusted_proxies: common.trusted_proxies,
+        audit: common.audit,
     });
     (settings, findings)
 }
@@ -344,7 +522,10 @@ fn judge(common: &env::Common, structure: &Structure, findings: &mut Findings) {
                 "this service's own issuer cannot be an upstream: an app token would prolong itself",
             );
         }
-        if issuer.audiences.is_empty() && issuer.authorized_parties.is_empty() {
+        if issuer.audiences.is_empty()
+            && issuer.authorized_parties.is_empty()
+            && issuer.kind != IssuerKind::Introspection
+        {
             findings.note(
                 &place,
                 format!(
@@ -385,7 +566,7 @@ fn judge_audiences(structure: &Structure, findings: &mut Findings) {
     let oidc = |app: &AppSettings| {
         let issuers = structure.issuers.iter();
         let own = issuers.filter(|issuer| app.issuers.contains(&issuer.name));
-        own.map(|issuer| (issuer.kind == IssuerKind::Oidc, issuer.issuer.clone()))
+        own.map(|issuer| (issuer.kind != IssuerKind::Clerk, issuer.issuer.clone()))
             .collect::<BTreeSet<_>>()
     };
     let apps: Vec<&AppSettings> = structure.apps.values().collect();
@@ -443,7 +624,8 @@ fn judge_app(app: &AppSettings, structure: &Structure, findings: &mut Findings) 
         }
         kinds.push(issuer.kind);
     }
-    if kinds.len() > 1 && kinds.contains(&IssuerKind::Oidc) && app.subject.is_none() {
+    let foreign = kinds.iter().any(|kind| *kind != IssuerKind::Clerk);
+    if kinds.len() > 1 && foreign && app.subject.is_none() {
         findings.error(
             &place,
             "the app trusts several issuers whose subjects could be equal: say with `subject` how they stay apart, for example subject = 'iss + \"|\" + sub'",

@@ -1,11 +1,15 @@
 //! Single values: durations, URLs, algorithms, expressions and near-miss suggestions.
 
+use super::WebhookSecret;
 use crate::clock::UnixSeconds;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use cel::IdedExpr;
 use cel::common::ast::{EntryExpr, Expr, MapExpr, StructExpr};
 use jsonwebtoken::Algorithm;
 use std::net::IpAddr;
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// The algorithms that upstream issuers may sign with.
 const UPSTREAM: [(&str, Algorithm); 9] = [
@@ -131,6 +135,25 @@ pub(super) fn https_url(text: &str) -> Result<url::Url, String> {
         return Err("a URL must have at most 255 characters".to_owned());
     }
     Ok(url)
+}
+
+/// The secret of webhooks (Standard Webhooks, Svix): 24 to 64 bytes in base64 after `whsec_`.
+pub(super) fn webhook_secret(text: &str) -> Result<WebhookSecret, String> {
+    let encoded = text.strip_prefix("whsec_").unwrap_or(text);
+    STANDARD
+        .decode(encoded)
+        .ok()
+        .filter(|bytes| (24..=64).contains(&bytes.len()))
+        .map(|bytes| WebhookSecret(Zeroizing::new(bytes)))
+        .ok_or_else(|| {
+            "is no webhook secret: whsec_ and 24 to 64 bytes in base64, as the dashboard shows it; make one with `echo whsec_$(openssl rand -base64 32)`".to_owned()
+        })
+}
+
+/// Whether a text is a scope (RFC 6749 §3.3).
+pub(super) fn is_scope(text: &str) -> bool {
+    let fits = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+    (1..=128).contains(&text.len()) && text.bytes().all(fits)
 }
 
 /// The name of an app, an issuer or a client in the configuration.

@@ -304,6 +304,52 @@ catalogue! {
         confirm: "`exchequer explain --app NAME` names the expression and the error."
         mend: "Guard the expression: `has(claims.x) ? claims.x : \"\"`."
 
+    // What has been revoked.
+    SessionRevoked "session_revoked": 401 "invalid_token" SignIn
+        "The session has ended."
+        cause: "The user signed out, or the session was revoked or removed: the provider said so by a webhook or when it was asked. Tokens of that session are refused from then on, whatever their `exp`."
+        confirm: "Look at the session in the provider's dashboard."
+        mend: "Sign the user in again."
+    UserDeleted "user_deleted": 401 "invalid_token" SignIn
+        "The user no longer exists."
+        cause: "The provider told by a webhook that the user was deleted."
+        confirm: "Look for the user in the provider's dashboard."
+        mend: "Sign in as another user."
+    MembershipChanged "membership_changed": 401 "invalid_token" RefreshSubjectToken
+        "The user's membership in the organisation changed after this token was issued."
+        cause: "The provider told by a webhook that the membership was deleted, or that its role changed. A token from before says what no longer holds."
+        confirm: "Compare the token's `iat` with the time of the change in the provider's dashboard."
+        mend: "Ask the provider's SDK for a new token, past its cache (`getToken({ skipCache: true })`), and exchange that."
+
+    // Whom we ask.
+    ProviderUnavailable "provider_unavailable": 503 "temporarily_unavailable" Retry
+        "The identity provider's API cannot be asked right now."
+        cause: "The provider's API did not answer in time, answered 5xx, or with something that is no JSON. After several failures in a row it is not asked for a while, and requests that need it are refused at once."
+        confirm: "The log line has the cause; `exchequer doctor` asks the API."
+        mend: "Try again after `Retry-After`. Exchanges of session tokens do not need the API."
+    ProviderRateLimited "provider_rate_limited": 503 "temporarily_unavailable" Retry
+        "The identity provider limits how often its API may be asked."
+        cause: "The provider's API answered 429."
+        confirm: "The log line has the cause; the provider's dashboard shows the limit."
+        mend: "Try again after `Retry-After`; exchange session tokens where the app can, for these need no API."
+    ProviderCredentialsInvalid "provider_credentials_invalid": 503 "temporarily_unavailable" FixConfig
+        "The identity provider refuses this service's own credentials."
+        cause: "The secret key (or the OAuth client id and secret) of this service at the provider is wrong, revoked, or another instance's."
+        confirm: "`exchequer doctor` asks the provider with each credential."
+        mend: "Set CLERK_SECRET_KEY (or the issuer's `secret_key`, `client_id` and `client_secret`) to what the provider's dashboard shows for this instance."
+    StoreUnavailable "store_unavailable": 503 "temporarily_unavailable" Retry
+        "The service's store cannot be asked right now."
+        cause: "What must be remembered (revocations, used session ids) could not be read or written: a full or broken disk."
+        confirm: "The log line has the cause."
+        mend: "Free the disk, or mend what EXCHEQUER_STORE names; then try again."
+
+    // Too often.
+    RateLimited "rate_limited": 429 "rate_limited" Retry
+        "Too many requests."
+        cause: "This subject or this address asked more often than EXCHEQUER_RATE_LIMIT allows. A refused request counts for more than one."
+        confirm: "The RateLimit headers say which limit was reached and when it allows more."
+        mend: "Wait as long as `Retry-After` says. An app should keep its token until shortly before it expires."
+
     // What could not be asked.
     IssuerKeysUnavailable "issuer_keys_unavailable": 503 "temporarily_unavailable" Retry ["jwk-remote-failed-to-load", "jwk-local-missing"]
         "The issuer's keys cannot be fetched at the moment."

@@ -37,13 +37,15 @@ pub enum Check {
     IssuedAt,
     /// The session is one that may act (Clerk: `sts` is not `pending`).
     Session,
+    /// Nothing that the subject depends on has been revoked.
+    Revocation,
     /// The app's own `condition` holds, and its other expressions give values.
     Condition,
 }
 
 impl Check {
     /// All checks, in order.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Form,
         Self::Header,
         Self::Issuer,
@@ -59,6 +61,7 @@ impl Check {
         Self::NotBefore,
         Self::IssuedAt,
         Self::Session,
+        Self::Revocation,
         Self::Condition,
     ];
 
@@ -80,6 +83,7 @@ impl Check {
             Self::NotBefore => "not_before",
             Self::IssuedAt => "issued_at",
             Self::Session => "session",
+            Self::Revocation => "revocation",
             Self::Condition => "condition",
         }
     }

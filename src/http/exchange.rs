@@ -1,7 +1,7 @@
 //! `POST /auth/exchange`: parse, exchange, answer.
 
 use super::{answer, body};
-use crate::exchange::{Credential, Exchange, Exchanged, Request};
+use crate::exchange::{Caller, Credential, Exchange, Exchanged, Request};
 use crate::explain::{Code, Refusal};
 use crate::policy::app::Wish;
 use bytes::Buf;
@@ -180,7 +180,8 @@ pub fn request<'b>(
         return Err(malformed("scope"));
     }
     let request = Request {
-        credential: Credential::new(credential),
+        credential: Credential::Token(credential),
+        caller: Caller::default(),
         wish: Wish {
             app: parameter("app", &body.app)?,
             audience: parameter("audience", &body.audience)?,

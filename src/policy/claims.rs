@@ -58,6 +58,9 @@ impl Scope<'_> {
         add("act", cel::to_value(&subject.actor))?;
         add("auth_time", cel::to_value(subject.authenticated_at))?;
         add("app", cel::to_value(app))?;
+        add("scopes", cel::to_value(&subject.scopes))?;
+        add("user", cel::to_value(()))?;
+        add("membership", cel::to_value(()))?;
         Ok(Self(context))
     }
 

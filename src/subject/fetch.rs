@@ -1,6 +1,8 @@
 //! Asking an upstream for a document, within bounds of time, size and address.
 
 use super::address::{PublicOnly, Reach, allowed};
+use reqwest::header::HeaderMap;
+use reqwest::{Method, RequestBuilder};
 use std::time::Duration;
 use url::Url;
 
@@ -44,6 +46,17 @@ pub struct Document {
     pub date: Option<String>,
 }
 
+/// An answer of any status.
+#[derive(Debug)]
+pub struct Reply {
+    /// The status.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
 /// The HTTP client for upstream documents.
 #[derive(Clone)]
 pub struct Fetcher {
@@ -64,7 +77,7 @@ impl Fetcher {
                 .no_proxy()
                 .connect_timeout(CONNECT)
                 .timeout(DEADLINE)
-                .pool_max_idle_per_host(1)
+                .pool_max_idle_per_host(16)
                 .pool_idle_timeout(Duration::from_secs(60))
         };
         // A machine without CA certificates can still be asked for what needs none.
@@ -82,6 +95,28 @@ impl Fetcher {
 
     /// Fetches a document: 200 only, no redirects, bounded.
     pub async fn get(&self, url: &Url, reach: Reach) -> Result<Document, FetchError> {
+        let reply = self
+            .send(Method::GET, url, reach, |request| request)
+            .await?;
+        if reply.status != 200 {
+            return Err(FetchError::Status(reply.status));
+        }
+        let header = |name: &str| Some(reply.headers.get(name)?.to_str().ok()?.to_owned());
+        Ok(Document {
+            max_age: header("cache-control").and_then(|text| max_age(&text)),
+            date: header("date"),
+            body: reply.body,
+        })
+    }
+
+    /// Sends a request that `shape` adds headers and a body to: no redirects, bounded.
+    pub async fn send(
+        &self,
+        method: Method,
+        url: &Url,
+        reach: Reach,
+        shape: impl FnOnce(RequestBuilder) -> RequestBuilder,
+    ) -> Result<Reply, FetchError> {
         if !allowed(url, reach) {
             return Err(FetchError::Forbidden(url.to_string()));
         }
@@ -89,21 +124,11 @@ impl Fetcher {
             Reach::Public => &self.public,
             Reach::Private => &self.private,
         };
-        let mut answer = client
-            .get(url.clone())
-            .header("accept", "application/json")
-            .send()
-            .await
-            .map_err(transport)?;
-        if answer.status() != reqwest::StatusCode::OK {
-            return Err(FetchError::Status(answer.status().as_u16()));
-        }
-        let header = |name: &str| {
-            let value = answer.headers().get(name)?.to_str().ok()?;
-            Some(value.to_owned())
-        };
-        let max_age = header("cache-control").and_then(|text| max_age(&text));
-        let date = header("date");
+        let request = client
+            .request(method, url.clone())
+            .header("accept", "application/json");
+        let mut answer = shape(request).send().await.map_err(transport)?;
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(transport)? {
             if body.len() + chunk.len() > MAX_BODY {
@@ -111,10 +136,10 @@ impl Fetcher {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(Document {
+        Ok(Reply {
+            status,
+            headers,
             body,
-            max_age,
-            date,
         })
     }
 }

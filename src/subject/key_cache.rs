@@ -11,7 +11,7 @@ use super::discovery::{DiscoveryError, key_set_url};
 use super::fetch::{FetchError, Fetcher};
 use super::jwks::{Found, KeySet, KeySetError};
 use crate::clock::Clock;
-use crate::config::IssuerSettings;
+use crate::config::{IssuerKind, IssuerSettings};
 use crate::crypto::VerifyingKey;
 use crate::telemetry::Metrics;
 use arc_swap::ArcSwapOption;
@@ -141,10 +141,12 @@ impl KeyCache {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
-        let only = issuer
-            .jwt_key
-            .as_ref()
-            .map(|key| KeySet::only(key, &algorithms));
+        let only = match (&issuer.jwt_key, issuer.kind) {
+            (Some(key), _) => Some(KeySet::only(key, &algorithms)),
+            // It is asked about each token: it has no keys.
+            (None, IssuerKind::Introspection) => Some(KeySet::default()),
+            (None, _) => None,
+        };
         Arc::new(Self {
             issuer,
             algorithms,

@@ -4,16 +4,19 @@
 //! issuer's keys alone. A [`Subject`] can be made only by verification.
 
 pub mod address;
-mod clerk;
+mod claims;
+pub mod clerk;
 pub mod discovery;
 pub mod fetch;
 pub mod json;
 pub mod jwks;
 pub mod jwt;
 pub mod key_cache;
+pub mod revocation;
 
 use crate::clock::UnixSeconds;
 use crate::config::{IssuerKind, IssuerSettings};
+use clerk::api::BackendApi;
 use json::Object;
 use jsonwebtoken::Algorithm;
 use key_cache::KeyCache;
@@ -27,6 +30,8 @@ pub struct Issuer {
     pub settings: IssuerSettings,
     /// Its keys.
     pub keys: Arc<KeyCache>,
+    /// Clerk's Backend API for this instance, where its secret key is configured.
+    pub backend: Option<BackendApi>,
 }
 
 impl Issuer {
@@ -60,8 +65,12 @@ pub struct Subject<'s> {
     pub actor: Option<Value>,
     /// When the user authenticated.
     pub authenticated_at: Option<UnixSeconds>,
+    /// `iat` of the subject token.
+    pub issued_at: Option<UnixSeconds>,
     /// `exp` of the subject token.
     pub expires_at: UnixSeconds,
+    /// What a delegated token is restricted to (RFC 6749 §3.3); `None` for a session.
+    pub scopes: Option<Vec<&'s str>>,
     /// All verified claims.
     pub claims: &'s Object<'s>,
 }

@@ -8,7 +8,7 @@ const LAYERS: [&[&str]; 5] = [
     &["cli", "service", "http", "standin"],
     &["exchange"],
     &["subject", "policy", "token"],
-    &["keys"],
+    &["keys", "store"],
     &["explain", "telemetry", "crypto", "clock", "config"],
 ];
 

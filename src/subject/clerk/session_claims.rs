@@ -1,7 +1,7 @@
 //! Clerk's session claims, version 1 and version 2, as `@clerk/backend` reads them.
 
-use super::Organization;
-use super::json::{Json, Object};
+use crate::subject::Organization;
+use crate::subject::json::{Json, Object};
 use std::borrow::Cow;
 
 /// The longest number in `o.fpm`, in decimal digits, and the most names in `o.per`:
@@ -12,7 +12,7 @@ const MAX_PERMISSIONS: usize = 400;
 /// What a session token says beside the registered claims.
 #[cfg_attr(test, derive(Debug))]
 #[derive(Default, PartialEq)]
-pub(super) struct Session<'c> {
+pub(in crate::subject) struct Session<'c> {
     pub organization: Option<Organization<'c>>,
     pub plans: Vec<&'c str>,
     pub features: Vec<&'c str>,
@@ -23,7 +23,7 @@ pub(super) struct Session<'c> {
 }
 
 /// Reads the claims; the error is the name of the claim that is malformed.
-pub(super) fn session<'c>(claims: &'c Object<'c>) -> Result<Session<'c>, &'static str> {
+pub(in crate::subject) fn read<'c>(claims: &'c Object<'c>) -> Result<Session<'c>, &'static str> {
     let plans = list(text(claims, "pla")?);
     let features = list(text(claims, "fea")?);
     let organization = match claims.get("v") {
@@ -178,7 +178,7 @@ mod tests {
     fn read(claims: Value) -> Result<Session<'static>, &'static str> {
         let text = claims.to_string().leak();
         let object = Box::leak(Box::new(Object::parse(text.as_bytes()).unwrap()));
-        session(object)
+        super::read(object)
     }
 
     #[test]

@@ -1,0 +1,272 @@
+//! What must be remembered, and the promises about it.
+//!
+//! A request asks once ([`Store::ask`]): what has been revoked, how full its buckets are and
+//! what is known of its user, in one call. Everything else is a [`Change`], made whole or not
+//! at all; a change of one [`Once`] is made once, however often and wherever it is tried.
+//!
+//! | | `memory` | file |
+//! | --- | --- | --- |
+//! | a change that was answered | lives as long as the process | survives `kill -9` and power loss |
+//! | buckets | live as long as the process | the same |
+//!
+//! Keys are hashes: a store holds no id that could be read from it. Records hold what an app
+//! asked for of its users, and are as secret as they are.
+
+mod memory;
+
+use crate::clock::UnixSeconds;
+use crate::crypto::sha256;
+pub use memory::Memory;
+
+/// Milliseconds since the Unix epoch, as Clerk dates its objects and events.
+pub type UnixMillis = i64;
+
+/// What a key is about; no two kinds share a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A session: issuer, session id.
+    Session,
+    /// A user: issuer, user id.
+    User,
+    /// A user in an organisation: issuer, user id, organisation id.
+    Membership,
+    /// An organisation: issuer, organisation id.
+    Organization,
+    /// A session id that was exchanged: issuer, session id.
+    SessionIdUsed,
+    /// A webhook event that was taken: issuer, event id.
+    Event,
+    /// A user that an app has seen: app, issuer, user id.
+    FirstSeen,
+    /// A bucket of a subject: app, issuer, subject.
+    SubjectBucket,
+    /// A bucket of a client address: the address or its network.
+    AddressBucket,
+}
+
+/// A key: a hash of what it is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(pub [u8; 16]);
+
+impl Key {
+    /// The key of these parts; their lengths keep them apart.
+    pub fn of(kind: Kind, parts: &[&str]) -> Self {
+        let mut text = Vec::with_capacity(128);
+        text.push(kind as u8);
+        for part in parts {
+            text.extend_from_slice(&(part.len() as u64).to_be_bytes());
+            text.extend_from_slice(part.as_bytes());
+        }
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, ..] = sha256(&text);
+        Self([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p])
+    }
+}
+
+/// What could have been revoked, and since when it stands.
+#[derive(Debug, Clone, Copy)]
+pub struct Standing {
+    /// The session, user or membership.
+    pub key: Key,
+    /// When the token was issued that depends on it: a revocation at that time or later hits.
+    pub since: UnixMillis,
+}
+
+/// Takes from a token bucket.
+#[derive(Debug, Clone, Copy)]
+pub struct Take {
+    /// The bucket.
+    pub key: Key,
+    /// How many it holds.
+    pub burst: u32,
+    /// In how many seconds an empty one is full again.
+    pub window: UnixSeconds,
+    /// How many to take.
+    pub cost: u32,
+}
+
+/// All that a request asks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Question<'q> {
+    /// What could have been revoked.
+    pub standings: &'q [Standing],
+    /// From which buckets to take.
+    pub takes: &'q [Take],
+    /// Which records to read.
+    pub records: &'q [Key],
+}
+
+/// How full a bucket is after a take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Level {
+    /// How many are left.
+    pub left: u32,
+    /// Seconds until it is full again.
+    pub full_in: UnixSeconds,
+    /// Where the take found too few: seconds until there are enough. Nothing was taken then.
+    pub wait: Option<UnixSeconds>,
+}
+
+/// What the store knows.
+#[derive(Debug, Clone, Default)]
+pub struct Answer {
+    /// The first of the standings that has been revoked, by its place in the question.
+    pub revoked: Option<usize>,
+    /// Each bucket's level, in the order of the question.
+    pub levels: Vec<Level>,
+    /// Each record, in the order of the question.
+    pub records: Vec<Option<Record>>,
+}
+
+/// Something known of a user, an organisation or a membership.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Record {
+    /// When its provider last changed it: an older version never replaces a newer one.
+    pub version: UnixMillis,
+    /// When it was fetched or told.
+    pub fetched_at: UnixSeconds,
+    /// JSON, or empty where the object was deleted.
+    pub body: Vec<u8>,
+}
+
+impl std::fmt::Debug for Record {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Record({} bytes)", self.body.len())
+    }
+}
+
+/// Makes a change once.
+#[derive(Debug, Clone, Copy)]
+pub struct Once {
+    /// What is done once.
+    pub key: Key,
+    /// Until when that is remembered; then it could be done again.
+    pub until: UnixSeconds,
+}
+
+/// Revokes what was issued up to a time.
+#[derive(Debug, Clone, Copy)]
+pub struct Revocation {
+    /// The session, user or membership.
+    pub key: Key,
+    /// What was issued then or earlier is revoked; [`UnixMillis::MAX`] revokes all. Of two
+    /// revocations of one key the later counts.
+    pub at: UnixMillis,
+    /// Until when that is remembered: no token of it lives longer.
+    pub until: UnixSeconds,
+}
+
+/// A message to be delivered to somebody else, at least once.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Its id, the same at each attempt.
+    pub id: String,
+    /// The app whose receiver it is for.
+    pub app: String,
+    /// When to try next.
+    pub due: UnixSeconds,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// JSON.
+    pub body: Vec<u8>,
+}
+
+impl std::fmt::Debug for Message {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Message({}, {} bytes)", self.id, self.body.len())
+    }
+}
+
+/// A change, made whole or not at all.
+#[derive(Debug, Clone, Default)]
+pub struct Change {
+    /// Where set, the change is made only if this was not done before.
+    pub once: Option<Once>,
+    /// What is revoked.
+    pub revocations: Vec<Revocation>,
+    /// What is known anew; an older version is left out, the rest of the change is made.
+    pub records: Vec<(Key, Record)>,
+    /// What is to be delivered.
+    pub messages: Vec<Message>,
+}
+
+/// Whether a change was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Committed {
+    /// It is made, and as durable as the store promises.
+    Done,
+    /// It was made before.
+    Repeated,
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// It was taken, or given up: it is forgotten.
+    Settled,
+    /// It is tried again then.
+    Again(UnixSeconds),
+}
+
+/// The store could not be read or written.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct StoreError(pub String);
+
+/// A store.
+pub enum Store {
+    /// In this process.
+    Memory(Memory),
+}
+
+impl Store {
+    /// Answers all that a request asks, in one call. Buckets are taken from whatever has been
+    /// revoked.
+    pub async fn ask(
+        &self,
+        question: Question<'_>,
+        now: UnixSeconds,
+    ) -> Result<Answer, StoreError> {
+        match self {
+            Self::Memory(memory) => Ok(memory.ask(question, now)),
+        }
+    }
+
+    /// Makes a change; returns when it is as durable as the store promises.
+    pub async fn commit(&self, change: Change, now: UnixSeconds) -> Result<Committed, StoreError> {
+        match self {
+            Self::Memory(memory) => Ok(memory.commit(&change, now)),
+        }
+    }
+
+    /// Takes up to `most` messages that are due; nobody else gets them for `lease` seconds.
+    pub async fn due(
+        &self,
+        now: UnixSeconds,
+        lease: UnixSeconds,
+        most: usize,
+    ) -> Result<Vec<Message>, StoreError> {
+        match self {
+            Self::Memory(memory) => Ok(memory.due(now, lease, most)),
+        }
+    }
+
+    /// Says what became of a message.
+    pub async fn settle(&self, id: &str, delivery: Delivery) -> Result<(), StoreError> {
+        match self {
+            Self::Memory(memory) => {
+                memory.settle(id, delivery);
+                Ok(())
+            }
+        }
+    }
+
+    /// Forgets what need no longer be remembered.
+    pub async fn sweep(&self, now: UnixSeconds) -> Result<(), StoreError> {
+        match self {
+            Self::Memory(memory) => {
+                memory.sweep(now);
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Clerk: what its session tokens say, and its Backend API.
+
+pub mod api;
+pub(super) mod session_claims;
