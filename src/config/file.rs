@@ -267,7 +267,10 @@ fn read_issuer(section: &mut Section<'_, '_, '_>, name: &str) -> Option<IssuerSe
         accepts,
         backend: read_backend(section, kind),
         introspection: read_introspection(section, kind),
-        webhook_secrets: section.webhook_secrets("webhook_secret"),
+        webhook_secrets: match kind {
+            IssuerKind::Clerk => section.webhook_secrets("webhook_secret"),
+            _ => Vec::new(),
+        },
         issuer: issuer?,
     })
 }

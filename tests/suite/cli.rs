@@ -817,6 +817,10 @@ async fn explain_as_json_has_the_ladder() {
     assert!(failed[0]["seen"].is_string() && failed[0]["expected"].is_string());
     assert_eq!(
         said["ladder"][15],
+        json!({"check": "revocation", "outcome": "not_reached"})
+    );
+    assert_eq!(
+        said["ladder"][16],
         json!({"check": "condition", "outcome": "not_reached"})
     );
     assert!(!bad.stdout.contains(&expired));

@@ -503,7 +503,7 @@ fn an_apps_mistakes_are_found_before_it_serves() {
         ("claims = 'sub'", "claims: must be a table"),
         ("claims.x = 'sub +'", "claims.x: not a CEL expression"),
         ("claims.x = ''", "claims.x: not a CEL expression"),
-        ("claims.x = 'user.id'", "claims.x: \"user\" is unknown"),
+        ("claims.x = 'usr.id'", "claims.x: \"usr\" is unknown"),
         ("claims.x = 'clams.id'", "did you mean \"claims\"?"),
         ("condition = 'rolse == []'", "did you mean \"roles\"?"),
         ("condition = true", "condition: must be a text"),
