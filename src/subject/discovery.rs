@@ -86,9 +86,7 @@ pub async fn key_set_url(
     let uri = parse(uri)?;
     let reach = address::discovered(&uri, &own, private);
     if !address::allowed(&uri, reach) {
-        return Err(DiscoveryError::Forbidden(FetchError::Forbidden(short(
-            uri.as_str(),
-        ))));
+        return Err(DiscoveryError::Forbidden(FetchError::forbidden(&uri)));
     }
     Ok((uri, reach))
 }

@@ -35,6 +35,17 @@ pub enum FetchError {
     Transport(String),
 }
 
+impl FetchError {
+    /// The refusal of a URL, shown without the user and the password that it may name.
+    pub fn forbidden(url: &Url) -> Self {
+        let mut bare = url.clone();
+        // Both fail only for URLs that can have neither.
+        let _ = bare.set_username("");
+        let _ = bare.set_password(None);
+        Self::Forbidden(bare.as_str().chars().take(255).collect())
+    }
+}
+
 /// A document and how long its sender says it stays fresh.
 #[derive(Debug)]
 pub struct Document {
@@ -118,7 +129,7 @@ impl Fetcher {
         shape: impl FnOnce(RequestBuilder) -> RequestBuilder,
     ) -> Result<Reply, FetchError> {
         if !allowed(url, reach) {
-            return Err(FetchError::Forbidden(url.to_string()));
+            return Err(FetchError::forbidden(url));
         }
         let client = match reach {
             Reach::Public => &self.public,

@@ -4,6 +4,7 @@ pub mod command;
 pub mod issuer;
 pub mod key;
 pub mod ring;
+pub mod secrecy;
 pub mod service;
 pub mod token;
 pub mod wire;

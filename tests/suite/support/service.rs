@@ -1,6 +1,6 @@
 //! The service as a process: the built binary, its environment, its log and its clock.
 
-use super::{Issuer, eventually};
+use super::{Issuer, eventually, secrecy};
 use serde_json::{Value, json};
 use std::fmt::{Display, Write as _};
 use std::io::{BufRead, BufReader};
@@ -338,6 +338,7 @@ impl Service {
     pub async fn restart(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        secrecy::assert_kept(&self.log());
         let (process, log, url, admin) = spawn(&self.dir, &self.variables).await;
         self.process = process;
         self.log = log;
@@ -350,5 +351,8 @@ impl Drop for Service {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        if !std::thread::panicking() {
+            secrecy::assert_kept(&self.log());
+        }
     }
 }
