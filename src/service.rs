@@ -10,7 +10,7 @@ use crate::http::{routes, server};
 use crate::keys::Keeper;
 use crate::keys::keeper::KeeperError;
 use crate::policy::{App, Apps};
-use crate::store::{Memory, Store};
+use crate::store::{Memory, OpenError, Store};
 use crate::subject::Issuer;
 use crate::subject::clerk::api::BackendApi;
 use crate::subject::fetch::Fetcher;
@@ -31,6 +31,9 @@ pub enum StartError {
     /// The key ring.
     #[error("key ring: {0}")]
     Keys(#[from] KeeperError),
+    /// The store.
+    #[error("EXCHEQUER_STORE: {0}")]
+    Store(#[from] OpenError),
     /// The HTTP client.
     #[error("HTTP client: {0}")]
     Client(#[from] reqwest::Error),
@@ -47,11 +50,11 @@ pub enum StartError {
     },
 }
 
-/// Where the key ring lives.
+/// Where the key ring and the store live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RingPlace {
-    /// In the folder of the settings.
-    Folder,
+pub enum Place {
+    /// Where the settings say.
+    Disk,
     /// In memory, until the process ends.
     Memory,
 }
@@ -78,15 +81,15 @@ pub fn signing_algorithms(settings: &Settings) -> Vec<Algorithm> {
 }
 
 impl Service {
-    /// Puts the parts together; loads or makes the key ring.
-    pub fn new(settings: Settings, ring: RingPlace) -> Result<Self, StartError> {
+    /// Puts the parts together; loads or makes the key ring and the store.
+    pub fn new(settings: Settings, place: Place) -> Result<Self, StartError> {
         let clock = Clock::system();
         let metrics = Arc::new(Metrics::default());
         let fetcher = Fetcher::new()?;
         let algorithms = signing_algorithms(&settings);
-        let open = match ring {
-            RingPlace::Folder => Keeper::open,
-            RingPlace::Memory => Keeper::in_memory,
+        let open = match place {
+            Place::Disk => Keeper::open,
+            Place::Memory => Keeper::in_memory,
         };
         let keys = open(
             &settings.keys,
@@ -94,6 +97,10 @@ impl Service {
             clock.clone(),
             Arc::clone(&metrics),
         )?;
+        let store = match place {
+            Place::Disk => Store::open(&settings.store, Arc::clone(&metrics))?,
+            Place::Memory => Store::Memory(Memory::new(Arc::clone(&metrics))),
+        };
         let key_sets = key_sets(&settings.issuers, &fetcher, &clock, &metrics);
         let mut issuers: BTreeMap<&str, Arc<Issuer>> = BTreeMap::new();
         for issuer in &settings.issuers {
@@ -126,7 +133,7 @@ impl Service {
             issuer: settings.issuer.clone(),
             apps: Apps::new(apps, settings.issuer.clone()),
             keys: Arc::new(keys),
-            store: Arc::new(Store::Memory(Memory::default())),
+            store: Arc::new(store),
             clock,
         };
         Ok(Self {
@@ -174,9 +181,10 @@ impl Bound {
         let background: Vec<_> = key_sets
             .iter()
             .map(|keys| tokio::spawn(Arc::clone(keys).keep_fresh()))
-            .chain(std::iter::once(tokio::spawn(
-                Arc::clone(&exchange.keys).keep(),
-            )))
+            .chain([
+                tokio::spawn(Arc::clone(&exchange.keys).keep()),
+                tokio::spawn(Arc::clone(&exchange.store).keep_swept(exchange.clock.clone())),
+            ])
             .collect();
         let keys = Arc::clone(&exchange.keys);
         let public = Front::new(

@@ -107,6 +107,9 @@ pub struct Metrics {
     keys: Family<KeyLabels, Gauge>,
     rotations: Family<AlgLabels, Gauge>,
     ring_failures: Counter,
+    store_failures: Counter,
+    store_revocations: Gauge,
+    store_commits: Histogram,
     scrape: Mutex<()>,
 }
 
@@ -133,6 +136,9 @@ impl Default for Metrics {
             keys: Family::default(),
             rotations: Family::default(),
             ring_failures: Counter::default(),
+            store_failures: Counter::default(),
+            store_revocations: Gauge::default(),
+            store_commits: buckets(),
             scrape: Mutex::default(),
             registry: Registry::default(),
         };
@@ -191,6 +197,22 @@ impl Default for Metrics {
             "key_ring_failures",
             "Times that the key ring could not be read, changed or saved",
             metrics.ring_failures.clone(),
+        );
+        registry.register(
+            "store_failures",
+            "Times that the store could not be read or changed",
+            metrics.store_failures.clone(),
+        );
+        registry.register(
+            "store_revocations",
+            "Revocations held",
+            metrics.store_revocations.clone(),
+        );
+        registry.register_with_unit(
+            "store_commit_duration",
+            "Time until changes were on disk, those that waited together counted once",
+            Unit::Seconds,
+            metrics.store_commits.clone(),
         );
         Self {
             registry,
@@ -262,6 +284,22 @@ impl Metrics {
     /// The key ring could not be read, changed or saved.
     pub fn key_ring_failed(&self) {
         self.ring_failures.inc();
+    }
+
+    /// The store could not be read or changed.
+    pub fn store_failed(&self) {
+        self.store_failures.inc();
+    }
+
+    /// The store committed changes.
+    pub fn store_committed(&self, took: Duration) {
+        self.store_commits.observe(took.as_secs_f64());
+    }
+
+    /// So many revocations are held.
+    pub fn revocations_held(&self, revocations: usize) {
+        self.store_revocations
+            .set(i64::try_from(revocations).unwrap_or(i64::MAX));
     }
 
     /// The metrics as Prometheus reads them (OpenMetrics text).

@@ -2,7 +2,7 @@
 
 use crate::clock::Clock;
 use crate::config::{self, Settings, Sources, is_loopback_url};
-use crate::service::{self, Bound, RingPlace, Service};
+use crate::service::{self, Bound, Place, Service};
 use crate::standin::{Session, StandIn};
 use crate::subject::address::Reach;
 use crate::subject::fetch::Fetcher;
@@ -103,7 +103,7 @@ async fn show(once: bool) -> Result<ExitCode, Failed> {
     println!("Exchequer                                                    {base}");
     println!("  health and metrics                                         http://{admin_address}");
     let issuer = settings.issuer.clone();
-    let service = Service::new(settings, RingPlace::Memory)?;
+    let service = Service::new(settings, Place::Memory)?;
     let bound = Bound {
         public,
         admin,

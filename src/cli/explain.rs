@@ -7,7 +7,7 @@ use crate::exchange::{Caller, Credential, Request};
 use crate::explain::foreign::{Assertion, ErrorAnswer, error_answer};
 use crate::explain::{Check, Code, Ladder, Refusal, render};
 use crate::policy::app::Wish;
-use crate::service::{RingPlace, Service};
+use crate::service::{Place, Service};
 use crate::subject::json::Json;
 use crate::subject::jwt::{Decoded, Unverified};
 use secrecy::ExposeSecret;
@@ -191,7 +191,7 @@ fn explain_assertion(assertion: &Assertion<'_>, settings: &Settings, as_json: bo
 async fn explain_token(text: &str, args: Args, settings: Settings) -> ExitCode {
     let now = Clock::system().now();
     let several = settings.issuers.len() > 1;
-    let service = match Service::new(settings, RingPlace::Memory) {
+    let service = match Service::new(settings, Place::Memory) {
         Ok(service) => service,
         Err(error) => {
             eprintln!("error: {error}");

@@ -1,6 +1,6 @@
 //! `exchequer serve`: the service.
 
-use crate::service::{RingPlace, Service};
+use crate::service::{Place, Service};
 use crate::telemetry;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,7 +17,7 @@ pub(super) async fn run() -> ExitCode {
         tracing::warn!(place = note.place, "{}", note.message);
     }
     let issuer = settings.issuer.clone();
-    let bound = match Service::new(settings, RingPlace::Folder) {
+    let bound = match Service::new(settings, Place::Disk) {
         Ok(service) => service.bind().await,
         Err(error) => Err(error),
     };

@@ -1,19 +1,23 @@
 //! The store in this process: everything is forgotten when it ends.
+//!
+//! It is also what the file answers from: see `file.rs`.
 
 use super::{
     Answer, Change, Committed, Delivery, Key, Level, Message, Once, Question, Record, Revocation,
     Take, UnixMillis,
 };
 use crate::clock::UnixSeconds;
+use crate::telemetry::Metrics;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// A store in memory.
 #[derive(Default)]
 pub struct Memory {
     kept: RwLock<Kept>,
-    buckets: Mutex<HashMap<Key, Bucket>>,
-    messages: Mutex<BTreeMap<String, Message>>,
+    buckets: Mutex<Buckets>,
+    metrics: Arc<Metrics>,
 }
 
 #[derive(Default)]
@@ -21,42 +25,96 @@ struct Kept {
     revocations: HashMap<Key, (UnixMillis, UnixSeconds)>,
     done: HashMap<Key, UnixSeconds>,
     records: HashMap<Key, Record>,
+    messages: BTreeMap<String, Message>,
 }
 
-/// A token bucket as one time, in milliseconds: when it will be full again (GCRA's
-/// theoretical arrival time).
+/// Buckets that are not full; one that is need not be known.
+#[derive(Default)]
+struct Buckets {
+    known: HashMap<Key, Bucket>,
+    /// With how many the full ones are dropped next, so that whoever asks from ever new
+    /// addresses fills no memory.
+    sweep_at: usize,
+}
+
+const FEW_BUCKETS: usize = 4096;
+const NANOS: i64 = 1_000_000_000;
+
+/// A token bucket as one time, in nanoseconds: when it will be full again (GCRA's theoretical
+/// arrival time).
 struct Bucket {
     full_at: i64,
 }
 
 impl Bucket {
     fn take(&mut self, take: &Take, now: UnixSeconds) -> Level {
-        let now = now * 1000;
-        let window = take.window.max(1) * 1000;
-        let each = (window / i64::from(take.burst.max(1))).max(1);
-        let full_at = self.full_at.max(now);
-        let after = full_at + each * i64::from(take.cost);
-        let seconds = |millis: i64| (millis.max(0) + 999) / 1000;
-        let left = |full_at: i64| {
-            u32::try_from((window - (full_at - now)).max(0) / each).unwrap_or(take.burst)
+        let now = now.saturating_mul(NANOS);
+        let window = take.window.max(1).saturating_mul(NANOS);
+        let burst = take.burst.max(1);
+        let each = (window / i64::from(burst)).max(1);
+        // A clock that stepped back leaves nobody waiting for longer than an empty bucket does.
+        let full_at = self.full_at.clamp(now, now.saturating_add(window));
+        // A full bucket is always enough: no wait ever gives more.
+        let cost = i64::from(take.cost.min(burst));
+        let after = full_at.saturating_add(each * cost);
+        let seconds = |nanos: i64| nanos.max(0).saturating_add(NANOS - 1) / NANOS;
+        let level = |full_at: i64, wait| Level {
+            left: u32::try_from((window - (full_at - now)).max(0) / each)
+                .map_or(burst, |left| left.min(burst)),
+            full_in: seconds(full_at - now),
+            wait,
         };
-        if after - now > window {
-            return Level {
-                left: left(full_at),
-                full_in: seconds(full_at - now),
-                wait: Some(seconds(after - now - window).max(1)),
-            };
+        let missing = after - now - window;
+        if missing > 0 {
+            return level(full_at, Some(seconds(missing)));
         }
         self.full_at = after;
-        Level {
-            left: left(after),
-            full_in: seconds(after - now),
-            wait: None,
+        level(after, None)
+    }
+}
+
+impl Buckets {
+    fn take(&mut self, take: &Take, now: UnixSeconds) -> Level {
+        if self.known.len() >= self.sweep_at {
+            self.sweep(now);
+        }
+        let bucket = self.known.entry(take.key);
+        bucket.or_insert(Bucket { full_at: 0 }).take(take, now)
+    }
+
+    fn sweep(&mut self, now: UnixSeconds) {
+        let now = now.saturating_mul(NANOS);
+        self.known.retain(|_, bucket| bucket.full_at > now);
+        self.sweep_at = (self.known.len() * 2).max(FEW_BUCKETS);
+        self.known.shrink_to(self.sweep_at);
+    }
+}
+
+impl Kept {
+    /// A mark that is over is as good as none, swept or not.
+    fn revoke(&mut self, revocation: &Revocation, now: UnixSeconds) {
+        let Revocation { key, at, until } = *revocation;
+        match self.revocations.entry(key) {
+            Entry::Occupied(mut known) if known.get().1 > now => {
+                let known = known.get_mut();
+                *known = (known.0.max(at), known.1.max(until));
+            }
+            entry => {
+                entry.insert_entry((at, until));
+            }
         }
     }
 }
 
 impl Memory {
+    /// An empty one, seen in these metrics.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            metrics,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn ask(&self, question: Question<'_>, now: UnixSeconds) -> Answer {
         let mut answer = Answer::default();
         if !question.standings.is_empty() || !question.records.is_empty() {
@@ -72,12 +130,7 @@ impl Memory {
         if !question.takes.is_empty() {
             let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
             let takes = question.takes.iter();
-            answer.levels = takes
-                .map(|take| {
-                    let bucket = buckets.entry(take.key).or_insert(Bucket { full_at: 0 });
-                    bucket.take(take, now)
-                })
-                .collect();
+            answer.levels = takes.map(|take| buckets.take(take, now)).collect();
         }
         answer
     }
@@ -90,43 +143,45 @@ impl Memory {
             }
             kept.done.insert(key, until);
         }
-        for Revocation { key, at, until } in &change.revocations {
-            let known = kept.revocations.entry(*key).or_insert((*at, *until));
-            *known = (known.0.max(*at), known.1.max(*until));
+        for revocation in &change.revocations {
+            kept.revoke(revocation, now);
         }
         for (key, record) in &change.records {
-            let newer = kept.records.get(key);
-            if newer.is_none_or(|known| known.version <= record.version) {
+            let known = kept.records.get(key);
+            if known.is_none_or(|known| known.version <= record.version) {
                 kept.records.insert(*key, record.clone());
             }
         }
-        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
         for message in &change.messages {
-            messages.insert(message.id.clone(), message.clone());
+            kept.messages.insert(message.id.clone(), message.clone());
         }
+        self.metrics.revocations_held(kept.revocations.len());
         Committed::Done
     }
 
     pub(super) fn due(&self, now: UnixSeconds, lease: UnixSeconds, most: usize) -> Vec<Message> {
-        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = messages.values_mut().filter(|message| message.due <= now);
-        due.take(most)
+        let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+        let messages = kept.messages.values_mut();
+        let mut due: Vec<&mut Message> = messages.filter(|message| message.due <= now).collect();
+        // Those that wait longest first, so that none waits for ever.
+        due.sort_by(|one, other| (one.due, &one.id).cmp(&(other.due, &other.id)));
+        due.into_iter()
+            .take(most)
             .map(|message| {
-                message.due = now + lease;
-                message.attempts += 1;
+                message.lease(now, lease);
                 message.clone()
             })
             .collect()
     }
 
     pub(super) fn settle(&self, id: &str, delivery: Delivery) {
-        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
         match delivery {
             Delivery::Settled => {
-                messages.remove(id);
+                kept.messages.remove(id);
             }
             Delivery::Again(at) => {
-                if let Some(message) = messages.get_mut(id) {
+                if let Some(message) = kept.messages.get_mut(id) {
                     message.due = at;
                 }
             }
@@ -137,8 +192,9 @@ impl Memory {
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
         kept.revocations.retain(|_, (_, until)| *until > now);
         kept.done.retain(|_, until| *until > now);
+        self.metrics.revocations_held(kept.revocations.len());
         drop(kept);
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        buckets.retain(|_, bucket| bucket.full_at > now * 1000);
+        buckets.sweep(now);
     }
 }

@@ -7,16 +7,30 @@
 //! | | `memory` | file |
 //! | --- | --- | --- |
 //! | a change that was answered | lives as long as the process | survives `kill -9` and power loss |
-//! | buckets | live as long as the process | the same |
+//! | a change that was refused with an error | cannot be | may have been made all the same: try it again |
+//! | buckets | live as long as the process | the same: a restart fills them |
+//! | who may use it | the process | one process at a time |
 //!
-//! Keys are hashes: a store holds no id that could be read from it. Records hold what an app
+//! Where the clock steps back, what was swept stays forgotten, and no bucket takes longer than
+//! its window to fill. Keys are hashes: a store holds no id that could be read from it. Records hold what an app
 //! asked for of its users, and are as secret as they are.
 
+mod file;
 mod memory;
+mod tables;
 
-use crate::clock::UnixSeconds;
+use crate::clock::{Clock, UnixSeconds};
+use crate::config::StoreSettings;
 use crate::crypto::sha256;
+use crate::telemetry::Metrics;
+pub use file::{File, OpenError};
 pub use memory::Memory;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often what is over is forgotten.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// Milliseconds since the Unix epoch, as Clerk dates its objects and events.
 pub type UnixMillis = i64;
@@ -80,7 +94,7 @@ pub struct Take {
     pub burst: u32,
     /// In how many seconds an empty one is full again.
     pub window: UnixSeconds,
-    /// How many to take.
+    /// How many to take; never more than it holds.
     pub cost: u32,
 }
 
@@ -151,7 +165,7 @@ pub struct Revocation {
     /// What was issued then or earlier is revoked; [`UnixMillis::MAX`] revokes all. Of two
     /// revocations of one key the later counts.
     pub at: UnixMillis,
-    /// Until when that is remembered: no token of it lives longer.
+    /// Until when that is remembered: no token of it lives longer. Of two the longer counts.
     pub until: UnixSeconds,
 }
 
@@ -168,6 +182,13 @@ pub struct Message {
     pub attempts: u32,
     /// JSON.
     pub body: Vec<u8>,
+}
+
+impl Message {
+    fn lease(&mut self, now: UnixSeconds, lease: UnixSeconds) {
+        self.due = now.saturating_add(lease);
+        self.attempts = self.attempts.saturating_add(1);
+    }
 }
 
 impl std::fmt::Debug for Message {
@@ -216,9 +237,24 @@ pub struct StoreError(pub String);
 pub enum Store {
     /// In this process.
     Memory(Memory),
+    /// In an embedded file.
+    File(File),
 }
 
 impl Store {
+    /// The store that the settings name.
+    pub fn open(settings: &StoreSettings, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
+        match settings {
+            StoreSettings::Memory => Ok(Self::Memory(Memory::new(metrics))),
+            StoreSettings::File(path) => Self::file(path, metrics),
+        }
+    }
+
+    /// The store in this file, which is made where there is none.
+    pub fn file(path: &Path, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
+        File::open(path, metrics).map(Self::File)
+    }
+
     /// Answers all that a request asks, in one call. Buckets are taken from whatever has been
     /// revoked.
     pub async fn ask(
@@ -228,6 +264,7 @@ impl Store {
     ) -> Result<Answer, StoreError> {
         match self {
             Self::Memory(memory) => Ok(memory.ask(question, now)),
+            Self::File(file) => file.ask(question, now).await,
         }
     }
 
@@ -235,10 +272,12 @@ impl Store {
     pub async fn commit(&self, change: Change, now: UnixSeconds) -> Result<Committed, StoreError> {
         match self {
             Self::Memory(memory) => Ok(memory.commit(&change, now)),
+            Self::File(file) => file.commit(change, now).await,
         }
     }
 
-    /// Takes up to `most` messages that are due; nobody else gets them for `lease` seconds.
+    /// Takes up to `most` messages that are due, those that wait longest first; nobody else gets
+    /// them for `lease` seconds.
     pub async fn due(
         &self,
         now: UnixSeconds,
@@ -247,6 +286,7 @@ impl Store {
     ) -> Result<Vec<Message>, StoreError> {
         match self {
             Self::Memory(memory) => Ok(memory.due(now, lease, most)),
+            Self::File(file) => file.due(now, lease, most).await,
         }
     }
 
@@ -257,15 +297,28 @@ impl Store {
                 memory.settle(id, delivery);
                 Ok(())
             }
+            Self::File(file) => file.settle(id, delivery).await,
         }
     }
 
-    /// Forgets what need no longer be remembered.
+    /// Forgets what need no longer be remembered; no answer changes by it.
     pub async fn sweep(&self, now: UnixSeconds) -> Result<(), StoreError> {
         match self {
             Self::Memory(memory) => {
                 memory.sweep(now);
                 Ok(())
+            }
+            Self::File(file) => file.sweep(now).await,
+        }
+    }
+
+    /// Sweeps again and again, until the task is dropped.
+    pub async fn keep_swept(self: Arc<Self>, clock: Clock) {
+        let mut each = tokio::time::interval(SWEEP_EVERY);
+        loop {
+            each.tick().await;
+            if let Err(error) = self.sweep(clock.now()).await {
+                tracing::warn!(%error, "the store was not swept");
             }
         }
     }
