@@ -5,8 +5,8 @@
 //! [`http`] → [`exchange`] → [`subject`] → [`policy`] → [`token`] with [`keys`] → [`http::answer`].
 //!
 //! Who may call whom: `cli, service, http, standin` → `exchange` → `subject, policy, token` →
-//! `keys, store` → `explain, telemetry, crypto, clock, config`. Never upwards, and in no circle;
-//! `tests/suite/architecture.rs` reads the `use` lines and holds it.
+//! `keys, store` → `standard_webhooks, explain, telemetry, crypto, clock, config`. Never upwards,
+//! and in no circle; `tests/suite/architecture.rs` reads the `use` lines and holds it.
 
 #![cfg_attr(
     test,
@@ -28,6 +28,7 @@ pub mod http;
 pub mod keys;
 pub mod policy;
 pub mod service;
+pub mod standard_webhooks;
 pub mod standin;
 pub mod store;
 pub mod subject;

@@ -9,7 +9,14 @@ const LAYERS: [&[&str]; 5] = [
     &["exchange"],
     &["subject", "policy", "token"],
     &["keys", "store"],
-    &["explain", "telemetry", "crypto", "clock", "config"],
+    &[
+        "standard_webhooks",
+        "explain",
+        "telemetry",
+        "crypto",
+        "clock",
+        "config",
+    ],
 ];
 
 struct Source {
