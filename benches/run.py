@@ -282,8 +282,8 @@ def start_service(stack, cores, executable, folder, public_key, log):
         "EXCHEQUER_KEYS_DIR": str(folder / "keys"),
         "EXCHEQUER_STORE": "memory",
         "EXCHEQUER_LOG_FORMAT": "json",
-        # The limiter runs, and never says no: one subject asks for everything here.
-        "EXCHEQUER_RATE_LIMIT": "1000000000/1m",
+        # One subject asks for everything here.
+        "EXCHEQUER_RATE_LIMIT": "off",
         "CLERK_JWT_ISSUER": IDP,
         "CLERK_JWT_KEY_FILE": str(public_key),
     }

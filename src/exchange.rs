@@ -5,6 +5,7 @@ use crate::clock::{Clock, UnixSeconds};
 use crate::explain::{Check, Code, Ladder, Refusal, Source};
 use crate::keys::{Keeper, Signer};
 use crate::policy::app::Wish;
+use crate::policy::scopes::Scopes;
 use crate::policy::{App, Apps};
 use crate::store::{Question, Standing, Store};
 use crate::subject::jwt::{Decoded, Unverified};
@@ -53,6 +54,8 @@ pub struct Exchanged {
     pub token: AppToken,
     /// Seconds until it expires.
     pub expires_in: i64,
+    /// The scopes that were granted, where the app has some.
+    pub scopes: Option<Scopes>,
     /// `sub` of the app token.
     pub id: String,
     /// The organisation's id.
@@ -152,6 +155,7 @@ impl Exchange {
         Ok(Exchanged {
             token,
             expires_in: grant.expires_at - now,
+            scopes: grant.scopes,
             id: grant.subject,
             org_id: organization.map(|org| org.id.to_owned()),
             role: organization.and_then(|org| org.role.as_deref().map(str::to_owned)),

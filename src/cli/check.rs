@@ -50,6 +50,19 @@ fn print(settings: &Settings) {
             app.ttl,
             app.algorithm
         );
+        for scope in &app.scopes {
+            let when = scope
+                .when
+                .as_ref()
+                .map(|when| format!(" when {}", when.source));
+            println!(
+                "ok:    app {}: scope {}: {}{}",
+                app.name,
+                scope.name,
+                scope.permissions.join(", "),
+                when.unwrap_or_default()
+            );
+        }
     }
     for id in settings.clients.keys() {
         println!("ok:    client {id}");

@@ -204,6 +204,7 @@ async fn explain_token(text: &str, args: Args, settings: Settings) -> ExitCode {
         wish: Wish {
             app: args.app.as_deref(),
             audience: None,
+            scope: None,
         },
     };
     let mut ladder = Ladder::detailed();

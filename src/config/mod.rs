@@ -304,6 +304,13 @@ pub struct Expression {
     pub program: Arc<cel::Program>,
 }
 
+impl Expression {
+    /// Whether it reads the variable; one that a macro of its own binds is another.
+    pub fn reads(&self, variable: &str) -> bool {
+        value::reads(self.program.expression(), variable)
+    }
+}
+
 impl std::fmt::Debug for Expression {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Expression({:?})", self.source)

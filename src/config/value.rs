@@ -171,7 +171,8 @@ pub(super) fn name(text: &str) -> Result<(), String> {
 pub(super) fn expression(text: &str) -> Result<super::Expression, String> {
     let program = cel::Program::compile(text)
         .map_err(|error| format!("not a CEL expression: {}", first_line(&error.to_string())))?;
-    if let Some(variable) = unknown_variable(program.expression(), &mut Vec::new()) {
+    let known = |name: &str| super::EXPRESSION_VARIABLES.contains(&name);
+    if let Some(variable) = free_variable(program.expression(), &known, &mut Vec::new()) {
         return Err(format!(
             "{variable:?} is unknown in an expression{}",
             suggest(variable, &super::EXPRESSION_VARIABLES)
@@ -183,49 +184,63 @@ pub(super) fn expression(text: &str) -> Result<super::Expression, String> {
     })
 }
 
-/// The first variable that is neither one of ours nor bound by a macro around it, as `x` is
+/// Whether the expression reads a variable that nothing in it binds.
+pub(super) fn reads(expression: &IdedExpr, variable: &str) -> bool {
+    free_variable(expression, &|name| name != variable, &mut Vec::new()).is_some()
+}
+
+/// The first variable that is neither passed over nor bound by a macro around it, as `x` is
 /// in `roles.exists(x, x == "org:admin")`.
-fn unknown_variable<'e>(expression: &'e IdedExpr, bound: &mut Vec<&'e str>) -> Option<&'e str> {
+fn free_variable<'e>(
+    expression: &'e IdedExpr,
+    passed: &dyn Fn(&str) -> bool,
+    bound: &mut Vec<&'e str>,
+) -> Option<&'e str> {
     match &expression.expr {
         Expr::Unspecified | Expr::Literal(_) => None,
         Expr::Ident(name) => {
             // The parser's own accumulators begin with an @.
-            let known = name.starts_with('@')
-                || bound.contains(&name.as_str())
-                || super::EXPRESSION_VARIABLES.contains(&name.as_str());
+            let known = name.starts_with('@') || bound.contains(&name.as_str()) || passed(name);
             (!known).then_some(name)
         }
-        Expr::Select(select) => unknown_variable(&select.operand, bound),
-        Expr::List(list) => first_unknown(&list.elements, bound),
-        Expr::Call(call) => {
-            first_unknown(call.target.as_deref().into_iter().chain(&call.args), bound)
-        }
+        Expr::Select(select) => free_variable(&select.operand, passed, bound),
+        Expr::List(list) => first_free(&list.elements, passed, bound),
+        Expr::Call(call) => first_free(
+            call.target.as_deref().into_iter().chain(&call.args),
+            passed,
+            bound,
+        ),
         Expr::Map(MapExpr { entries }) | Expr::Struct(StructExpr { entries, .. }) => {
             let parts = entries.iter().flat_map(|entry| match &entry.expr {
                 EntryExpr::StructField(field) => [None, Some(&field.value)],
                 EntryExpr::MapEntry(entry) => [Some(&entry.key), Some(&entry.value)],
             });
-            first_unknown(parts.flatten(), bound)
+            first_free(parts.flatten(), passed, bound)
         }
         Expr::Comprehension(each) => {
-            let outside = first_unknown([&each.iter_range, &each.accu_init], bound);
+            let outside = first_free([&each.iter_range, &each.accu_init], passed, bound);
             let depth = bound.len();
             bound.push(&each.iter_var);
             bound.extend(each.iter_var2.as_deref());
-            let inside = first_unknown([&each.loop_cond, &each.loop_step, &each.result], bound);
+            let inside = first_free(
+                [&each.loop_cond, &each.loop_step, &each.result],
+                passed,
+                bound,
+            );
             bound.truncate(depth);
             outside.or(inside)
         }
     }
 }
 
-fn first_unknown<'e>(
+fn first_free<'e>(
     parts: impl IntoIterator<Item = &'e IdedExpr>,
+    passed: &dyn Fn(&str) -> bool,
     bound: &mut Vec<&'e str>,
 ) -> Option<&'e str> {
     parts
         .into_iter()
-        .find_map(|part| unknown_variable(part, bound))
+        .find_map(|part| free_variable(part, passed, bound))
 }
 
 fn first_line(text: &str) -> &str {

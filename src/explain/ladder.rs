@@ -41,11 +41,13 @@ pub enum Check {
     Revocation,
     /// The app's own `condition` holds, and its other expressions give values.
     Condition,
+    /// The scopes that were asked for, narrowed to what the app grants; never fails.
+    Scopes,
 }
 
 impl Check {
     /// All checks, in order.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Form,
         Self::Header,
         Self::Issuer,
@@ -63,6 +65,7 @@ impl Check {
         Self::Session,
         Self::Revocation,
         Self::Condition,
+        Self::Scopes,
     ];
 
     /// The check's name, as logs and `explain` show it.
@@ -85,6 +88,7 @@ impl Check {
             Self::Session => "session",
             Self::Revocation => "revocation",
             Self::Condition => "condition",
+            Self::Scopes => "scopes",
         }
     }
 }

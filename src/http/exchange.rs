@@ -46,7 +46,7 @@ struct Success<'e> {
     expires_in: i64,
     issued_token_type: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    scope: Option<&'static str>,
+    scope: Option<&'e str>,
     user: User<'e>,
 }
 
@@ -100,8 +100,10 @@ fn success(exchanged: Exchanged, scope_asked: bool) -> Answer {
             expires_in: exchanged.expires_in,
             issued_token_type: "urn:ietf:params:oauth:token-type:jwt",
             // RFC 6749 §5.1: where less is granted than was asked for, the answer says so.
-            // This version grants no scopes.
-            scope: scope_asked.then_some(""),
+            scope: match &exchanged.scopes {
+                Some(scopes) => Some(&scopes.names),
+                None => scope_asked.then_some(""),
+            },
             user: User {
                 id: &exchanged.id,
                 org_id: exchanged.org_id.as_deref(),
@@ -179,15 +181,17 @@ pub fn request<'b>(
     if scope.len() > MAX_PARAMETER || !scope.bytes().all(is_scope_byte) {
         return Err(malformed("scope"));
     }
+    let scope_asked = !scope.trim().is_empty();
     let request = Request {
         credential: Credential::Token(credential),
         caller: Caller::default(),
         wish: Wish {
             app: parameter("app", &body.app)?,
             audience: parameter("audience", &body.audience)?,
+            scope: Some(scope).filter(|_| scope_asked),
         },
     };
-    Ok((request, !scope.trim().is_empty()))
+    Ok((request, scope_asked))
 }
 
 fn malformed(name: &str) -> Box<Refusal> {

@@ -6,6 +6,7 @@ use super::cors::Cors;
 use super::exchange::Noted;
 use crate::explain::{Code, Refusal};
 use crate::keys::Keeper;
+use crate::policy::scopes::Scopes;
 use crate::telemetry::Metrics;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -175,6 +176,11 @@ impl Line<'_> {
             subject = exchanged.pseudonym,
             jti = exchanged.token.jti,
             kid = exchanged.signer.kid,
+            scope = exchanged
+                .scopes
+                .as_ref()
+                .map(|scopes| scopes.names.as_str()),
+            scope_faults = exchanged.scopes.as_ref().and_then(Scopes::shown_faults),
             micros = self.micros,
             "exchanged"
         );

@@ -1,14 +1,16 @@
 //! The public documents: our key set and our metadata.
 
 use super::answer;
-use crate::keys::{Keeper, Published};
+use crate::exchange::Exchange;
+use crate::keys::Keeper;
 use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue,
     IF_NONE_MATCH,
 };
 use http::{Response, StatusCode};
-use serde_json::json;
+use serde::Serialize;
+use std::collections::BTreeSet;
 use warp::reply::{Reply, Response as Answer};
 
 /// How long verifiers may keep the documents; Hasura refreshes by nothing else.
@@ -49,22 +51,35 @@ fn matches(tags: &str, etag: &str) -> bool {
         .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
 }
 
-/// `GET /.well-known/openid-configuration` and `/.well-known/oauth-authorization-server`
-/// (OpenID Connect Discovery §3, RFC 8414 §2): what verifiers configure themselves from.
-pub fn metadata(issuer: &str, published: &Published) -> Answer {
-    let mut response = answer::plain(
-        StatusCode::OK,
-        "application/json",
-        json!({
-            "issuer": issuer,
-            "jwks_uri": format!("{issuer}/.well-known/jwks.json"),
-            "id_token_signing_alg_values_supported": published.algorithms,
-            "subject_types_supported": ["public"],
-            "response_types_supported": [],
-            "grant_types_supported": [],
-        })
-        .to_string(),
-    );
+/// Our metadata (OpenID Connect Discovery §3, RFC 8414 §2).
+#[derive(Serialize)]
+struct Metadata<'m> {
+    issuer: &'m str,
+    jwks_uri: String,
+    id_token_signing_alg_values_supported: &'m [&'static str],
+    subject_types_supported: [&'static str; 1],
+    response_types_supported: [&'static str; 0],
+    grant_types_supported: &'static [&'static str],
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    scopes_supported: BTreeSet<&'m str>,
+}
+
+/// `GET /.well-known/openid-configuration` and `/.well-known/oauth-authorization-server`:
+/// what verifiers and clients configure themselves from.
+pub fn metadata(exchange: &Exchange) -> Answer {
+    let issuer = exchange.issuer.as_str();
+    let scopes = exchange.apps.iter().flat_map(|app| &app.settings.scopes);
+    let document = Metadata {
+        issuer,
+        jwks_uri: format!("{issuer}/.well-known/jwks.json"),
+        id_token_signing_alg_values_supported: &exchange.keys.published().algorithms,
+        subject_types_supported: ["public"],
+        response_types_supported: [],
+        grant_types_supported: &[],
+        scopes_supported: scopes.map(|scope| scope.name.as_str()).collect(),
+    };
+    let text = serde_json::to_string(&document).unwrap_or_default();
+    let mut response = answer::plain(StatusCode::OK, "application/json", text);
     let set = response.headers_mut();
     set.insert(CACHE_CONTROL, CACHE);
     set.insert(ACCESS_CONTROL_ALLOW_ORIGIN, ANYBODY);

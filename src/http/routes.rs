@@ -43,9 +43,7 @@ pub fn public(exchange: Arc<Exchange>) -> BoxedFilter<(Answer,)> {
         .unify()
         .and(only(GET))
         .and(exchange)
-        .map(|exchange: Arc<Exchange>| {
-            metadata::metadata(&exchange.issuer, &exchange.keys.published())
-        });
+        .map(|exchange: Arc<Exchange>| metadata::metadata(&exchange));
     let health = at("/healthz")
         .and(only(GET))
         .map(|| answer::plain(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"));

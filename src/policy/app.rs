@@ -1,8 +1,9 @@
 //! An app: whom it trusts, and what it grants a subject.
 
 use super::claims::Scope;
+use super::scopes::{self, Scopes};
 use crate::clock::UnixSeconds;
-use crate::config::AppSettings;
+use crate::config::{AppSettings, Expression};
 use crate::explain::{Check, Code, Ladder, Refusal};
 use crate::subject::{Issuer, Subject};
 use serde_json::{Map, Value};
@@ -10,6 +11,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 type Refused = Box<Refusal>;
+/// What an app's expressions give: `sub`, further claims, scopes.
+type Evaluated = (String, Map<String, Value>, Option<Scopes>);
 
 /// The longest `iss`, in bytes.
 const MAX_ISSUER: usize = 255;
@@ -32,6 +35,8 @@ pub struct Grant {
     pub expires_at: UnixSeconds,
     /// What the app's `claims` add.
     pub claims: Map<String, Value>,
+    /// The scopes, where the app has some: then they stand for the subject's permissions.
+    pub scopes: Option<Scopes>,
 }
 
 /// What the request asks for beside the token.
@@ -41,6 +46,8 @@ pub struct Wish<'r> {
     pub app: Option<&'r str>,
     /// The audience, where the request names one.
     pub audience: Option<&'r str>,
+    /// The scopes, where the request names some: by their names, spaces between them.
+    pub scope: Option<&'r str>,
 }
 
 /// All apps.
@@ -205,7 +212,7 @@ impl App {
             let source = settings.condition.as_ref().map(|each| each.source.clone());
             source.unwrap_or_else(|| "none configured".to_owned())
         };
-        let (subject_id, claims) = match self.evaluate(subject) {
+        let (subject_id, claims, scopes) = match self.evaluate(subject, wish) {
             Ok(evaluated) => evaluated,
             Err(refusal) => {
                 let seen = refusal.cause.as_deref().unwrap_or("false");
@@ -214,6 +221,19 @@ impl App {
             }
         };
         ladder.pass(Check::Condition, || ("", condition()));
+        ladder.pass(Check::Scopes, || match &scopes {
+            None => (String::new(), "none configured".to_owned()),
+            Some(scopes) => {
+                let asked = wish.scope.unwrap_or("all that there are");
+                let faults = scopes.shown_faults();
+                let faults =
+                    faults.map_or_else(String::new, |faults| format!("; failed: {faults}"));
+                (
+                    asked.to_owned(),
+                    format!("granted: {}{faults}", scopes.names),
+                )
+            }
+        });
         let mut expires_at = now + settings.ttl;
         if !settings.outlives_subject {
             // A subject token within the clock skew of its end still gives a token of a second.
@@ -227,17 +247,21 @@ impl App {
             audience: audience.unwrap_or_default().to_owned(),
             expires_at,
             claims,
+            scopes,
         })
     }
 
-    /// `sub` and the further claims that the app's expressions give, where its condition holds.
-    fn evaluate(&self, subject: &Subject<'_>) -> Result<(String, Map<String, Value>), Refused> {
+    /// `sub`, the further claims and the scopes that the app's expressions give, where its
+    /// condition holds.
+    fn evaluate(&self, subject: &Subject<'_>, wish: Wish<'_>) -> Result<Evaluated, Refused> {
         let settings = &self.settings;
         let plain = settings.condition.is_none()
             && settings.subject.is_none()
-            && settings.claims.is_empty();
+            && settings.claims.is_empty()
+            && settings.scopes.iter().all(|scope| scope.when.is_none());
         if plain {
-            return Ok((subject.id.to_owned(), Map::new()));
+            let scopes = self.scopes(subject, wish, |_| Ok(true));
+            return Ok((subject.id.to_owned(), Map::new(), scopes));
         }
         let scope = Scope::new(subject, &settings.name)?;
         if let Some(condition) = &settings.condition {
@@ -267,6 +291,23 @@ impl App {
                 claims.insert(name.clone(), value);
             }
         }
-        Ok((id, claims))
+        let scopes = self.scopes(subject, wish, |when| match scope.evaluate("when", when) {
+            Ok(Value::Bool(holds)) => Ok(holds),
+            Ok(_) => Err("neither true nor false".to_owned()),
+            Err(refusal) => Err(refusal.cause.unwrap_or_default()),
+        });
+        Ok((id, claims, scopes))
+    }
+
+    /// The scopes that it grants; `None` where it has none.
+    fn scopes(
+        &self,
+        subject: &Subject<'_>,
+        wish: Wish<'_>,
+        holds: impl Fn(&Expression) -> Result<bool, String>,
+    ) -> Option<Scopes> {
+        let known = self.settings.scopes.as_slice();
+        let held = subject.scopes.as_deref();
+        (!known.is_empty()).then(|| scopes::grant(known, wish.scope, held, holds))
     }
 }

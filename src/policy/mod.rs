@@ -4,5 +4,6 @@
 
 pub mod app;
 pub mod claims;
+pub mod scopes;
 
 pub use app::{App, Apps, Grant};

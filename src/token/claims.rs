@@ -56,8 +56,16 @@ impl Serialize for Claims<'_> {
             if let Some(role) = organization.role.as_ref().filter(|_| ours("roles")) {
                 map.serialize_entry("roles", &[role])?;
             }
-            if !organization.permissions.is_empty() && ours("permissions") {
+            let upstream = grant.scopes.is_none() && !organization.permissions.is_empty();
+            if upstream && ours("permissions") {
                 map.serialize_entry("permissions", &organization.permissions)?;
+            }
+        }
+        // Both are there even where nothing is granted: absent could be read as unrestricted.
+        if let Some(scopes) = &grant.scopes {
+            map.serialize_entry("scope", &scopes.names)?;
+            if ours("permissions") {
+                map.serialize_entry("permissions", &scopes.permissions)?;
             }
         }
         if let Some(time) = subject.authenticated_at.filter(|_| ours("auth_time")) {

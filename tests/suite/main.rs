@@ -26,6 +26,7 @@ mod misused;
 mod multi_issuer;
 mod observability;
 mod policy;
+mod scopes;
 mod server;
 mod stories;
 mod support;
