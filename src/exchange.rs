@@ -2,9 +2,11 @@
 //! of ours says so.
 
 use crate::clock::{Clock, UnixSeconds};
-use crate::explain::{Check, Code, Ladder, Refusal, Source};
+use crate::config::RateLimits;
+use crate::explain::{Check, Code, Ladder, Limit, Refusal, Source};
 use crate::keys::{Keeper, Signer};
 use crate::policy::app::Wish;
+use crate::policy::limits::{self, Takes};
 use crate::policy::scopes::Scopes;
 use crate::policy::{App, Apps};
 use crate::store::{Question, Standing, Store};
@@ -12,7 +14,7 @@ use crate::subject::jwt::{Decoded, Unverified};
 use crate::subject::revocation::{Dependence, Hit};
 use crate::subject::{Issuer, Subject};
 use crate::token::{AppToken, mint};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 /// What came in, unverified; its `Debug` does not show it.
@@ -29,6 +31,17 @@ pub struct Caller<'r> {
     pub address: Option<IpAddr>,
     /// Its `traceparent` (W3C Trace Context §3.2).
     pub traceparent: Option<&'r str>,
+}
+
+impl Caller<'_> {
+    /// The network that a client has for itself: its IPv4 address, or the /64 of its IPv6
+    /// address, of which it has 2⁶⁴.
+    pub fn network(&self) -> Option<String> {
+        self.address.map(|address| match address {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64)).to_string(),
+        })
+    }
 }
 
 impl std::fmt::Debug for Credential<'_> {
@@ -56,6 +69,8 @@ pub struct Exchanged {
     pub expires_in: i64,
     /// The scopes that were granted, where the app has some.
     pub scopes: Option<Scopes>,
+    /// The nearest rate limit.
+    pub limit: Option<Limit>,
     /// `sub` of the app token.
     pub id: String,
     /// The organisation's id.
@@ -80,6 +95,8 @@ pub struct Exchange {
     pub apps: Apps,
     /// Our keys.
     pub keys: Arc<Keeper>,
+    /// How often one may ask.
+    pub limits: Option<RateLimits>,
     /// What must be remembered.
     pub store: Arc<Store>,
     /// The time.
@@ -89,7 +106,41 @@ pub struct Exchange {
 impl Exchange {
     /// Exchanges a credential for an app token.
     pub async fn exchange(&self, request: Request<'_>) -> Result<Exchanged, Box<Refusal>> {
-        self.climb(request, &mut Ladder::default()).await
+        match self.climb(request, &mut Ladder::default()).await {
+            Ok(exchanged) => Ok(exchanged),
+            Err(refusal) => Err(self.counted(refusal, request.caller).await),
+        }
+    }
+
+    /// A refusal that its address's bucket has paid for: where that is empty, the refusal
+    /// that says so. The bucket is looked at here alone before a subject is known: looking at
+    /// it first would cost every honest request a call of the store to spare strangers'
+    /// requests a signature, which costs less.
+    pub async fn counted(&self, mut refusal: Box<Refusal>, caller: Caller<'_>) -> Box<Refusal> {
+        let takes = Takes::of_refused(self.limits.as_ref(), caller.network().as_deref());
+        if takes.takes.is_empty() || !limits::counts(&refusal) {
+            return refusal;
+        }
+        let question = Question {
+            takes: &takes.takes,
+            ..Question::default()
+        };
+        // Where the store cannot be asked, the refusal that there is still holds.
+        let Ok(answer) = self.store.ask(question, self.clock.now()).await else {
+            return refusal;
+        };
+        match takes.judge(&answer.levels) {
+            Ok(limit) => {
+                refusal.limit = limit;
+                refusal
+            }
+            Err(mut limited) => {
+                limited.cause = Some(format!("instead of {}", refusal.code.entry().slug));
+                limited.seen = refusal.seen;
+                limited.ladder = refusal.ladder;
+                limited
+            }
+        }
     }
 
     /// The same, noting each check on the ladder; a refusal carries it.
@@ -143,7 +194,9 @@ impl Exchange {
         ladder: &mut Ladder,
     ) -> Result<Exchanged, Box<Refusal>> {
         let now = self.clock.now();
-        self.remembered(subject, now, ladder).await?;
+        let limit = self
+            .remembered(app, subject, request.caller, now, ladder)
+            .await?;
         let grant = app.grant(subject, request.wish, now, ladder)?;
         let keys = self.keys.published();
         let signer = keys.signer(app.settings.algorithm).ok_or_else(|| {
@@ -156,6 +209,7 @@ impl Exchange {
             token,
             expires_in: grant.expires_at - now,
             scopes: grant.scopes,
+            limit,
             id: grant.subject,
             org_id: organization.map(|org| org.id.to_owned()),
             role: organization.and_then(|org| org.role.as_deref().map(str::to_owned)),
@@ -166,17 +220,28 @@ impl Exchange {
         })
     }
 
-    /// What the store remembers of a subject, in one call.
+    /// What the store remembers of a subject, in one call; gives the nearest rate limit.
     async fn remembered(
         &self,
+        app: &App,
         subject: &Subject<'_>,
+        caller: Caller<'_>,
         now: UnixSeconds,
         ladder: &mut Ladder,
-    ) -> Result<(), Box<Refusal>> {
+    ) -> Result<Option<Limit>, Box<Refusal>> {
+        let organization = subject.organization.as_ref().map_or("", |org| org.id);
+        let who = [
+            app.settings.name.as_str(),
+            subject.issuer,
+            organization,
+            subject.id,
+        ];
+        let takes = Takes::of(self.limits.as_ref(), &who, caller.network().as_deref());
         let (hits, standings): (Vec<Hit>, Vec<Standing>) =
             Dependence::of(subject, now).standings().unzip();
         let question = Question {
             standings: &standings,
+            takes: &takes.takes,
             ..Question::default()
         };
         let answer = self.store.ask(question, now).await.map_err(|error| {
@@ -184,6 +249,14 @@ impl Exchange {
                 .unavailable(Source::Exchequer, 1)
                 .caused_by(error)
         })?;
+        let limit = takes.judge(&answer.levels).inspect_err(|refusal| {
+            ladder.fail(
+                Check::Limits,
+                refusal.description.as_str(),
+                "fewer requests",
+            );
+        })?;
+        ladder.pass(Check::Limits, || ("", ""));
         let hit = answer.revoked.and_then(|place| hits.get(place));
         if let Some(hit) = hit {
             ladder.fail(Check::Revocation, format!("{hit:?}"), "not revoked");
@@ -194,6 +267,6 @@ impl Exchange {
             }));
         }
         ladder.pass(Check::Revocation, || ("", "not revoked"));
-        Ok(())
+        Ok(limit)
     }
 }

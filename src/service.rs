@@ -134,6 +134,7 @@ impl Service {
             apps: Apps::new(apps, settings.issuer.clone()),
             keys: Arc::new(keys),
             store: Arc::new(store),
+            limits: settings.rate_limits,
             clock,
         };
         Ok(Self {
@@ -188,7 +189,10 @@ impl Bound {
             .collect();
         let keys = Arc::clone(&exchange.keys);
         let public = Front::new(
-            routes::public(Arc::clone(&exchange)),
+            routes::public(
+                Arc::clone(&exchange),
+                settings.trusted_proxies.as_slice().into(),
+            ),
             Cors::new(&settings.allowed_origins),
             Some(Arc::clone(&metrics)),
             Arc::clone(&keys),

@@ -56,6 +56,11 @@ struct RouteLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BucketLabels {
+    bucket: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FetchLabels {
     issuer: String,
     result: &'static str,
@@ -100,6 +105,7 @@ pub struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
     durations: Durations,
+    limited: Family<BucketLabels, Counter>,
     in_flight: Gauge,
     connections: Gauge,
     fetches: Family<FetchLabels, Counter>,
@@ -129,6 +135,7 @@ impl Default for Metrics {
         let metrics = Self {
             requests: Family::default(),
             durations: Family::new_with_constructor(buckets),
+            limited: Family::default(),
             in_flight: Gauge::default(),
             connections: Gauge::default(),
             fetches: Family::default(),
@@ -160,6 +167,11 @@ impl Default for Metrics {
             "Time from the request's head to its answer",
             Unit::Seconds,
             metrics.durations.clone(),
+        );
+        registry.register(
+            "rate_limited",
+            "Requests refused by a rate limit, by whose it is",
+            metrics.limited.clone(),
         );
         registry.register(
             "requests_in_flight",
@@ -259,6 +271,11 @@ impl Metrics {
         self.durations
             .get_or_create(&RouteLabels { route })
             .observe(took.as_secs_f64());
+    }
+
+    /// A request was refused by a rate limit.
+    pub fn rate_limited(&self, bucket: &'static str) {
+        self.limited.get_or_create(&BucketLabels { bucket }).inc();
     }
 
     /// A connection was opened.

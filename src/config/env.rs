@@ -378,6 +378,12 @@ fn judge(plain: Plain, terminal: bool, findings: &mut Findings) -> Common {
             }
         })
         .collect();
+    if rate_limits.is_some() && plain.trusted_proxies.is_none() && !listen.ip().is_loopback() {
+        findings.note(
+            "EXCHEQUER_TRUSTED_PROXIES",
+            "is not set: clients are limited by the address that connects, and those that connect from a private address, as through a proxy in the cluster, by their subject alone; set it to the proxies' networks, or EXCHEQUER_RATE_LIMIT=off",
+        );
+    }
     let log = parsed(
         "EXCHEQUER_LOG",
         plain.log.as_deref(),

@@ -37,6 +37,8 @@ pub enum Check {
     IssuedAt,
     /// The session is one that may act (Clerk: `sts` is not `pending`).
     Session,
+    /// The subject and the client's address do not ask too often.
+    Limits,
     /// Nothing that the subject depends on has been revoked.
     Revocation,
     /// The app's own `condition` holds, and its other expressions give values.
@@ -47,7 +49,7 @@ pub enum Check {
 
 impl Check {
     /// All checks, in order.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Form,
         Self::Header,
         Self::Issuer,
@@ -63,6 +65,7 @@ impl Check {
         Self::NotBefore,
         Self::IssuedAt,
         Self::Session,
+        Self::Limits,
         Self::Revocation,
         Self::Condition,
         Self::Scopes,
@@ -86,6 +89,7 @@ impl Check {
             Self::NotBefore => "not_before",
             Self::IssuedAt => "issued_at",
             Self::Session => "session",
+            Self::Limits => "limits",
             Self::Revocation => "revocation",
             Self::Condition => "condition",
             Self::Scopes => "scopes",

@@ -51,6 +51,19 @@ pub enum Source {
     Exchequer,
 }
 
+/// How far a limit is from being reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// Whose it is: `subject` or `address`.
+    pub bucket: &'static str,
+    /// How many requests it allows at once.
+    pub most: u32,
+    /// How many of them are left.
+    pub left: u32,
+    /// Seconds until all of them are there again.
+    pub full_in: UnixSeconds,
+}
+
 /// Why a request was refused.
 #[derive(Debug, Clone)]
 pub struct Refusal {
@@ -64,6 +77,8 @@ pub struct Refusal {
     pub source: Option<Source>,
     /// When to try again, in seconds.
     pub retry_after: Option<u64>,
+    /// The nearest limit, where one was looked at.
+    pub limit: Option<Limit>,
     /// The checks that were made, for the log and `explain`.
     pub ladder: Ladder,
     /// What lies behind it, for the log alone: an I/O error, an expression's error.
@@ -84,6 +99,7 @@ impl Refusal {
             seen: None,
             source: None,
             retry_after: None,
+            limit: None,
             ladder: Ladder::default(),
             cause: None,
         })

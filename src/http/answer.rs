@@ -1,16 +1,24 @@
 //! Answers: the only place that decides a status or writes an error.
 
-use crate::explain::{Code, Refusal, Seen, Source};
+use crate::explain::{Code, Limit, Refusal, Seen, Source};
 use bytes::Bytes;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
-use http::{Response, StatusCode};
+use http::{HeaderMap, HeaderName, Response, StatusCode};
 use serde::Serialize;
 use warp::reply::{Reply, Response as Answer};
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// The headers that the clients' libraries read (draft-ietf-httpapi-ratelimit-headers-03);
+/// later drafts have structured fields, which none of them reads.
+pub(super) const RATE_LIMIT: [HeaderName; 3] = [
+    HeaderName::from_static("ratelimit-limit"),
+    HeaderName::from_static("ratelimit-remaining"),
+    HeaderName::from_static("ratelimit-reset"),
+];
 
 /// What a handler refused, on its way to [`refusal`]: the front knows the request's id.
 #[derive(Clone)]
@@ -117,8 +125,18 @@ pub fn refusal(refusal: &Refusal, allowed: Option<Allowed>, request_id: &str) ->
     if let Some(seconds) = refusal.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
+    limited(refusal.limit, headers);
     if let Some(Allowed(methods)) = allowed {
         headers.insert(ALLOW, HeaderValue::from_static(methods));
     }
     response
+}
+
+/// Tells the nearest limit.
+pub(super) fn limited(limit: Option<Limit>, headers: &mut HeaderMap) {
+    let Some(limit) = limit else { return };
+    let [most, left, reset] = RATE_LIMIT;
+    headers.insert(most, HeaderValue::from(limit.most));
+    headers.insert(left, HeaderValue::from(limit.left));
+    headers.insert(reset, HeaderValue::from(limit.full_in));
 }

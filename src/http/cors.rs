@@ -66,7 +66,9 @@ impl Cors {
             answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
             answer.insert(
                 ACCESS_CONTROL_EXPOSE_HEADERS,
-                HeaderValue::from_static("retry-after, x-request-id"),
+                HeaderValue::from_static(
+                    "ratelimit-limit, ratelimit-remaining, ratelimit-reset, retry-after, x-request-id",
+                ),
             );
         }
     }

@@ -9,6 +9,7 @@ use futures_util::Stream;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 use warp::reply::Response as Answer;
 
@@ -63,9 +64,10 @@ struct User<'e> {
 pub async fn handle<B: Buf>(
     exchange: &Exchange,
     headers: &HeaderMap,
+    address: Option<IpAddr>,
     stream: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Answer {
-    match attempt(exchange, headers, stream).await {
+    match attempt(exchange, headers, address, stream).await {
         Ok((exchanged, scope_asked)) => success(exchanged, scope_asked),
         Err(refusal) => answer::refused(refusal),
     }
@@ -74,6 +76,7 @@ pub async fn handle<B: Buf>(
 async fn attempt<B: Buf>(
     exchange: &Exchange,
     headers: &HeaderMap,
+    address: Option<IpAddr>,
     stream: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Result<(Exchanged, bool), Box<Refusal>> {
     // First, so that the connection can go on whatever is refused.
@@ -86,7 +89,8 @@ async fn attempt<B: Buf>(
         is_json(headers)?;
         read(&bytes)?
     };
-    let (request, scope_asked) = request(&body, bearer)?;
+    let (mut request, scope_asked) = request(&body, bearer)?;
+    request.caller.address = address;
     Ok((exchange.exchange(request).await?, scope_asked))
 }
 
@@ -112,6 +116,7 @@ fn success(exchanged: Exchanged, scope_asked: bool) -> Answer {
         },
         compact.len() * 2 + 512,
     );
+    answer::limited(exchanged.limit, response.headers_mut());
     response.extensions_mut().insert(Noted(Arc::new(exchanged)));
     response
 }

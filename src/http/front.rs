@@ -105,6 +105,11 @@ impl Front {
                 trace: trace.as_ref().map(Trace::id),
                 micros,
             };
+            let limited = refused.as_ref().map(|Refused(refusal)| refusal);
+            let limited = limited.filter(|refusal| refusal.code == Code::RateLimited);
+            if let Some(limit) = limited.and_then(|refusal| refusal.limit) {
+                metrics.rate_limited(limit.bucket);
+            }
             match (refused, noted) {
                 (Some(Refused(refusal)), _) => line.refused(&refusal, &self.keys),
                 (None, Some(noted)) => line.exchanged(&noted),

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod answer;
 pub mod body;
+pub mod caller;
 pub mod cors;
 pub mod exchange;
 pub mod front;

@@ -1,9 +1,10 @@
 //! The whole public surface on one page.
 
-use super::{answer, exchange, metadata};
+use super::{answer, caller, exchange, metadata};
 use crate::exchange::Exchange;
 use crate::explain::{Code, Refusal};
 use http::{HeaderMap, Method, StatusCode};
+use ipnet::IpNet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use warp::Filter;
@@ -16,7 +17,8 @@ const GET: &str = "GET, HEAD";
 const POST: &str = "POST, OPTIONS";
 
 /// The public listener's routes.
-pub fn public(exchange: Arc<Exchange>) -> BoxedFilter<(Answer,)> {
+pub fn public(exchange: Arc<Exchange>, proxies: Arc<[IpNet]>) -> BoxedFilter<(Answer,)> {
+    let address = caller::address(proxies);
     let exchange = warp::any().map(move || Arc::clone(&exchange));
 
     let exchanges = at("/auth/exchange")
@@ -25,10 +27,11 @@ pub fn public(exchange: Arc<Exchange>) -> BoxedFilter<(Answer,)> {
         .and(only(POST))
         .and(exchange.clone())
         .and(warp::header::headers_cloned())
+        .and(address)
         .and(warp::body::stream())
         .then(
-            |exchange: Arc<Exchange>, headers: HeaderMap, body| async move {
-                exchange::handle(&exchange, &headers, body).await
+            |exchange: Arc<Exchange>, headers: HeaderMap, address, body| async move {
+                exchange::handle(&exchange, &headers, address, body).await
             },
         );
     let jwks = at("/.well-known/jwks.json")

@@ -1,6 +1,7 @@
 //! Connections: accepted up to a bound, served over HTTP/1.1 and HTTP/2, cut off when they
 //! stall, drained when the service stops.
 
+use super::caller::Peer;
 use super::front::Front;
 use crate::telemetry::Metrics;
 use hyper::body::Incoming;
@@ -71,8 +72,8 @@ pub async fn serve(
             accepted = accept => accepted,
             _ = stop.wait_for(|stop| *stop) => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // Out of file descriptors, mostly: wait for some to be given back.
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -85,7 +86,8 @@ pub async fn serve(
         let activity = Arc::new(Activity::new());
         let service = {
             let (front, activity) = (Arc::clone(&front), Arc::clone(&activity));
-            service_fn(move |request: http::Request<Incoming>| {
+            service_fn(move |mut request: http::Request<Incoming>| {
+                request.extensions_mut().insert(Peer(peer));
                 let (front, activity) = (Arc::clone(&front), Arc::clone(&activity));
                 async move {
                     let _busy = activity.request(request.version());

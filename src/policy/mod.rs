@@ -4,6 +4,7 @@
 
 pub mod app;
 pub mod claims;
+pub mod limits;
 pub mod scopes;
 
 pub use app::{App, Apps, Grant};

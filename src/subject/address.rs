@@ -34,6 +34,24 @@ pub fn discovered(url: &Url, issuer: &Url, allow_private_network: bool) -> Reach
     }
 }
 
+/// Whether the address is this machine's or a private network's: others may share it.
+pub fn is_internal(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, ..] = ip.octets();
+            // RFC 6598: clusters number their nodes so too.
+            let shared = a == 100 && (64..128).contains(&b);
+            ip.is_loopback() || ip.is_private() || ip.is_link_local() || a == 0 || shared
+        }
+        IpAddr::V6(ip) => {
+            ip.is_loopback()
+                || ip.is_unspecified()
+                || ip.is_unique_local()
+                || ip.is_unicast_link_local()
+        }
+    }
+}
+
 /// Whether the address is one of the public internet (IANA special-purpose registries).
 pub fn is_public(ip: IpAddr) -> bool {
     match ip {

@@ -22,6 +22,7 @@ mod key_crash;
 mod key_ring;
 mod key_set_life;
 mod key_sets;
+mod limits;
 mod misused;
 mod multi_issuer;
 mod observability;

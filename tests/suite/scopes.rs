@@ -1,7 +1,7 @@
 //! Scopes are narrowed to what policy grants, and stand for permissions; the task manager of
 //! `examples/` is run as it is there.
 
-use crate::support::{Answer, Command, Issuer, Key, Service, Token, token};
+use crate::support::{Answer, Command, Issuer, Key, Service, Token, eventually, token};
 use serde_json::{Value, json};
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/task-manager.toml");
@@ -326,7 +326,12 @@ async fn a_scope_whose_rule_fails_is_dropped_alone_and_the_operator_is_told() {
     let answer = ask(&service, &token.clone().claim("department", "x"), None).await;
     assert_eq!(granted(&answer).0, "broken sound");
 
-    let lines = service.logged("exchanged");
+    let mut lines = Vec::new();
+    eventually("the exchange is logged", async || {
+        lines = service.logged("exchanged");
+        !lines.is_empty()
+    })
+    .await;
     assert_eq!(
         lines[0]["scope_faults"],
         "broken: when = \"claims.department == \\\"x\\\"\": there is no \"department\"; number: neither true nor false"
