@@ -3,13 +3,14 @@
 
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::RateLimits;
+use crate::directory::Directory;
 use crate::explain::{Check, Code, Ladder, Limit, Refusal, Source};
 use crate::keys::{Keeper, Signer};
 use crate::policy::app::Wish;
 use crate::policy::limits::{self, Takes};
 use crate::policy::scopes::Scopes;
 use crate::policy::{App, Apps};
-use crate::store::{Question, Standing, Store};
+use crate::store::{Key, Question, Record, Standing, Store, StoreError};
 use crate::subject::jwt::{Decoded, Unverified};
 use crate::subject::revocation::{Dependence, Hit};
 use crate::subject::{Issuer, Subject};
@@ -77,6 +78,8 @@ pub struct Exchanged {
     pub org_id: Option<String>,
     /// The subject's role in it.
     pub role: Option<String>,
+    /// Whether the app sees the user for the first time, where it wants to know.
+    pub is_new: Option<bool>,
     /// The subject's name in logs.
     pub pseudonym: String,
     /// Who vouched for the subject.
@@ -99,6 +102,8 @@ pub struct Exchange {
     pub limits: Option<RateLimits>,
     /// What must be remembered.
     pub store: Arc<Store>,
+    /// What is known of users beside their tokens.
+    pub directory: Arc<Directory>,
     /// The time.
     pub clock: Clock,
 }
@@ -194,16 +199,23 @@ impl Exchange {
         ladder: &mut Ladder,
     ) -> Result<Exchanged, Box<Refusal>> {
         let now = self.clock.now();
-        let limit = self
-            .remembered(app, subject, request.caller, now, ladder)
+        let records = self.directory.records(&app.settings, subject);
+        let (limit, records) = self
+            .remembered(app, subject, &records, request.caller, now, ladder)
             .await?;
-        let grant = app.grant(subject, request.wish, now, ladder)?;
+        let directory = &self.directory;
+        let known = directory.know(&app.settings, issuer, subject, records);
+        let known = known.await?;
+        let grant = app.grant(subject, &known.profile, request.wish, now, ladder)?;
         let keys = self.keys.published();
         let signer = keys.signer(app.settings.algorithm).ok_or_else(|| {
             Refusal::new(Code::SigningKeyUnavailable).unavailable(Source::Exchequer, 5)
         })?;
         let token = mint(&self.issuer, &app.settings, subject, &grant, now, signer)
             .map_err(|error| Refusal::new(Code::InternalError).caused_by(error))?;
+        // Last, so that who is refused stays new.
+        let is_new = directory.meet(&app.settings, subject, &known);
+        let is_new = is_new.await.map_err(unavailable)?;
         let organization = subject.organization.as_ref();
         Ok(Exchanged {
             token,
@@ -213,6 +225,7 @@ impl Exchange {
             id: grant.subject,
             org_id: organization.map(|org| org.id.to_owned()),
             role: organization.and_then(|org| org.role.as_deref().map(str::to_owned)),
+            is_new,
             pseudonym: keys.pseudonym(subject.issuer, subject.id),
             signer: Arc::clone(signer),
             issuer: Arc::clone(issuer),
@@ -220,15 +233,17 @@ impl Exchange {
         })
     }
 
-    /// What the store remembers of a subject, in one call; gives the nearest rate limit.
+    /// What the store remembers of a subject, in one call: the nearest rate limit, and these
+    /// records.
     async fn remembered(
         &self,
         app: &App,
         subject: &Subject<'_>,
+        records: &[Key],
         caller: Caller<'_>,
         now: UnixSeconds,
         ladder: &mut Ladder,
-    ) -> Result<Option<Limit>, Box<Refusal>> {
+    ) -> Result<(Option<Limit>, Vec<Option<Record>>), Box<Refusal>> {
         let organization = subject.organization.as_ref().map_or("", |org| org.id);
         let who = [
             app.settings.name.as_str(),
@@ -242,13 +257,9 @@ impl Exchange {
         let question = Question {
             standings: &standings,
             takes: &takes.takes,
-            ..Question::default()
+            records,
         };
-        let answer = self.store.ask(question, now).await.map_err(|error| {
-            Refusal::new(Code::StoreUnavailable)
-                .unavailable(Source::Exchequer, 1)
-                .caused_by(error)
-        })?;
+        let answer = self.store.ask(question, now).await.map_err(unavailable)?;
         let limit = takes.judge(&answer.levels).inspect_err(|refusal| {
             ladder.fail(
                 Check::Limits,
@@ -267,6 +278,12 @@ impl Exchange {
             }));
         }
         ladder.pass(Check::Revocation, || ("", "not revoked"));
-        Ok(limit)
+        Ok((limit, answer.records))
     }
+}
+
+fn unavailable(error: StoreError) -> Box<Refusal> {
+    Refusal::new(Code::StoreUnavailable)
+        .unavailable(Source::Exchequer, 1)
+        .caused_by(error)
 }

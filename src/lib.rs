@@ -4,8 +4,9 @@
 //! The way of a request, forward only:
 //! [`http`] → [`exchange`] → [`subject`] → [`policy`] → [`token`] with [`keys`] → [`http::answer`].
 //!
-//! Who may call whom: `cli, service, http, standin` → `exchange` → `subject, policy, token` →
-//! `keys, store` → `standard_webhooks, explain, telemetry, crypto, clock, config`. Never upwards,
+//! Who may call whom: `cli, service, http, standin` → `exchange` →
+//! `subject, policy, token, directory` → `keys, store` →
+//! `standard_webhooks, explain, telemetry, crypto, clock, config`. Never upwards,
 //! and in no circle; `tests/suite/architecture.rs` reads the `use` lines and holds it.
 
 #![cfg_attr(
@@ -22,6 +23,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod crypto;
+pub mod directory;
 pub mod exchange;
 pub mod explain;
 pub mod http;

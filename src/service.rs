@@ -2,6 +2,7 @@
 
 use crate::clock::Clock;
 use crate::config::{IssuerSettings, Settings};
+use crate::directory::Directory;
 use crate::exchange::Exchange;
 use crate::http::admin::{self, Admin};
 use crate::http::cors::Cors;
@@ -129,11 +130,19 @@ impl Service {
                 .filter_map(|name| issuers.get(name.as_str()).cloned())
                 .collect(),
         });
+        let store = Arc::new(store);
+        let directory = Directory::new(
+            &settings,
+            Arc::clone(&store),
+            clock.clone(),
+            fetcher.clone(),
+        );
         let exchange = Exchange {
             issuer: settings.issuer.clone(),
             apps: Apps::new(apps, settings.issuer.clone()),
             keys: Arc::new(keys),
-            store: Arc::new(store),
+            store,
+            directory: Arc::new(directory),
             limits: settings.rate_limits,
             clock,
         };
@@ -187,6 +196,9 @@ impl Bound {
                 tokio::spawn(Arc::clone(&exchange.store).keep_swept(exchange.clock.clone())),
             ])
             .collect();
+        let (stop_delivery, delivery_stops) = watch::channel(false);
+        let directory = Arc::clone(&exchange.directory);
+        let delivery = tokio::spawn(directory.deliver(delivery_stops));
         let keys = Arc::clone(&exchange.keys);
         let public = Front::new(
             routes::public(
@@ -218,6 +230,9 @@ impl Bound {
             }
         });
         server::serve(self.public, public, Some(metrics), stop).await;
+        // The last exchanges have ended: what they have to tell is told.
+        let _ = stop_delivery.send(true);
+        let _ = delivery.await;
         let _ = stop_admin.send(true);
         let _ = admin.await;
         watcher.abort();

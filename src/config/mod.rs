@@ -630,6 +630,14 @@ fn judge_app(app: &AppSettings, structure: &Structure, findings: &mut Findings) 
             continue;
         }
         kinds.push(issuer.kind);
+        if app.profile.is_some() && issuer.backend.is_none() {
+            findings.error(
+                &place,
+                format!(
+                    "`profile` is asked for at Clerk's Backend API: the issuer {name} needs a `secret_key`"
+                ),
+            );
+        }
     }
     let foreign = kinds.iter().any(|kind| *kind != IssuerKind::Clerk);
     if kinds.len() > 1 && foreign && app.subject.is_none() {

@@ -343,6 +343,18 @@ catalogue! {
         confirm: "The log line has the cause."
         mend: "Free the disk, or mend what EXCHEQUER_STORE names; then try again."
 
+    // What an app wants to know of a user beside the token.
+    ProfileUnavailable "profile_unavailable": 503 "temporarily_unavailable" Retry
+        "The user's profile cannot be fetched from the identity provider right now."
+        cause: "The app asks for a profile, nothing of this user is kept yet, and the provider's Backend API did not answer in time, answered 5xx, or with something else than was asked for."
+        confirm: "The log line has the cause; `exchequer doctor` asks the API."
+        mend: "Try again after `Retry-After`. Users whose profile is kept are not affected; an app that needs none can do without `[apps.NAME.profile]`."
+    ProfileUnknown "profile_unknown": 503 "temporarily_unavailable" FixConfig
+        "The identity provider's API does not know this user, whose token is genuine."
+        cause: "The issuer and its `secret_key` belong to two Clerk instances, as when a development key meets production tokens; or the user was deleted within the last minute."
+        confirm: "Look the user up in the dashboard of the instance whose secret key is configured. If all users of the issuer are refused, it is the key."
+        mend: "Set the issuer's `secret_key` (CLERK_SECRET_KEY) to the one of the instance that signs the tokens."
+
     // Too often.
     RateLimited "rate_limited": 429 "rate_limited" Retry
         "Too many requests."

@@ -58,6 +58,8 @@ struct User<'e> {
     org_id: Option<&'e str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     roles: Option<[&'e str; 1]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    is_new: Option<bool>,
 }
 
 /// Answers an exchange.
@@ -112,6 +114,7 @@ fn success(exchanged: Exchanged, scope_asked: bool) -> Answer {
                 id: &exchanged.id,
                 org_id: exchanged.org_id.as_deref(),
                 roles: exchanged.role.as_deref().map(|role| [role]),
+                is_new: exchanged.is_new,
             },
         },
         compact.len() * 2 + 512,

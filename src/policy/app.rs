@@ -1,5 +1,6 @@
 //! An app: whom it trusts, and what it grants a subject.
 
+use super::Profile;
 use super::claims::Scope;
 use super::scopes::{self, Scopes};
 use crate::clock::UnixSeconds;
@@ -199,10 +200,11 @@ impl App {
         audience.is_none_or(|audience| self.settings.audiences.iter().any(|each| each == audience))
     }
 
-    /// Judges a verified subject.
+    /// Judges a verified subject, of whom this is known beside its token.
     pub fn grant(
         &self,
         subject: &Subject<'_>,
+        profile: &Profile,
         wish: Wish<'_>,
         now: UnixSeconds,
         ladder: &mut Ladder,
@@ -212,7 +214,7 @@ impl App {
             let source = settings.condition.as_ref().map(|each| each.source.clone());
             source.unwrap_or_else(|| "none configured".to_owned())
         };
-        let (subject_id, claims, scopes) = match self.evaluate(subject, wish) {
+        let (subject_id, claims, scopes) = match self.evaluate(subject, profile, wish) {
             Ok(evaluated) => evaluated,
             Err(refusal) => {
                 let seen = refusal.cause.as_deref().unwrap_or("false");
@@ -253,7 +255,12 @@ impl App {
 
     /// `sub`, the further claims and the scopes that the app's expressions give, where its
     /// condition holds.
-    fn evaluate(&self, subject: &Subject<'_>, wish: Wish<'_>) -> Result<Evaluated, Refused> {
+    fn evaluate(
+        &self,
+        subject: &Subject<'_>,
+        profile: &Profile,
+        wish: Wish<'_>,
+    ) -> Result<Evaluated, Refused> {
         let settings = &self.settings;
         let plain = settings.condition.is_none()
             && settings.subject.is_none()
@@ -263,7 +270,7 @@ impl App {
             let scopes = self.scopes(subject, wish, |_| Ok(true));
             return Ok((subject.id.to_owned(), Map::new(), scopes));
         }
-        let scope = Scope::new(subject, &settings.name)?;
+        let scope = Scope::new(subject, profile, &settings.name)?;
         if let Some(condition) = &settings.condition {
             match scope.evaluate("condition", condition)? {
                 Value::Bool(true) => {}

@@ -1,37 +1,42 @@
 //! An app's expressions (CEL) over the verified claims.
 
+use super::Profile;
 use crate::config::Expression;
 use crate::explain::{Code, Refusal};
 use crate::subject::Subject;
 use cel::{Context, ExecutionError, Value as Cel};
-use serde::Serialize;
 use serde_json::Value;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What the expressions of one exchange read; made only where an app has expressions.
 pub(super) struct Scope<'s>(Context<'s, 's>);
 
-#[derive(Serialize)]
-struct Organization<'s> {
-    id: &'s str,
-    slug: &'s str,
-    role: &'s str,
-}
-
 impl Scope<'_> {
-    pub(super) fn new(subject: &Subject<'_>, app: &str) -> Result<Self, Box<Refusal>> {
+    pub(super) fn new(
+        subject: &Subject<'_>,
+        profile: &Profile,
+        app: &str,
+    ) -> Result<Self, Box<Refusal>> {
         let organization = subject.organization.as_ref();
-        let org = Organization {
-            id: organization.map_or("", |org| org.id),
-            slug: organization.and_then(|org| org.slug).unwrap_or_default(),
-            role: organization
-                .and_then(|org| org.role.as_deref())
-                .unwrap_or_default(),
-        };
-        let roles: Vec<&str> = organization
-            .and_then(|org| org.role.as_deref())
-            .into_iter()
-            .collect();
+        let role = organization.and_then(|org| org.role.as_deref());
+        // What a token says is newer than what is kept.
+        let mut user = profile.user.clone();
+        user.insert("id".to_owned(), subject.id.into());
+        let mut org = profile.organization.clone();
+        org.insert(
+            "id".to_owned(),
+            organization.map_or("", |org| org.id).into(),
+        );
+        org.insert("role".to_owned(), role.unwrap_or_default().into());
+        if let Some(slug) = organization.and_then(|org| org.slug) {
+            org.insert("slug".to_owned(), slug.into());
+        }
+        org.entry("slug").or_insert_with(|| "".into());
+        let mut membership = profile.membership.clone();
+        if let Some(role) = role {
+            membership.insert("role".to_owned(), role.into());
+        }
+        let roles: Vec<&str> = role.into_iter().collect();
         let permissions = organization.map(|org| org.permissions.as_slice());
         let mut context = Context::default();
         let mut add =
@@ -59,8 +64,8 @@ impl Scope<'_> {
         add("auth_time", cel::to_value(subject.authenticated_at))?;
         add("app", cel::to_value(app))?;
         add("scopes", cel::to_value(&subject.scopes))?;
-        add("user", cel::to_value(()))?;
-        add("membership", cel::to_value(()))?;
+        add("user", cel::to_value(user))?;
+        add("membership", cel::to_value(membership))?;
         Ok(Self(context))
     }
 

@@ -5,6 +5,8 @@
 pub mod app;
 pub mod claims;
 pub mod limits;
+mod profile;
 pub mod scopes;
 
 pub use app::{App, Apps, Grant};
+pub use profile::Profile;

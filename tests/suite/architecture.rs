@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 5] = [
     &["cli", "service", "http", "standin"],
     &["exchange"],
-    &["subject", "policy", "token"],
+    &["subject", "policy", "token", "directory"],
     &["keys", "store"],
     &[
         "standard_webhooks",
