@@ -4,7 +4,7 @@
 //! The way of a request, forward only:
 //! [`http`] → [`exchange`] → [`subject`] → [`policy`] → [`token`] with [`keys`] → [`http::answer`].
 //!
-//! Who may call whom: `cli, service, http, standin` → `exchange` →
+//! Who may call whom: `cli, service, http, standin` → `webhooks, exchange` →
 //! `subject, policy, token, directory` → `keys, store` →
 //! `standard_webhooks, explain, telemetry, crypto, clock, config`. Never upwards,
 //! and in no circle; `tests/suite/architecture.rs` reads the `use` lines and holds it.
@@ -36,3 +36,4 @@ pub mod store;
 pub mod subject;
 pub mod telemetry;
 pub mod token;
+pub mod webhooks;

@@ -89,6 +89,12 @@ struct BuildLabels {
     backend: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventLabels {
+    r#type: &'static str,
+    result: &'static str,
+}
+
 type Durations = Family<RouteLabels, Histogram, fn() -> Histogram>;
 type Seconds = Gauge<f64, AtomicU64>;
 
@@ -116,6 +122,7 @@ pub struct Metrics {
     store_failures: Counter,
     store_revocations: Gauge,
     store_commits: Histogram,
+    events: Family<EventLabels, Counter>,
     scrape: Mutex<()>,
 }
 
@@ -146,6 +153,7 @@ impl Default for Metrics {
             store_failures: Counter::default(),
             store_revocations: Gauge::default(),
             store_commits: buckets(),
+            events: Family::default(),
             scrape: Mutex::default(),
             registry: Registry::default(),
         };
@@ -226,6 +234,11 @@ impl Default for Metrics {
             Unit::Seconds,
             metrics.store_commits.clone(),
         );
+        registry.register(
+            "webhook_events",
+            "Well-signed webhook events, by type and by what became of them",
+            metrics.events.clone(),
+        );
         Self {
             registry,
             ..metrics
@@ -294,6 +307,16 @@ impl Metrics {
             .get_or_create(&FetchLabels {
                 issuer: issuer.to_owned(),
                 result: if well { "ok" } else { "error" },
+            })
+            .inc();
+    }
+
+    /// A well-signed webhook event was acknowledged; `kind` is one of those known by name.
+    pub fn webhook_taken(&self, kind: &'static str, result: &'static str) {
+        self.events
+            .get_or_create(&EventLabels {
+                r#type: kind,
+                result,
             })
             .inc();
     }

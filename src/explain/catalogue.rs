@@ -355,6 +355,33 @@ catalogue! {
         confirm: "Look the user up in the dashboard of the instance whose secret key is configured. If all users of the issuer are refused, it is the key."
         mend: "Set the issuer's `secret_key` (CLERK_SECRET_KEY) to the one of the instance that signs the tokens."
 
+    // What webhooks bring.
+    WebhookUnknown "webhook_unknown": 404 "invalid_request" FixConfig
+        "No webhooks are taken at this path."
+        cause: "The last part of the path names no app, or none of the app's Clerk issuers has a webhook secret."
+        confirm: "The log line says which of the two; `exchequer check` lists the apps."
+        mend: "Set CLERK_WEBHOOK_SECRET (or the issuer's `webhook_secret`) to the signing secret that the provider's dashboard shows for this endpoint, and let the endpoint's URL end in the app's name: /webhooks/clerk/default."
+    WebhookHeadersMissing "webhook_headers_missing": 400 "invalid_request" FixRequest
+        "The three headers of a signed webhook are not all there, once each."
+        cause: "`svix-id`, `svix-timestamp` or `svix-signature` (or its `webhook-` twin) is missing, repeated or malformed: a proxy that drops unknown headers, or a request that the provider did not send."
+        confirm: "The description names the header; compare with the attempt in the provider's dashboard."
+        mend: "Let the proxy pass the headers on unchanged."
+    WebhookTimestampInvalid "webhook_timestamp_invalid": 400 "invalid_request" FixConfig
+        "The webhook was sent more than 5 minutes from now."
+        cause: "This machine's clock is wrong, a proxy held the request back, or somebody repeats a request that was recorded. The provider dates each attempt anew."
+        confirm: "`exchequer doctor` compares the clocks; the description says by how much the times differ."
+        mend: "Correct the clock of this machine (NTP). The provider tries again by itself."
+    WebhookSignatureInvalid "webhook_signature_invalid": 400 "invalid_request" FixConfig
+        "The webhook was not signed with any secret of this app."
+        cause: "The secret is another endpoint's (each endpoint has its own), another instance's, or was rotated; or a proxy changed the body on its way."
+        confirm: "The log line names the issuers whose secrets were tried. Compare them with the endpoint's signing secret in the provider's dashboard."
+        mend: "Set CLERK_WEBHOOK_SECRET (or the issuer's `webhook_secret`) to the endpoint's signing secret; while it is being rotated, list both."
+    WebhookBodyMalformed "webhook_body_malformed": 400 "invalid_request" FixRequest
+        "The webhook is well signed, but its body is not the event that was expected."
+        cause: "The body is no JSON object with `type` and `data`, or an event that revokes something lacks the id of it."
+        confirm: "The description names the member; compare with the attempt in the provider's dashboard."
+        mend: "Report it with the event's type: nothing was revoked by it."
+
     // Too often.
     RateLimited "rate_limited": 429 "rate_limited" Retry
         "Too many requests."
@@ -402,7 +429,7 @@ catalogue! {
         mend: "Send the body at once, with its right length."
     BodyTooLarge "body_too_large": 413 "invalid_request" FixRequest
         "The request body is larger than 64 KiB."
-        cause: "The body is longer than any that the service reads."
+        cause: "The body is longer than any that the service reads there: 64 KiB, for webhooks 256 KiB."
         confirm: "Look at the request's Content-Length."
         mend: "Send only the members that the exchange has."
     UriTooLong "uri_too_long": 414 "invalid_request" FixRequest

@@ -17,11 +17,25 @@ pub async fn read<B: Buf>(
     headers: &HeaderMap,
     stream: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Result<Bytes, Box<Refusal>> {
+    read_up_to(MAX_BODY, headers, stream).await
+}
+
+/// The same, with another bound in bytes.
+pub async fn read_up_to<B: Buf>(
+    most: usize,
+    headers: &HeaderMap,
+    stream: impl Stream<Item = Result<B, warp::Error>>,
+) -> Result<Bytes, Box<Refusal>> {
+    let too_large = || {
+        let most = most / 1024;
+        let sentence = format!("The request body is larger than {most} KiB.");
+        Refusal::because(Code::BodyTooLarge, sentence)
+    };
     let said = headers
         .get(CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if said.is_some_and(|length| length > MAX_BODY) {
-        return Err(Refusal::new(Code::BodyTooLarge));
+    if said.is_some_and(|length| length > most) {
+        return Err(too_large());
     }
     let whole = async {
         let mut stream = pin!(stream);
@@ -32,8 +46,8 @@ pub async fn read<B: Buf>(
                 Refusal::because(Code::BodyMalformed, "The request body broke off.")
             })?;
             let chunk = chunk.copy_to_bytes(chunk.remaining());
-            if first.len().max(all.len()) + chunk.len() > MAX_BODY {
-                return Err(Refusal::new(Code::BodyTooLarge));
+            if first.len().max(all.len()) + chunk.len() > most {
+                return Err(too_large());
             }
             if first.is_empty() {
                 first = chunk;

@@ -238,7 +238,8 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Box<Refusal>> {
     }
 }
 
-fn is_json(headers: &HeaderMap) -> Result<(), Box<Refusal>> {
+/// Whether the body is JSON, not compressed.
+pub(super) fn is_json(headers: &HeaderMap) -> Result<(), Box<Refusal>> {
     let unsupported = || Refusal::new(Code::ContentTypeUnsupported);
     let encoded = headers
         .get(CONTENT_ENCODING)

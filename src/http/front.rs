@@ -4,10 +4,12 @@
 use super::answer::{self, Allowed, Refused};
 use super::cors::Cors;
 use super::exchange::Noted;
+use super::webhooks::Heard;
 use crate::explain::{Code, Refusal};
 use crate::keys::Keeper;
 use crate::policy::scopes::Scopes;
 use crate::telemetry::Metrics;
+use crate::webhooks::Taken;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{CONNECTION, HeaderMap, HeaderValue, ORIGIN};
@@ -79,6 +81,7 @@ impl Front {
         let refused = response.extensions_mut().remove::<Refused>();
         let allowed = response.extensions_mut().remove::<Allowed>();
         let noted = response.extensions_mut().remove::<Noted>();
+        let heard = response.extensions_mut().remove::<Heard>();
         if let Some(Refused(refusal)) = &refused {
             let entry = refusal.code.entry();
             outcome = if entry.status >= 500 {
@@ -110,10 +113,14 @@ impl Front {
             if let Some(limit) = limited.and_then(|refusal| refusal.limit) {
                 metrics.rate_limited(limit.bucket);
             }
-            match (refused, noted) {
-                (Some(Refused(refusal)), _) => line.refused(&refusal, &self.keys),
-                (None, Some(noted)) => line.exchanged(&noted),
-                (None, None) => tracing::debug!(
+            match (refused, noted, heard) {
+                (Some(Refused(refusal)), ..) => line.refused(&refusal, &self.keys),
+                (None, Some(noted), _) => line.exchanged(&noted),
+                (None, None, Some(Heard(taken))) => {
+                    metrics.webhook_taken(taken.kind, taken.outcome.name());
+                    line.heard(&taken);
+                }
+                (None, None, None) => tracing::debug!(
                     route,
                     request_id = line.id,
                     status = response.status().as_u16(),
@@ -191,6 +198,22 @@ impl Line<'_> {
         );
     }
 
+    fn heard(&self, taken: &Taken) {
+        tracing::info!(
+            request_id = self.id,
+            trace_id = self.trace,
+            app = taken.app,
+            issuer = taken.issuers.join(" "),
+            event = taken.id,
+            "type" = taken.kind,
+            result = taken.outcome.name(),
+            subject = taken.subject,
+            session = taken.session,
+            micros = self.micros,
+            "webhook"
+        );
+    }
+
     fn refused(&self, refusal: &Refusal, keys: &Keeper) {
         let entry = refusal.code.entry();
         let failure = refusal.ladder.failure();
@@ -237,6 +260,7 @@ fn route(path: &str) -> &'static str {
             "metadata"
         }
         "/healthz" => "health",
+        _ if path.starts_with("/webhooks/") => "webhooks",
         _ => "other",
     }
 }

@@ -10,3 +10,4 @@ pub mod front;
 pub mod metadata;
 pub mod routes;
 pub mod server;
+pub mod webhooks;

@@ -1,6 +1,6 @@
 //! The whole public surface on one page.
 
-use super::{answer, caller, exchange, metadata};
+use super::{answer, caller, exchange, metadata, webhooks};
 use crate::exchange::Exchange;
 use crate::explain::{Code, Refusal};
 use http::{HeaderMap, Method, StatusCode};
@@ -15,6 +15,7 @@ use warp::reply::Response as Answer;
 
 const GET: &str = "GET, HEAD";
 const POST: &str = "POST, OPTIONS";
+const POST_ALONE: &str = "POST";
 
 /// The public listener's routes.
 pub fn public(exchange: Arc<Exchange>, proxies: Arc<[IpNet]>) -> BoxedFilter<(Answer,)> {
@@ -32,6 +33,16 @@ pub fn public(exchange: Arc<Exchange>, proxies: Arc<[IpNet]>) -> BoxedFilter<(An
         .then(
             |exchange: Arc<Exchange>, headers: HeaderMap, address, body| async move {
                 exchange::handle(&exchange, &headers, address, body).await
+            },
+        );
+    let webhooks = below("/webhooks/clerk/")
+        .and(only(POST_ALONE))
+        .and(exchange.clone())
+        .and(warp::header::headers_cloned())
+        .and(warp::body::stream())
+        .then(
+            |app: String, exchange: Arc<Exchange>, headers: HeaderMap, body| async move {
+                webhooks::handle(&exchange, &app, &headers, body).await
             },
         );
     let jwks = at("/.well-known/jwks.json")
@@ -52,6 +63,8 @@ pub fn public(exchange: Arc<Exchange>, proxies: Arc<[IpNet]>) -> BoxedFilter<(An
         .map(|| answer::plain(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"));
 
     exchanges
+        .or(webhooks)
+        .unify()
         .or(jwks)
         .unify()
         .or(metadata)
@@ -76,6 +89,18 @@ pub(super) fn at(
             }
         })
         .untuple_one()
+}
+
+/// A name in the place of the last part of the path.
+fn below(
+    path: &'static str,
+) -> impl Filter<Extract = (String,), Error = Rejection> + Clone + Send + Sync + 'static {
+    warp::path::full().and_then(move |full: FullPath| async move {
+        match full.as_str().strip_prefix(path) {
+            Some(name) if !name.is_empty() && !name.contains('/') => Ok(name.to_owned()),
+            _ => Err(warp::reject::not_found()),
+        }
+    })
 }
 
 /// The path is there, the method is not.
