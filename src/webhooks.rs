@@ -264,7 +264,8 @@ impl Event {
             .to_owned();
         let at = body.get("timestamp").and_then(Value::as_i64);
         let data = body.get_mut("data").map(Value::take).unwrap_or_default();
-        // The object knows better when it changed, except when it was deleted.
+        // An object that was deleted says when it was last updated before. The later time costs
+        // one fresh token at most.
         let changed_at = data.get("updated_at").and_then(Value::as_i64);
         Ok(Self {
             at: at.max(changed_at).unwrap_or(sent_at.saturating_mul(1000)),
@@ -361,6 +362,32 @@ impl<'v> Effect<'v> {
             key: Key::of(kind, parts),
             at,
             until: now + kept,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn five_minutes_are_tolerated_both_ways_and_not_a_second_more() {
+        let now = 1_700_000_000;
+        for (ahead, good) in [
+            (0, true),
+            (300, true),
+            (-300, true),
+            (301, false),
+            (-301, false),
+        ] {
+            let timestamp = (now + ahead).to_string();
+            let message = Message {
+                id: "msg_1",
+                timestamp: &timestamp,
+                signatures: "",
+                body: b"",
+            };
+            assert_eq!(check_time(&message, now).is_ok(), good, "{ahead}");
         }
     }
 }

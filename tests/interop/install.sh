@@ -45,7 +45,7 @@ if stale node_modules/.installed package-lock.json; then
   touch node_modules/.installed
 fi
 
-if stale .venv/.installed requirements.txt || ! .venv/bin/python -c 'import jwt, cryptography' 2>/dev/null; then
+if stale .venv/.installed requirements.txt || ! .venv/bin/python -c 'import jwt, cryptography, svix.webhooks' 2>/dev/null; then
   python3 -c 'import ensurepip, venv' 2>/dev/null || debian python3 python3-venv
   python3 -m venv --clear .venv || fail "python3 -m venv failed (see above)."
   .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt >&2 ||

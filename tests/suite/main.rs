@@ -31,3 +31,4 @@ mod scopes;
 mod server;
 mod stories;
 mod support;
+mod webhooks;
