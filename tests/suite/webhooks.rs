@@ -3,10 +3,14 @@
 use crate::support::{Answer, Issuer, Key, Service, Token, eventually, now};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use exchequer::clock::Clock;
+use exchequer::standin::{Session, StandIn};
 use ring::hmac;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const OTHER_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
@@ -80,17 +84,21 @@ impl Hook {
         &found.unwrap().1
     }
 
-    async fn send(&self, service: &Service) -> Answer {
+    fn request(&self, service: &Service) -> reqwest::RequestBuilder {
         let url = format!("{}/webhooks/clerk/{}", service.url, self.app);
         let request = service
             .client
             .post(url)
             .header("content-type", self.content_type)
             .body(self.body.clone());
-        let request = self.headers.iter().fold(request, |request, (name, value)| {
+        let headers = self.headers.iter();
+        headers.fold(request, |request, (name, value)| {
             request.header(name, value)
-        });
-        service.send(request).await
+        })
+    }
+
+    async fn send(&self, service: &Service) -> Answer {
+        service.send(self.request(service)).await
     }
 
     /// Sends what must be acknowledged, with this result.
@@ -895,4 +903,124 @@ async fn what_the_official_package_signs_is_taken() {
     service
         .refuses("revoked", &issuer.token(), "session_revoked")
         .await;
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_kill_in_the_next_moment() {
+    let issuer = Issuer::start().await;
+    let mut service = service(&issuer).await;
+    let membership = membership_event("organizationMembership.updated", 10);
+    let token = |sid: &str, age: i64| {
+        Token::clerk(&issuer.url)
+            .claim("sid", sid)
+            .claim("iat", now() - age)
+            .sign(Key::rsa())
+    };
+    Hook::new("msg_m", &membership)
+        .taken(&service, "revoked")
+        .await;
+    for round in 0..4 {
+        let (id, session) = (format!("msg_{round}"), format!("sess_r{round}"));
+        let hook = Hook::new(&id, &session_event("session.ended", &session));
+        hook.taken(&service, "revoked").await;
+        service.restart().await;
+        let token = token(&session, 0);
+        service.refuses(round, &token, "session_revoked").await;
+        hook.taken(&service, "repeated").await;
+    }
+    service
+        .refuses("membership", &token("sess_1", 30), "membership_changed")
+        .await;
+    service.session(&token("sess_1", 5)).await.token();
+    Hook::new("msg_u", &user_deleted())
+        .taken(&service, "revoked")
+        .await;
+    service.restart().await;
+    service
+        .refuses("user", &token("sess_1", 0), "user_deleted")
+        .await;
+}
+
+#[tokio::test]
+async fn killed_while_events_come_it_forgets_none_that_it_acknowledged() {
+    let issuer = Issuer::start().await;
+    let mut service = service(&issuer).await;
+    let hooks: Vec<Hook> = (0..200)
+        .map(|number| {
+            let event = session_event("session.ended", &format!("sess_k{number}"));
+            Hook::new(&format!("msg_{number}"), &event)
+        })
+        .collect();
+    let acknowledged = Arc::new(AtomicUsize::new(0));
+    let sends = hooks.iter().enumerate().map(|(number, hook)| {
+        let request = hook.request(&service);
+        let acknowledged = Arc::clone(&acknowledged);
+        tokio::spawn(async move {
+            let status = request.send().await.ok()?.status().as_u16();
+            assert_eq!(status, 200);
+            acknowledged.fetch_add(1, Ordering::Relaxed);
+            Some(number)
+        })
+    });
+    let sends: Vec<_> = sends.collect();
+    eventually("some are acknowledged", async || {
+        acknowledged.load(Ordering::Relaxed) >= 20
+    })
+    .await;
+    service.restart().await;
+    let mut known = 0;
+    for send in sends {
+        let Some(number) = send.await.unwrap() else {
+            continue;
+        };
+        known += 1;
+        let session = format!("sess_k{number}");
+        let token = Token::clerk(&issuer.url).claim("sid", session.clone());
+        service
+            .refuses(session, &token.sign(Key::rsa()), "session_revoked")
+            .await;
+    }
+    assert!(known >= 20, "{known}");
+    // The sender tries again what was not acknowledged; nothing is in the way of it.
+    for hook in &hooks {
+        assert_eq!(hook.send(&service).await.status, 200);
+    }
+    let last = Token::clerk(&issuer.url).claim("sid", "sess_k199");
+    let last = last.sign(Key::rsa());
+    service.refuses("the last", &last, "session_revoked").await;
+}
+
+#[tokio::test]
+async fn what_the_stand_in_for_clerk_sends_is_taken() {
+    let clerk = StandIn::start(Clock::system()).await.unwrap();
+    let service = Service::builder()
+        .env("CLERK_JWT_ISSUER", clerk.issuer())
+        .env("CLERK_WEBHOOK_SECRET", clerk.webhook_secret())
+        .start()
+        .await;
+    let url = format!("{}/webhooks/clerk/default", service.url);
+    clerk.world(|world| {
+        for user in ["user_2a", "user_2b"] {
+            world.add_user(user);
+        }
+        world.add_session("sess_2a", "user_2a", "active");
+        world.add_session("sess_2b", "user_2b", "active");
+    });
+    let token = |session: &str| {
+        clerk.session_token(&Session {
+            session: Some(session.to_owned()),
+            ..Session::default()
+        })
+    };
+    let (a, b) = (token("sess_2a"), token("sess_2b"));
+    for token in [&a, &b] {
+        service.session(token).await.token();
+    }
+    let event = clerk.end_session("sess_2a", "removed").unwrap();
+    clerk.send(&url, &event).await.unwrap();
+    service.refuses("ended", &a, "session_revoked").await;
+    service.session(&b).await.token();
+    let event = clerk.delete_user("user_2b").unwrap();
+    clerk.send(&url, &event).await.unwrap();
+    service.refuses("deleted", &b, "user_deleted").await;
 }
