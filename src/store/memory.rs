@@ -54,6 +54,7 @@ impl Bucket {
         let each = (window / i64::from(burst)).max(1);
         // A clock that stepped back leaves nobody waiting for longer than an empty bucket does.
         let full_at = self.full_at.clamp(now, now.saturating_add(window));
+        self.full_at = full_at;
         // A full bucket is always enough: no wait ever gives more.
         let cost = i64::from(take.cost.min(burst));
         let after = full_at.saturating_add(each * cost);

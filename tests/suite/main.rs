@@ -29,6 +29,8 @@ mod observability;
 mod policy;
 mod scopes;
 mod server;
+mod store;
+mod store_file;
 mod stories;
 mod support;
 mod webhooks;
