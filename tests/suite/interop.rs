@@ -1,76 +1,8 @@
 //! With software that we did not write: a real OpenID provider whose ID tokens we take, and
 //! the JWT libraries of Node and Python, which take ours.
 
-use crate::support::{Issuer, Service, eventually, token};
+use crate::support::{Foreign, Issuer, Service, eventually, token};
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
-
-const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop");
-
-/// A foreign program that answers each line with a line of JSON.
-struct Foreign {
-    process: Child,
-    input: ChildStdin,
-    answers: Receiver<String>,
-}
-
-impl Foreign {
-    fn start(program: &str, arguments: &[&str]) -> Self {
-        for needed in ["node_modules/.installed", ".venv/.installed"] {
-            let installed = Path::new(FOLDER).join(needed).exists();
-            assert!(
-                installed,
-                "run tests/interop/install.sh: {needed} is missing"
-            );
-        }
-        let mut process = Command::new(program)
-            .args(arguments)
-            .current_dir(FOLDER)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let input = process.stdin.take().unwrap();
-        let output = BufReader::new(process.stdout.take().unwrap());
-        let (answered, answers) = channel();
-        std::thread::spawn(move || {
-            for line in output.lines().map_while(Result::ok) {
-                let _ = answered.send(line);
-            }
-        });
-        Self {
-            process,
-            input,
-            answers,
-        }
-    }
-
-    fn next(&self) -> Value {
-        let line = self.answers.recv_timeout(Duration::from_secs(60)).unwrap();
-        serde_json::from_str(&line).unwrap()
-    }
-
-    fn ask(&mut self, line: &str) -> Value {
-        writeln!(self.input, "{line}").unwrap();
-        self.next()
-    }
-
-    fn kill(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-impl Drop for Foreign {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
 
 /// A provider that runs, and what it said of itself.
 fn provider(port: &str) -> (Foreign, Value) {

@@ -31,6 +31,7 @@ mod scopes;
 mod server;
 mod store;
 mod store_file;
+mod standin;
 mod stories;
 mod support;
 mod webhooks;

@@ -1,6 +1,7 @@
 //! The world around the service: its process, an issuer that can misbehave, keys and tokens.
 
 pub mod command;
+pub mod foreign;
 pub mod issuer;
 pub mod key;
 pub mod ring;
@@ -10,6 +11,7 @@ pub mod token;
 pub mod wire;
 
 pub use command::Command;
+pub use foreign::Foreign;
 pub use issuer::{Behaviour, Issuer};
 pub use key::Key;
 pub use ring::Ring;
