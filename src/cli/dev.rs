@@ -37,9 +37,9 @@ pub(super) async fn run(args: Args) -> ExitCode {
     }
 }
 
-/// The configuration of the process, with the stand-in for all issuers, and whether it names
-/// its own issuer.
-fn settings(issuer: &str) -> Result<(Settings, bool), Failed> {
+/// The configuration of the process, with the stand-in and all its credentials for the one
+/// issuer, and whether it names its own issuer.
+fn settings(provider: &StandIn) -> Result<(Settings, bool), Failed> {
     let mut sources = Sources::process();
     sources.default_file = None;
     sources.variables.retain(|(name, _)| {
@@ -48,13 +48,19 @@ fn settings(issuer: &str) -> Result<(Settings, bool), Failed> {
     let named = sources.variables.iter().any(|(name, value)| {
         ["EXCHEQUER_ISSUER", "EXCHEQUER_ISSUER_FILE"].contains(&name.as_str()) && !value.is_empty()
     });
-    sources
-        .variables
-        .push(("CLERK_JWT_ISSUER".to_owned(), issuer.to_owned()));
-    sources.variables.push((
-        "CLERK_AUTHORIZED_PARTIES".to_owned(),
-        "http://localhost:3000".to_owned(),
-    ));
+    let (client_id, client_secret) = provider.oauth_client();
+    let clerk = [
+        ("CLERK_JWT_ISSUER", provider.issuer()),
+        ("CLERK_AUTHORIZED_PARTIES", "http://localhost:3000"),
+        ("CLERK_API_URL", provider.api_url()),
+        ("CLERK_SECRET_KEY", provider.secret_key()),
+        ("CLERK_MACHINE_SECRET_KEY", provider.machine_secret_key()),
+        ("CLERK_WEBHOOK_SIGNING_SECRET", provider.webhook_secret()),
+        ("CLERK_OAUTH_CLIENT_ID", client_id),
+        ("CLERK_OAUTH_CLIENT_SECRET", client_secret),
+    ];
+    let clerk = clerk.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    sources.variables.extend(clerk);
     let (settings, findings) = config::load(&sources);
     let settings = settings.ok_or_else(|| {
         let lines: Vec<String> = findings.errors.iter().map(ToString::to_string).collect();
@@ -84,7 +90,7 @@ fn issue_as(issuer: String, settings: &mut Settings) {
 async fn show(once: bool) -> Result<ExitCode, Failed> {
     let clock = Clock::system();
     let provider = StandIn::start(clock.clone()).await?;
-    let (mut settings, named) = settings(provider.issuer())?;
+    let (mut settings, named) = settings(&provider)?;
     telemetry::start_log("warn", settings.log_format);
     let public = bind(settings.listen).await?;
     let admin = bind(settings.admin_listen).await?;
@@ -96,6 +102,7 @@ async fn show(once: bool) -> Result<ExitCode, Failed> {
         );
     }
     let base = format!("http://{address}");
+    provider.deliver_to(&format!("{base}/webhooks/clerk/default"));
     println!(
         "The identity provider (a stand-in that signs as Clerk does)  {}",
         provider.issuer()

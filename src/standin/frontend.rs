@@ -1,9 +1,9 @@
 //! The Frontend API, as far as a service needs it: key set, metadata and introspection; and
-//! two routes of our own that stand for what people do in an app.
+//! routes of our own that stand for what people do in an app.
 
 use super::server::{Call, Reply, parameter};
 use super::world::at;
-use super::{Session, StandIn, TokenKind, known, locked};
+use super::{Session, StandIn, TokenKind, identifier, known, locked};
 use crate::crypto::sha256;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -26,13 +26,11 @@ impl StandIn {
                 "/.well-known/openid-configuration" | "/.well-known/oauth-authorization-server",
             ) => Reply::json(200, &self.metadata()),
             ("POST", INTROSPECTION) => self.introspect(call),
-            ("GET", "/session-token") => Reply::text(
-                200,
-                "text/plain; charset=utf-8",
-                self.session_token(&asked_for(call)),
-            ),
+            ("GET", "/session-token") => Reply::plain(200, self.session_token(&asked_for(call))),
+            ("GET", "/session-id") => Reply::plain(200, self.sign_in()),
+            ("GET", "/oauth-token") => Reply::plain(200, self.authorize(call)),
             ("POST", "/dev/sign-out") => self.sign_out(call).await,
-            _ => Reply::text(404, "text/plain; charset=utf-8", "not found".to_owned()),
+            _ => Reply::plain(404, "not found".to_owned()),
         }
     }
 
@@ -102,6 +100,27 @@ impl StandIn {
                 "token_type": "access_token",
             }),
         )
+    }
+
+    /// Signs the user in once more; gives the new session's id.
+    fn sign_in(&self) -> String {
+        let id = identifier("sess");
+        self.world(|world| {
+            world.add_session(&id, known::USER, "active");
+        });
+        id
+    }
+
+    /// Gives an OAuth client an opaque access token of the user, for the scopes of the query.
+    fn authorize(&self, call: &Call) -> String {
+        let token = identifier("oat");
+        let scope = parameter(call.query.as_bytes(), "scope");
+        let scope = scope.as_deref().unwrap_or("profile email");
+        let scopes: Vec<&str> = scope.split_whitespace().collect();
+        self.world(|world| {
+            world.add_token(&token, TokenKind::OAuth, known::USER, &scopes);
+        });
+        token
     }
 
     /// Ends a session, as its user does in an app, and tells the webhook's endpoint.

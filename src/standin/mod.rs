@@ -180,8 +180,8 @@ impl StandIn {
         locked(&self.conduct).delay = delay;
     }
 
-    /// The calls that it got, in their order, such as `GET /v1/sessions/sess_x`: method,
-    /// path, and query where there is one.
+    /// The first ten thousand calls that it got, in their order, such as
+    /// `GET /v1/sessions/sess_x`: method, path, and query where there is one.
     pub fn calls(&self) -> Vec<String> {
         locked(&self.conduct).calls.clone()
     }

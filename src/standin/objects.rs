@@ -131,10 +131,16 @@ fn permissions(role: &str) -> &'static [&'static str] {
 }
 
 /// A user's membership in an organisation.
-pub(super) fn membership(user: &Value, organization: &Value, role: &str, now: i64) -> Value {
+pub(super) fn membership(
+    id: &str,
+    user: &Value,
+    organization: &Value,
+    role: &str,
+    now: i64,
+) -> Value {
     json!({
         "object": "organization_membership",
-        "id": identifier("orgmem"),
+        "id": id,
         "role": role,
         "role_name": role.trim_start_matches("org:"),
         "permissions": permissions(role),

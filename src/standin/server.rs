@@ -19,6 +19,8 @@ use tokio::net::TcpListener;
 
 /// The largest request body, in bytes.
 const MAX_BODY: usize = 64 * 1024;
+/// The most calls that are remembered.
+const MAX_CALLS: usize = 10_000;
 /// How long a request's head and body may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// How long [`Fault::Stall`] keeps a caller who does not give up.
@@ -97,7 +99,11 @@ impl Reply {
         }
     }
 
-    pub(super) fn text(status: u16, content_type: &'static str, body: String) -> Self {
+    pub(super) fn plain(status: u16, body: String) -> Self {
+        Self::text(status, "text/plain; charset=utf-8", body)
+    }
+
+    fn text(status: u16, content_type: &'static str, body: String) -> Self {
         Self {
             status,
             content_type,
@@ -171,8 +177,10 @@ async fn answer(
     };
     let (fault, delay) = {
         let mut conduct = locked(&standin.conduct);
-        let asked = head.uri.path_and_query().map_or("", |path| path.as_str());
-        conduct.calls.push(format!("{} {asked}", call.method));
+        if conduct.calls.len() < MAX_CALLS {
+            let asked = head.uri.path_and_query().map_or("", |path| path.as_str());
+            conduct.calls.push(format!("{} {asked}", call.method));
+        }
         (conduct.fault, conduct.delay)
     };
     let (reply, truncated) = if backend::owns(&call.path) || call.path == frontend::INTROSPECTION {

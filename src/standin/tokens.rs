@@ -44,7 +44,8 @@ impl StandIn {
         jwk
     }
 
-    /// A session token: of the session's user, and of the organisation that it acts for.
+    /// A session token: of the session's user, and of the organisation that it acts for. It
+    /// is made of a session that has ended, too: such tokens live on for their minute.
     pub fn session_token(&self, session: &Session) -> String {
         let id = session.session.as_deref().unwrap_or(known::SESSION);
         let issued_at = self.clock.now() - session.age.clamp(-86_400, 86_400);

@@ -36,7 +36,8 @@ pub struct World {
     pub sessions: BTreeMap<String, Value>,
     /// By id.
     pub organizations: BTreeMap<String, Value>,
-    /// By id; each holds its organisation and its user's public data.
+    /// By id, which follow the order of adding; each holds a copy of its organisation and of
+    /// its user's public data.
     pub memberships: BTreeMap<String, Value>,
     /// OAuth access tokens, machine tokens and API keys, by their secret.
     pub tokens: BTreeMap<String, Value>,
@@ -44,6 +45,8 @@ pub struct World {
     pub templates: BTreeMap<String, Value>,
     clock: Clock,
     oauth_client: String,
+    /// How many memberships were added.
+    added: u32,
 }
 
 impl World {
@@ -57,6 +60,7 @@ impl World {
             templates: BTreeMap::new(),
             clock,
             oauth_client,
+            added: 0,
         }
     }
 
@@ -92,10 +96,17 @@ impl World {
         put(&mut self.organizations, id, organization)
     }
 
-    /// Adds a membership, and the user and the organisation where they are not there yet.
-    /// `role` is as Clerk writes it: `org:admin`.
+    /// Adds a membership, or replaces the one that there is; and adds the user and the
+    /// organisation (with the slug `acme`) where they are not there yet. `role` is as Clerk
+    /// writes it: `org:admin`.
     pub fn add_membership(&mut self, user: &str, organization: &str, role: &str) -> &mut Value {
         let now = self.now();
+        self.memberships.retain(|_, known| {
+            at(known, "/public_user_data/user_id") != user
+                || at(known, "/organization/id") != organization
+        });
+        self.added = self.added.saturating_add(1);
+        let id = format!("orgmem_{:010}", self.added);
         let user = self
             .users
             .entry(user.to_owned())
@@ -104,8 +115,7 @@ impl World {
             .organizations
             .entry(organization.to_owned())
             .or_insert_with(|| objects::organization(organization, "acme", now));
-        let membership = objects::membership(user, organization, role, now);
-        let id = text(&membership, "id").to_owned();
+        let membership = objects::membership(&id, user, organization, role, now);
         put(&mut self.memberships, &id, membership)
     }
 
@@ -129,7 +139,7 @@ impl World {
         put(&mut self.tokens, secret, token)
     }
 
-    /// A user's memberships, in the order of their ids.
+    /// A user's memberships, in the order of adding.
     pub fn memberships_of(&self, user: &str) -> Vec<&Value> {
         let of_user = |membership: &&Value| at(membership, "/public_user_data/user_id") == user;
         self.memberships.values().filter(of_user).collect()

@@ -75,6 +75,11 @@ fn assert_members(object: &Value, members: &[(&str, Value)]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn clerks_sdk_takes_session_tokens_of_both_versions() {
     let mut clerk = Clerk::start().await;
+    // A role that was changed is the one that counts.
+    clerk.standin.world(|world| {
+        world.add_membership(known::USER, known::ORGANIZATION, "org:member");
+        world.add_membership(known::USER, known::ORGANIZATION, "org:admin");
+    });
     for version in [1, 2] {
         let token = clerk.standin.session_token(&Session {
             version: Some(version),
@@ -279,12 +284,20 @@ async fn clerks_sdk_reads_sessions_users_and_memberships() {
         for membership in data {
             assert_eq!(membership["publicUserData"]["userId"], known::USER);
             assert!(membership["role"].as_str().unwrap().starts_with("org:"));
-            seen.push(membership["organization"]["id"].to_string());
+            seen.push(
+                membership["organization"]["id"]
+                    .as_str()
+                    .unwrap()
+                    .to_owned(),
+            );
         }
     }
-    seen.sort();
-    seen.dedup();
-    assert_eq!(seen.len(), 13, "each once");
+    let all = (1..=12).map(|n| format!("org_{n}"));
+    let all: Vec<String> = [known::ORGANIZATION.to_owned()]
+        .into_iter()
+        .chain(all)
+        .collect();
+    assert_eq!(seen, all, "each once");
     let parameters = json!([{"userId": known::USER}]);
     let page = clerk.get("users.getOrganizationMembershipList", parameters);
     assert_eq!(
@@ -817,4 +830,31 @@ async fn a_sign_out_ends_the_session_and_tells_the_endpoint() {
     let status = standin.world(|world| world.sessions[known::SESSION]["status"].clone());
     assert_eq!(status, "ended");
     assert_eq!(sign_out("?session=sess_none").await.0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_it_hands_out_for_a_try_is_known_to_it() {
+    let mut clerk = Clerk::start().await;
+    let get = async |path: &str| {
+        let url = format!("{}{path}", clerk.standin.issuer());
+        let answer = client().get(url).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        answer.text().await.unwrap()
+    };
+    let session = get("/session-id").await;
+    let token = get("/oauth-token?scope=read:tasks").await;
+    let pending = get("/session-token?status=pending&version=1").await;
+    let found = clerk.get("sessions.getSession", json!([session]));
+    assert_members(
+        &found,
+        &[
+            ("/userId", json!(known::USER)),
+            ("/status", json!("active")),
+            ("/lastActiveOrganizationId", json!(known::ORGANIZATION)),
+        ],
+    );
+    let found = clerk.get("idPOAuthAccessToken.verify", json!([token]));
+    assert_eq!(found["scopes"], json!(["read:tasks"]));
+    let claims = clerk.get("verifyToken", json!([pending, {}]));
+    assert_members(&claims, &[("/sts", json!("pending")), ("/v", Value::Null)]);
 }
