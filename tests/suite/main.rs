@@ -28,6 +28,7 @@ mod multi_issuer;
 mod observability;
 mod policy;
 mod scopes;
+mod profiles;
 mod server;
 mod store;
 mod store_file;

@@ -1,0 +1,657 @@
+//! What an app asks to know of its users is there when it is needed, is no more than was asked
+//! for, and reaches whoever else is to know it.
+
+use crate::support::{Answer, Command, Service, eventually, now, token};
+use exchequer::clock::Clock;
+use exchequer::standin::{Fault, Session, StandIn};
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const USER: &str = "user_1ada";
+
+/// A Clerk instance with one user, who is a member of an organisation.
+async fn instance() -> Arc<StandIn> {
+    let clerk = StandIn::start(Clock::system()).await.unwrap();
+    clerk.world(|world| {
+        world.add_user(USER);
+        world.add_organization("org_1acme", "acme");
+        world.add_membership(USER, "org_1acme", "org:admin");
+        world.add_session("sess_1ada", USER, "active");
+    });
+    clerk
+}
+
+/// A service that trusts these instances by these names, with these apps.
+async fn start(instances: &[(&str, &StandIn)], apps: &str) -> Service {
+    let mut toml = String::new();
+    let mut builder = Service::builder().env("EVENTS_SECRET", SECRET);
+    for (name, clerk) in instances {
+        let (issuer, api_url) = (clerk.issuer(), clerk.api_url());
+        write!(
+            toml,
+            "[issuers.{name}]\nissuer = {issuer:?}\nkind = \"clerk\"\napi_url = {api_url:?}\n\
+             secret_key = {{ env = \"KEY_OF_{name}\" }}\n"
+        )
+        .unwrap();
+        builder = builder.env(&format!("KEY_OF_{name}"), clerk.secret_key());
+    }
+    builder.config(&(toml + apps)).start().await
+}
+
+/// A service with the app `web` and these lines of it and of its profile.
+async fn service(clerk: &StandIn, app: &str, profile: &str) -> Service {
+    let app = format!("[apps.web]\nissuers = [\"clerk\"]\n{app}\n[apps.web.profile]\n{profile}\n");
+    start(&[("clerk", clerk)], &app).await
+}
+
+fn session(clerk: &StandIn, session: &str) -> String {
+    clerk.session_token(&Session {
+        session: Some(session.to_owned()),
+        ..Session::default()
+    })
+}
+
+async fn exchange(service: &Service, clerk: &StandIn) -> Answer {
+    service.session(&session(clerk, "sess_1ada")).await
+}
+
+fn claims(answer: &Answer) -> Value {
+    token::claims(answer.token())
+}
+
+/// The calls of the Backend API that are about users.
+fn asked(clerk: &StandIn) -> usize {
+    let calls = clerk.calls();
+    calls
+        .iter()
+        .filter(|call| call.contains("/v1/users/"))
+        .count()
+}
+
+/// Changes a user at the instance.
+fn change(clerk: &StandIn, name: &str, value: impl Into<Value>) {
+    clerk.world(|world| {
+        let user = world.users.get_mut(USER).unwrap();
+        user[name] = value.into();
+        user["updated_at"] = (user["updated_at"].as_i64().unwrap() + 1000).into();
+    });
+}
+
+const EVERYTHING: &str = r#"
+claims.user = 'user'
+claims.org = 'org'
+claims.membership = 'membership'
+claims.email = 'has(user.primary_email) ? user.primary_email : "none"'
+"#;
+
+#[tokio::test]
+async fn the_fields_that_the_app_asks_for_are_in_its_expressions_and_no_others() {
+    let clerk = instance().await;
+    clerk.world(|world| {
+        let user = world.users.get_mut(USER).unwrap();
+        user["public_metadata"] = json!({"plan": "pro", "tags": ["a", "b"]});
+        user["private_metadata"] = json!({"secret": "private"});
+        user["unsafe_metadata"] = json!({"secret": "unsafe"});
+    });
+    let profile = r#"
+user = ["primary_email", "first_name", "username", "public_metadata", "has_image", "created_at"]
+organization = ["name", "slug", "members_count"]
+membership = ["role", "permissions"]
+"#;
+    let service = service(&clerk, EVERYTHING, profile).await;
+    let answer = exchange(&service, &clerk).await;
+    let claims = claims(&answer);
+    let created_at = clerk.world(|world| world.users[USER]["created_at"].clone());
+    assert_eq!(
+        claims["user"],
+        json!({
+            "id": USER, "primary_email": "1ada@example.com", "first_name": "Ada",
+            "public_metadata": {"plan": "pro", "tags": ["a", "b"]}, "has_image": false,
+            "created_at": created_at,
+        })
+    );
+    assert_eq!(
+        claims["org"],
+        json!({"id": "org_1acme", "slug": "acme", "role": "org:admin", "name": "acme"})
+    );
+    let membership = &claims["membership"];
+    assert_eq!(membership["role"], "org:admin");
+    let permissions = membership["permissions"].as_array().unwrap();
+    assert!(
+        permissions.contains(&json!("org:tasks:read")),
+        "{permissions:?}"
+    );
+    assert_eq!(membership.as_object().unwrap().len(), 2, "{membership}");
+    assert_eq!(claims["email"], "1ada@example.com");
+    assert_eq!(
+        answer.body["user"],
+        json!({"id": USER, "org_id": "org_1acme", "roles": ["org:admin"], "is_new": true})
+    );
+}
+
+#[tokio::test]
+async fn an_email_is_known_only_where_it_is_asked_for_primary_and_verified() {
+    let clerk = instance().await;
+    let address = |id: &str, status: &str| {
+        json!({
+            "id": id, "object": "email_address", "email_address": format!("{id}@example.com"),
+            "verification": {"status": status},
+        })
+    };
+    let cases = [
+        (
+            "user_1verified",
+            json!("idn_a"),
+            json!([address("idn_a", "verified")]),
+            "idn_a@example.com",
+        ),
+        (
+            "user_1second",
+            json!("idn_b"),
+            json!([address("idn_a", "verified"), address("idn_b", "verified")]),
+            "idn_b@example.com",
+        ),
+        (
+            "user_1unverified",
+            json!("idn_a"),
+            json!([address("idn_a", "unverified")]),
+            "none",
+        ),
+        (
+            "user_1expired",
+            json!("idn_a"),
+            json!([address("idn_a", "expired")]),
+            "none",
+        ),
+        (
+            "user_1other",
+            json!("idn_b"),
+            json!([address("idn_a", "verified"), address("idn_b", "unverified")]),
+            "none",
+        ),
+        (
+            "user_1noprimary",
+            Value::Null,
+            json!([address("idn_a", "verified")]),
+            "none",
+        ),
+        (
+            "user_1dangling",
+            json!("idn_c"),
+            json!([address("idn_a", "verified")]),
+            "none",
+        ),
+        (
+            "user_1unjudged",
+            json!("idn_a"),
+            json!([{"id": "idn_a", "email_address": "idn_a@example.com", "verification": null}]),
+            "none",
+        ),
+        ("user_1empty", Value::Null, json!([]), "none"),
+    ];
+    for (user, primary, addresses, _) in &cases {
+        clerk.world(|world| {
+            let object = world.add_user(user);
+            object["primary_email_address_id"] = primary.clone();
+            object["email_addresses"] = addresses.clone();
+            world.add_session(&user.replace("user_", "sess_"), user, "active");
+        });
+    }
+    let lines = "claims.email = 'has(user.primary_email) ? user.primary_email : \"none\"'";
+    let asking = service(&clerk, lines, "user = [\"primary_email\"]").await;
+    let other = service(&clerk, lines, "user = [\"first_name\"]").await;
+    for (user, .., email) in &cases {
+        let token = session(&clerk, &user.replace("user_", "sess_"));
+        assert_eq!(
+            claims(&asking.session(&token).await)["email"],
+            *email,
+            "{user}"
+        );
+        assert_eq!(
+            claims(&other.session(&token).await)["email"],
+            "none",
+            "{user}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_app_without_a_profile_knows_what_the_token_says_and_asks_nobody() {
+    let clerk = instance().await;
+    let app = format!("[apps.web]\nissuers = [\"clerk\"]\n{EVERYTHING}");
+    let service = start(&[("clerk", &clerk)], &app).await;
+    let answer = exchange(&service, &clerk).await;
+    let known = claims(&answer);
+    assert_eq!(known["user"], json!({"id": USER}));
+    assert_eq!(known["membership"], json!({"role": "org:admin"}));
+    assert_eq!(
+        known["org"],
+        json!({"id": "org_1acme", "slug": "acme", "role": "org:admin"})
+    );
+    assert_eq!(known["email"], "none");
+    assert_eq!(
+        answer.body["user"],
+        json!({"id": USER, "org_id": "org_1acme", "roles": ["org:admin"]})
+    );
+    clerk.world(|world| {
+        world.add_user("user_1alone");
+        world.add_session("sess_1alone", "user_1alone", "active");
+    });
+    let alone = service.session(&session(&clerk, "sess_1alone")).await;
+    assert_eq!(claims(&alone)["membership"], json!({}));
+    assert_eq!(asked(&clerk), 0);
+}
+
+#[tokio::test]
+async fn a_user_is_new_once_for_each_app_and_a_second_exchange_asks_nobody() {
+    let clerk = instance().await;
+    let mut apps = String::new();
+    for app in ["one", "two"] {
+        write!(
+            apps,
+            "[apps.{app}]\nissuers = [\"clerk\"]\n[apps.{app}.profile]\nuser = [\"first_name\"]\nmembership = [\"permissions\"]\n"
+        )
+        .unwrap();
+    }
+    let service = start(&[("clerk", &clerk)], &apps).await;
+    let token = session(&clerk, "sess_1ada");
+    let is_new = async |app: &str| {
+        let answer = service
+            .exchange(&json!({"session_token": token, "app": app}))
+            .await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.body["user"]["is_new"].as_bool().unwrap()
+    };
+    assert!(is_new("one").await);
+    assert_eq!(asked(&clerk), 2, "{:?}", clerk.calls());
+    assert!(!is_new("one").await);
+    assert!(is_new("two").await);
+    assert!(!is_new("two").await);
+    assert!(!is_new("one").await);
+    assert_eq!(asked(&clerk), 2, "{:?}", clerk.calls());
+}
+
+#[tokio::test]
+async fn of_many_exchanges_at_once_one_finds_the_user_new_and_one_fetches_it() {
+    let clerk = instance().await;
+    clerk.delay(Duration::from_millis(500));
+    let service = service(&clerk, "", "user = [\"first_name\"]").await;
+    let token = session(&clerk, "sess_1ada");
+    let many = (0..20).map(|_| service.session(&token));
+    let answers = futures_util::future::join_all(many).await;
+    let new = answers.iter().filter(|answer| {
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.body["user"]["is_new"] == true
+    });
+    assert_eq!(new.count(), 1);
+    // Whoever came after the first fetch had ended may have asked again.
+    assert!(asked(&clerk) < 5, "{:?}", clerk.calls());
+}
+
+#[tokio::test]
+async fn a_stale_profile_serves_and_is_fetched_anew_behind_the_answer() {
+    let clerk = instance().await;
+    let lines = "claims.name = 'user.first_name'";
+    let profile = "user = [\"first_name\"]\nmax_age = \"20s\"";
+    let service = service(&clerk, lines, profile).await;
+    let name = async || claims(&exchange(&service, &clerk).await)["name"].clone();
+    assert_eq!(name().await, "Ada");
+    change(&clerk, "first_name", "Augusta");
+    assert_eq!(name().await, "Ada");
+    assert_eq!(asked(&clerk), 1);
+
+    // The API is down: the stale profile serves for as long as that lasts.
+    clerk.fault(Some(Fault::Status(500)));
+    service.shift_clocks(30, 30);
+    assert_eq!(name().await, "Ada");
+    eventually("it was asked for again", async || asked(&clerk) > 1).await;
+    assert_eq!(name().await, "Ada");
+
+    clerk.fault(None);
+    service.shift_clocks(40, 400);
+    eventually("the new name is known", async || name().await == "Augusta").await;
+    let calls = asked(&clerk);
+    assert_eq!(name().await, "Augusta");
+    assert_eq!(asked(&clerk), calls);
+}
+
+#[tokio::test]
+async fn without_a_profile_at_hand_a_dead_api_is_the_reason_given_and_the_user_stays_new() {
+    let clerk = instance().await;
+    let service = service(&clerk, "", "user = [\"first_name\"]").await;
+    let cases = [
+        (Fault::Status(500), "profile_unavailable", true),
+        (Fault::Status(503), "profile_unavailable", true),
+        (Fault::Html, "profile_unavailable", true),
+        (Fault::Truncated, "profile_unavailable", true),
+        (Fault::Hangup, "profile_unavailable", true),
+        (Fault::Stall, "profile_unavailable", true),
+        (Fault::Status(401), "provider_credentials_invalid", false),
+        (
+            Fault::RateLimited { retry_after: 7 },
+            "provider_rate_limited",
+            true,
+        ),
+        (Fault::Status(404), "profile_unknown", false),
+    ];
+    for (fault, code, retryable) in cases {
+        let what = format!("{fault:?}");
+        clerk.fault(Some(fault));
+        let answer = exchange(&service, &clerk).await;
+        assert_eq!(answer.body["code"], code, "{what}: {}", answer.body);
+        answer.assert_refused(503, code);
+        assert_eq!(answer.body["retryable"], retryable, "{what}");
+        assert_eq!(answer.body["source"], "upstream-idp", "{what}");
+        assert!(
+            answer.header("retry-after").parse::<u32>().unwrap() > 0,
+            "{what}"
+        );
+    }
+    clerk.fault(None);
+    eventually("the profile is fetched", async || {
+        let answer = exchange(&service, &clerk).await;
+        answer.status == 200 && {
+            assert_eq!(answer.body["user"]["is_new"], true, "{}", answer.body);
+            true
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn two_instances_with_users_of_one_id_are_kept_apart() {
+    let (one, two) = (instance().await, instance().await);
+    change(&two, "first_name", "Grace");
+    let app = "[apps.web]\nissuers = [\"one\", \"two\"]\nclaims.name = 'user.first_name'\n\
+               [apps.web.profile]\nuser = [\"first_name\"]\n";
+    let service = start(&[("one", &one), ("two", &two)], app).await;
+    for (clerk, name) in [(&one, "Ada"), (&two, "Grace"), (&one, "Ada")] {
+        let answer = exchange(&service, clerk).await;
+        assert_eq!(claims(&answer)["name"], name);
+    }
+    assert_eq!((asked(&one), asked(&two)), (1, 1));
+    for clerk in [one, two] {
+        let answer = exchange(&service, &clerk).await;
+        assert_eq!(answer.body["user"]["is_new"], false);
+    }
+}
+
+#[tokio::test]
+async fn an_organisation_that_the_api_does_not_list_has_no_fields_and_is_not_asked_for_each_time() {
+    let clerk = instance().await;
+    let profile = "organization = [\"name\"]\nmembership = [\"permissions\"]";
+    let service = service(&clerk, EVERYTHING, profile).await;
+    let token = session(&clerk, "sess_1ada");
+    clerk.world(|world| world.memberships.clear());
+    for _ in 0..2 {
+        let known = claims(&service.session(&token).await);
+        assert_eq!(
+            known["org"],
+            json!({"id": "org_1acme", "slug": "acme", "role": "org:admin"})
+        );
+        assert_eq!(known["membership"], json!({"role": "org:admin"}));
+    }
+    assert_eq!(asked(&clerk), 1, "{:?}", clerk.calls());
+}
+
+#[tokio::test]
+async fn a_profile_of_an_issuer_without_a_secret_key_is_a_configuration_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let toml = "[issuers.clerk]\nissuer = \"https://clerk.example.com\"\nkind = \"clerk\"\n\
+                [apps.web]\nissuers = [\"clerk\"]\n[apps.web.profile]\nuser = [\"first_name\"]\n";
+    std::fs::write(dir.path().join("exchequer.toml"), toml).unwrap();
+    let checked = Command::new(dir.path()).run(&["check"]);
+    let said = checked.stdout + &checked.stderr;
+    assert_eq!(checked.code, 1, "{said}");
+    assert!(
+        said.contains("the issuer clerk needs a `secret_key`"),
+        "{said}"
+    );
+}
+
+/// A backend that takes events, and answers as it is told.
+struct Receiver {
+    url: String,
+    taken: Arc<Mutex<Vec<Taken>>>,
+    status: Arc<Mutex<u16>>,
+}
+
+#[derive(Clone)]
+struct Taken {
+    headers: Value,
+    body: String,
+}
+
+impl Taken {
+    fn header(&self, name: &str) -> &str {
+        self.headers[name].as_str().unwrap()
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+impl Receiver {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/events", listener.local_addr().unwrap());
+        let taken: Arc<Mutex<Vec<Taken>>> = Arc::default();
+        let status = Arc::new(Mutex::new(204));
+        let (keep, answer) = (Arc::clone(&taken), Arc::clone(&status));
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut read = Vec::new();
+                let (head, length) = loop {
+                    let mut block = [0; 4096];
+                    let count = stream.read(&mut block).await.unwrap();
+                    read.extend_from_slice(&block[..count]);
+                    let text = String::from_utf8(read.clone()).unwrap();
+                    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+                        continue;
+                    };
+                    let head = head.to_lowercase();
+                    let length = head
+                        .lines()
+                        .find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+                    if Some(body.len()) == length {
+                        break (
+                            text.split_once("\r\n\r\n").unwrap().0.to_owned(),
+                            body.len(),
+                        );
+                    }
+                };
+                let mut headers = json!({});
+                for line in head.lines().skip(1) {
+                    let (name, value) = line.split_once(':').unwrap();
+                    headers[name.to_lowercase()] = value.trim().into();
+                }
+                let body = String::from_utf8(read.split_off(read.len() - length)).unwrap();
+                keep.lock().unwrap().push(Taken { headers, body });
+                let status = *answer.lock().unwrap();
+                let answer = format!(
+                    "HTTP/1.1 {status} X\r\nlocation: /elsewhere\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+                );
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        Self { url, taken, status }
+    }
+
+    fn answer(&self, status: u16) {
+        *self.status.lock().unwrap() = status;
+    }
+
+    fn taken(&self) -> Vec<Taken> {
+        self.taken.lock().unwrap().clone()
+    }
+
+    async fn took(&self, count: usize) -> Vec<Taken> {
+        eventually("the event is sent", async || self.taken().len() >= count).await;
+        let taken = self.taken();
+        assert_eq!(taken.len(), count);
+        taken
+    }
+
+    /// The lines of a profile that has this receiver.
+    fn lines(&self) -> String {
+        format!(
+            "user = [\"first_name\", \"primary_email\"]\norganization = [\"name\"]\nmax_age = \"20s\"\n\
+             [apps.web.profile.events]\nurl = {:?}\nsecret = {{ env = \"EVENTS_SECRET\" }}\n",
+            self.url
+        )
+    }
+}
+
+/// Whether svix's own package and our verification take the message.
+fn verifies(taken: &Taken) {
+    use exchequer::standard_webhooks::Message;
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop");
+    let mut svix = std::process::Command::new("./.venv/bin/python")
+        .arg("svix_sign.py")
+        .current_dir(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("run tests/interop/install.sh");
+    let given = json!({"secret": SECRET, "headers": taken.headers, "body": taken.body});
+    writeln!(svix.stdin.take().unwrap(), "{given}").unwrap();
+    let said = svix.wait_with_output().unwrap().stdout;
+    let said: Value = serde_json::from_slice(&said).unwrap();
+    assert_eq!(said, json!({"ok": true}));
+    let message = Message {
+        id: taken.header("webhook-id"),
+        timestamp: taken.header("webhook-timestamp"),
+        signatures: taken.header("webhook-signature"),
+        body: taken.body.as_bytes(),
+    };
+    assert!(message.has_id() && message.has_signature());
+    let sent_at = message.sent_at().unwrap();
+    assert!((sent_at - now()).abs() < 120, "{sent_at}");
+    assert_eq!(taken.header("content-type"), "application/json");
+}
+
+#[tokio::test]
+async fn a_new_user_is_told_once_in_a_signed_event_with_the_fields_asked_for() {
+    let (clerk, receiver) = (instance().await, Receiver::start().await);
+    let mut service = service(&clerk, "", &receiver.lines()).await;
+    for _ in 0..3 {
+        assert_eq!(exchange(&service, &clerk).await.status, 200);
+    }
+    let taken = receiver.took(1).await;
+    verifies(&taken[0]);
+    let mut event = taken[0].json();
+    let timestamp = event["timestamp"].take();
+    let timestamp = timestamp.as_str().unwrap();
+    assert!(
+        timestamp.ends_with('Z') && timestamp.len() == 20,
+        "{timestamp}"
+    );
+    assert_eq!(
+        event,
+        json!({
+            "type": "user.first_seen", "timestamp": null,
+            "data": {
+                "app": "web", "issuer": clerk.issuer(),
+                "user": {"id": USER, "first_name": "Ada", "primary_email": "1ada@example.com"},
+                "organization": {"id": "org_1acme", "name": "acme"},
+            },
+        })
+    );
+    // It ends cleanly, and with nothing sent twice.
+    service.signal("TERM");
+    assert_eq!(service.ended().await, Some(0));
+    receiver.took(1).await;
+}
+
+#[tokio::test]
+async fn a_changed_user_is_told_where_a_field_of_the_app_has_changed() {
+    let (clerk, receiver) = (instance().await, Receiver::start().await);
+    let service = service(&clerk, "", &receiver.lines()).await;
+    exchange(&service, &clerk).await;
+    receiver.took(1).await;
+    // What the app did not ask for is none of its business.
+    change(&clerk, "last_name", "King");
+    service.shift_clocks(30, 30);
+    exchange(&service, &clerk).await;
+    eventually("it was fetched again", async || asked(&clerk) >= 4).await;
+    change(&clerk, "first_name", "Augusta");
+    service.shift_clocks(59, 60);
+    exchange(&service, &clerk).await;
+    let taken = receiver.took(2).await;
+    verifies(&taken[1]);
+    assert_ne!(taken[0].header("webhook-id"), taken[1].header("webhook-id"));
+    let event = taken[1].json();
+    assert_eq!(event["type"], "user.updated");
+    assert_eq!(
+        event["data"],
+        json!({
+            "app": "web", "issuer": clerk.issuer(),
+            "user": {"id": USER, "first_name": "Augusta", "primary_email": "1ada@example.com"},
+        })
+    );
+}
+
+#[tokio::test]
+async fn an_event_that_is_not_taken_is_sent_again_with_the_same_id() {
+    let (clerk, receiver) = (instance().await, Receiver::start().await);
+    let service = service(&clerk, "", &receiver.lines()).await;
+    // A redirect is not followed: it is one more way not to take it.
+    let refusals = [500, 307, 404, 429];
+    receiver.answer(refusals[0]);
+    exchange(&service, &clerk).await;
+    let mut wall = 0;
+    for (count, wait) in [(1, 0), (2, 8), (3, 30), (4, 120)] {
+        wall += wait;
+        receiver.answer(refusals[count - 1]);
+        service.shift_clocks(wall, wall);
+        receiver.took(count).await;
+        eventually("it is put off", async || {
+            service.logged("an event was not taken").len() == count
+        })
+        .await;
+    }
+    receiver.answer(200);
+    service.shift_clocks(wall + 500, wall + 500);
+    let taken = receiver.took(5).await;
+    for again in &taken[1..] {
+        assert_eq!(again.header("webhook-id"), taken[0].header("webhook-id"));
+        assert_eq!(again.body, taken[0].body);
+    }
+    let sent = |taken: &Taken| taken.header("webhook-timestamp").parse::<i64>().unwrap();
+    assert!(sent(&taken[4]) - sent(&taken[0]) > 600);
+    // Taken is taken.
+    service.shift_clocks(wall + 100_000, wall + 100_000);
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    receiver.took(5).await;
+    let log = service.log().concat();
+    assert!(!log.contains("1ada@example.com") && !log.contains(SECRET));
+}
+
+#[tokio::test]
+async fn a_receiver_that_wants_no_more_is_not_asked_again_and_that_is_said_loudly() {
+    let (clerk, receiver) = (instance().await, Receiver::start().await);
+    let service = service(&clerk, "", &receiver.lines()).await;
+    receiver.answer(410);
+    exchange(&service, &clerk).await;
+    receiver.took(1).await;
+    eventually("it is given up", async || {
+        service.logged("an event was given up").len() == 1
+    })
+    .await;
+    let line = &service.logged("an event was given up")[0];
+    assert_eq!(
+        (&line["level"], &line["app"]),
+        (&json!("ERROR"), &json!("web"))
+    );
+    service.shift_clocks(200_000, 200_000);
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    receiver.took(1).await;
+}
