@@ -10,7 +10,8 @@ use crate::policy::app::Wish;
 use crate::policy::limits::{self, Takes};
 use crate::policy::scopes::Scopes;
 use crate::policy::{App, Apps};
-use crate::store::{Key, Question, Record, Standing, Store, StoreError};
+use crate::store::{Change, Committed, Key, Once, Question, Record, Standing, Store, StoreError};
+use crate::subject::clerk::session::{self, SessionId};
 use crate::subject::jwt::{Decoded, Unverified};
 use crate::subject::revocation::{Dependence, Hit};
 use crate::subject::{Issuer, Subject};
@@ -23,6 +24,13 @@ use std::sync::Arc;
 pub enum Credential<'r> {
     /// A subject token as it was sent.
     Token(&'r str),
+    /// The id of a session, which proves nothing by itself.
+    SessionId {
+        /// As it was sent.
+        id: &'r str,
+        /// What the app bound at sign-in (RFC 7636 §4.1).
+        code_verifier: Option<&'r str>,
+    },
 }
 
 /// Who asks, as the connection tells.
@@ -167,6 +175,10 @@ impl Exchange {
     ) -> Result<Exchanged, Box<Refusal>> {
         match request.credential {
             Credential::Token(token) => self.of_jwt(token, &request, ladder).await,
+            Credential::SessionId { id, code_verifier } => {
+                self.of_session_id(id, code_verifier, &request, ladder)
+                    .await
+            }
         }
     }
 
@@ -187,6 +199,53 @@ impl Exchange {
             self.judge(&app, &issuer, &subject, request, ladder).await
         };
         told.await.map_err(|refusal| unverified.shown(refusal))
+    }
+
+    async fn of_session_id(
+        &self,
+        id: &str,
+        code_verifier: Option<&str>,
+        request: &Request<'_>,
+        ladder: &mut Ladder,
+    ) -> Result<Exchanged, Box<Refusal>> {
+        let id = SessionId::parse(id, ladder)?;
+        let (app, issuer) = self.apps.select_for_session_id(request.wish, ladder)?;
+        let asked_at = self.clock.now();
+        let asked = session::Asked {
+            id,
+            code_verifier,
+            at: asked_at,
+            traceparent: request.caller.traceparent,
+        };
+        let told = session::look_up(asked, &app.settings, &issuer, ladder).await?;
+        let claims = told.claims()?;
+        let subject = session::judge(&claims, &issuer, asked_at, ladder)?;
+        let exchanged = self.judge(&app, &issuer, &subject, request, ladder).await?;
+        // Last, so that what is refused does not use the id up; before anybody has the token.
+        if let Some(once) = told.once {
+            self.use_up(once, ladder).await?;
+        }
+        Ok(exchanged)
+    }
+
+    /// Remembers that a session id was exchanged; only the first of several succeeds.
+    async fn use_up(&self, once: Once, ladder: &mut Ladder) -> Result<(), Box<Refusal>> {
+        let change = Change {
+            once: Some(once),
+            ..Change::default()
+        };
+        let committed = self.store.commit(change, self.clock.now()).await;
+        match committed.map_err(store_unavailable)? {
+            Committed::Done => Ok(()),
+            Committed::Repeated => {
+                ladder.fail(
+                    Check::Session,
+                    "an id that was exchanged before",
+                    "a new one",
+                );
+                Err(Refusal::new(Code::SessionIdUsed))
+            }
+        }
     }
 
     /// A verified subject: what was revoked, what the app grants, and the token that says so.
@@ -215,7 +274,7 @@ impl Exchange {
             .map_err(|error| Refusal::new(Code::InternalError).caused_by(error))?;
         // Last, so that who is refused stays new.
         let is_new = directory.meet(&app.settings, subject, &known);
-        let is_new = is_new.await.map_err(unavailable)?;
+        let is_new = is_new.await.map_err(store_unavailable)?;
         let organization = subject.organization.as_ref();
         Ok(Exchanged {
             token,
@@ -259,7 +318,8 @@ impl Exchange {
             takes: &takes.takes,
             records,
         };
-        let answer = self.store.ask(question, now).await.map_err(unavailable)?;
+        let answer = self.store.ask(question, now).await;
+        let answer = answer.map_err(store_unavailable)?;
         let limit = takes.judge(&answer.levels).inspect_err(|refusal| {
             ladder.fail(
                 Check::Limits,
@@ -282,7 +342,7 @@ impl Exchange {
     }
 }
 
-fn unavailable(error: StoreError) -> Box<Refusal> {
+fn store_unavailable(error: StoreError) -> Box<Refusal> {
     Refusal::new(Code::StoreUnavailable)
         .unavailable(Source::Exchequer, 1)
         .caused_by(error)

@@ -108,13 +108,7 @@ impl Service {
             let Some(keys) = key_sets.get(&identity(issuer)) else {
                 continue;
             };
-            let backend = issuer
-                .backend
-                .as_ref()
-                .map(|backend| {
-                    BackendApi::new(backend, issuer.allow_private_network, fetcher.clone())
-                })
-                .transpose()?;
+            let backend = BackendApi::of(issuer, &fetcher, &clock, &metrics)?;
             let issuer_of = Issuer {
                 settings: issuer.clone(),
                 keys: Arc::clone(keys),

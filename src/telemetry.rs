@@ -95,6 +95,39 @@ struct EventLabels {
     result: &'static str,
 }
 
+/// What became of a question to a provider's API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProviderResult {
+    /// It was answered.
+    Ok,
+    /// There is no such object.
+    NotFound,
+    /// Our key was refused.
+    KeyRefused,
+    /// 429.
+    RateLimited,
+    /// Another 4xx.
+    Refused,
+    /// No answer, a 5xx, or no JSON.
+    Error,
+    /// It was not asked: it failed too often, or had answered 429.
+    NotAsked,
+}
+
+impl ProviderResult {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::NotFound => "not_found",
+            Self::KeyRefused => "key_refused",
+            Self::RateLimited => "rate_limited",
+            Self::Refused => "refused",
+            Self::Error => "error",
+            Self::NotAsked => "not_asked",
+        }
+    }
+}
+
 type Durations = Family<RouteLabels, Histogram, fn() -> Histogram>;
 type Seconds = Gauge<f64, AtomicU64>;
 
@@ -116,6 +149,8 @@ pub struct Metrics {
     connections: Gauge,
     fetches: Family<FetchLabels, Counter>,
     ages: Family<IssuerLabels, Seconds>,
+    provider: Family<FetchLabels, Counter>,
+    breakers: Family<IssuerLabels, Gauge>,
     keys: Family<KeyLabels, Gauge>,
     rotations: Family<AlgLabels, Gauge>,
     ring_failures: Counter,
@@ -147,6 +182,8 @@ impl Default for Metrics {
             connections: Gauge::default(),
             fetches: Family::default(),
             ages: Family::default(),
+            provider: Family::default(),
+            breakers: Family::default(),
             keys: Family::default(),
             rotations: Family::default(),
             ring_failures: Counter::default(),
@@ -201,6 +238,16 @@ impl Default for Metrics {
             "Time since an issuer's key set was fetched",
             Unit::Seconds,
             metrics.ages.clone(),
+        );
+        registry.register(
+            "provider_requests",
+            "Requests to a provider's API, by result; not_asked made none",
+            metrics.provider.clone(),
+        );
+        registry.register(
+            "provider_breaker_open",
+            "1 while a provider's API fails and is left alone",
+            metrics.breakers.clone(),
         );
         registry.register(
             "signing_key_info",
@@ -319,6 +366,25 @@ impl Metrics {
                 result,
             })
             .inc();
+    }
+
+    /// A provider's API was asked, or would have been.
+    pub fn provider_asked(&self, issuer: &str, result: ProviderResult) {
+        self.provider
+            .get_or_create(&FetchLabels {
+                issuer: issuer.to_owned(),
+                result: result.name(),
+            })
+            .inc();
+    }
+
+    /// The breaker before a provider's API opened or closed.
+    pub fn provider_breaker(&self, issuer: &str, open: bool) {
+        self.breakers
+            .get_or_create(&IssuerLabels {
+                issuer: issuer.to_owned(),
+            })
+            .set(open.into());
     }
 
     /// The key ring could not be read, changed or saved.

@@ -639,6 +639,25 @@ fn judge_app(app: &AppSettings, structure: &Structure, findings: &mut Findings) 
             );
         }
     }
+    let asked: Vec<&str> = structure
+        .issuers
+        .iter()
+        .filter(|issuer| {
+            app.issuers.contains(&issuer.name)
+                && issuer.backend.is_some()
+                && issuer.accepts.contains(&TokenKind::Session)
+        })
+        .map(|issuer| issuer.name.as_str())
+        .collect();
+    if asked.len() > 1 && app.session_id != SessionIdPolicy::Off {
+        findings.error(
+            &place,
+            format!(
+                "a session id does not say whose it is, and the app has secret keys of several Clerk instances ({}): set session_id = \"off\", make an app for each, or remove all secret keys but one",
+                asked.join(", ")
+            ),
+        );
+    }
     let foreign = kinds.iter().any(|kind| *kind != IssuerKind::Clerk);
     if kinds.len() > 1 && foreign && app.subject.is_none() {
         findings.error(

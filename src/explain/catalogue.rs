@@ -132,7 +132,7 @@ catalogue! {
         mend: "Send exactly one credential."
     ParameterMalformed "parameter_malformed": 400 "invalid_request" FixRequest
         "A parameter of the request is malformed."
-        cause: "`app`, `audience`, `scope` or `subject_token_type` is empty, too long, or has characters that it cannot have."
+        cause: "`app`, `audience`, `scope`, `code_verifier` or `subject_token_type` is empty, too long, or has characters that it cannot have."
         confirm: "The description names the parameter."
         mend: "Correct the parameter."
     SubjectTokenTypeUnsupported "subject_token_type_unsupported": 400 "invalid_request" FixRequest
@@ -162,9 +162,9 @@ catalogue! {
         mend: "Ask for a configured audience, or add it to the app's `audience`."
     SessionIdUnsupported "session_id_unsupported": 400 "invalid_request" FixRequest
         "Session ids are not accepted here: send a session token."
-        cause: "The request carries a `session_id`. It names a session and proves nothing, and no app here accepts one."
-        confirm: "Look at the body of the request."
-        mend: "Send `session_token` (`getToken()` of the provider's SDK) instead."
+        cause: "The request carries a `session_id`, and the app (or every app) has `session_id = \"off\"`, or its Clerk issuer has no secret key with which the session could be looked up."
+        confirm: "`exchequer check` lists the apps; look for `CLERK_SECRET_KEY`, or `secret_key` of the app's issuer."
+        mend: "Send `session_token` (`getToken()` of the provider's SDK) instead; or set the issuer's secret key, and `session_id` of the app to fresh."
 
     // The form of the token.
     SubjectTokenMalformed "subject_token_malformed": 401 "invalid_token" FixRequest ["token-invalid"]
@@ -381,6 +381,77 @@ catalogue! {
         cause: "The body is no JSON object with `type` and `data`, or an event that revokes something lacks the id of it."
         confirm: "The description names the member; compare with the attempt in the provider's dashboard."
         mend: "Report it with the event's type: nothing was revoked by it."
+    // Session ids.
+    SessionIdMalformed "session_id_malformed": 400 "invalid_request" FixRequest
+        "The `session_id` is not the id of a session."
+        cause: "A session id is `sess_` and ASCII letters and digits, at most 64 bytes. A token, a client id or an id with something around it was sent."
+        confirm: "Look at the body of the request."
+        mend: "Send the id as the provider gives it: `createdSessionId`, or `sid` of a session token."
+    CodeVerifierMissing "code_verifier_missing": 400 "invalid_request" FixRequest
+        "This app exchanges a session id only with a `code_verifier`."
+        cause: "The app has `code_verifier = true`, and the request carries none."
+        confirm: "Look at the body of the request."
+        mend: "Send the verifier whose S256 challenge the app wrote into the user's `unsafe_metadata.code_challenge` at sign-in."
+    CodeVerifierMismatch "code_verifier_mismatch": 401 "invalid_token" SignIn
+        "The `code_verifier` is not the one that was bound at sign-in."
+        cause: "Its S256 (RFC 7636 §4.6: base64url of SHA-256, no padding) is not in the user's `unsafe_metadata.code_challenge`: nothing was written there, another device has overwritten it, or the list has more than ten entries."
+        confirm: "Look at the user's unsafe metadata in the provider's dashboard."
+        mend: "Make a verifier for each sign-in, write its challenge into `unsafe_metadata.code_challenge` (a text, or a list of at most ten, one a device), then exchange."
+    SessionIdStale "session_id_stale": 401 "invalid_token" RefreshSubjectToken
+        "The session is not fresh: its id alone no longer proves enough."
+        cause: "An id names a session and proves nothing, so it is taken only within two minutes after the session was created or last used. An id was kept, or this machine's clock is wrong."
+        confirm: "Compare the session's last activity in the provider's dashboard with the time of the call; `exchequer doctor` compares the clocks."
+        mend: "Exchange the id right after signing in; later send `session_token` (`getToken()` of the provider's SDK)."
+    SessionIdUsed "session_id_used": 401 "invalid_token" RefreshSubjectToken
+        "This session id was exchanged before."
+        cause: "A session id is exchanged once, so that one that was seen in a log or a URL is worth nothing. The same sign-in was exchanged twice, or somebody else was faster."
+        confirm: "Look for an earlier exchange in the log; look for a retry in the app."
+        mend: "Send `session_token` (`getToken()` of the provider's SDK). If nobody of yours exchanged it, revoke the session."
+    SessionNotFound "session_not_found": 401 "invalid_token" SignIn
+        "There is no such session."
+        cause: "The provider's instance knows no session of this id: it is invented, too old, or of another app's instance."
+        confirm: "Look for the session in the provider's dashboard."
+        mend: "Sign the user in again; compare the publishable key of the front end with this service's issuer."
+    SessionEnded "session_ended": 401 "invalid_token" SignIn
+        "The session has ended: the user signed out."
+        cause: "The session's status at the provider is `ended`."
+        confirm: "Look at the session in the provider's dashboard."
+        mend: "Sign the user in again."
+    SessionExpired "session_expired": 401 "invalid_token" SignIn
+        "The session has expired."
+        cause: "The session reached the end of the lifetime that the provider's instance gives its sessions."
+        confirm: "Look at the session in the provider's dashboard."
+        mend: "Sign the user in again."
+    SessionRemoved "session_removed": 401 "invalid_token" SignIn
+        "The session was removed from its client."
+        cause: "The session's status at the provider is `removed`: the user signed out of this account."
+        confirm: "Look at the session in the provider's dashboard."
+        mend: "Sign the user in again."
+    SessionReplaced "session_replaced": 401 "invalid_token" SignIn
+        "The session was replaced by a newer one."
+        cause: "The session's status at the provider is `replaced`: the user signed in again on the same client."
+        confirm: "Look at the client's sessions in the provider's dashboard."
+        mend: "Exchange the newer session."
+    SessionAbandoned "session_abandoned": 401 "invalid_token" SignIn
+        "The session was abandoned."
+        cause: "The session's status at the provider is `abandoned`: the client was away for too long."
+        confirm: "Look at the session in the provider's dashboard."
+        mend: "Sign the user in again."
+    SessionStatusUnknown "session_status_unknown": 401 "invalid_token" SignIn
+        "The session is in a state that is not known here."
+        cause: "The session's status at the provider is none that this version knows; only active sessions are exchanged."
+        confirm: "The log line has the status."
+        mend: "Sign the user in again, or update this service."
+    ProviderInstanceMismatch "provider_instance_mismatch": 503 "temporarily_unavailable" FixConfig
+        "This service's secret key and its issuer belong to two different instances of the provider."
+        cause: "The keys that the Backend API shows for the secret key are none of the issuer's: CLERK_SECRET_KEY is of another environment (`sk_test_…` with a live issuer) or of another app."
+        confirm: "`exchequer doctor` compares each secret key with its issuer; the log names both."
+        mend: "Take the secret key and the issuer (or the publishable key) from one page of the provider's dashboard."
+    ProviderRequestRefused "provider_request_refused": 503 "temporarily_unavailable" FixConfig
+        "The identity provider's API refuses the request that this service makes."
+        cause: "The provider's API answered 4xx, and neither the credential nor this service's key is the reason: usually an `api_version` (`CLERK_API_VERSION`) or an `api_url` that is not Clerk's."
+        confirm: "The log line has the status and the provider's own code."
+        mend: "Remove `api_version` and `api_url`, or correct them."
 
     // Too often.
     RateLimited "rate_limited": 429 "rate_limited" Retry

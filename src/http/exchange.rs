@@ -1,6 +1,6 @@
 //! `POST /auth/exchange`: parse, exchange, answer.
 
-use super::{answer, body};
+use super::{answer, body, front};
 use crate::exchange::{Caller, Credential, Exchange, Exchanged, Request};
 use crate::explain::{Code, Refusal};
 use crate::policy::app::Wish;
@@ -29,6 +29,7 @@ pub struct Body<'b> {
     session_token: Option<Text<'b>>,
     subject_token: Option<Text<'b>>,
     session_id: Option<Text<'b>>,
+    code_verifier: Option<Text<'b>>,
     subject_token_type: Option<Text<'b>>,
     app: Option<Text<'b>>,
     audience: Option<Text<'b>>,
@@ -93,6 +94,7 @@ async fn attempt<B: Buf>(
     };
     let (mut request, scope_asked) = request(&body, bearer)?;
     request.caller.address = address;
+    request.caller.traceparent = front::traceparent(headers);
     Ok((exchange.exchange(request).await?, scope_asked))
 }
 
@@ -155,21 +157,20 @@ pub fn request<'b>(
 ) -> Result<(Request<'b>, bool), Box<Refusal>> {
     let text = |text: &'b Option<Text<'b>>| text.as_ref().map(|Text(text)| text.as_ref());
     let filled = |each| text(each).filter(|text: &&str| !text.is_empty());
-    let mut credentials = [
+    let mut tokens = [
         filled(&body.session_token),
         filled(&body.subject_token),
         bearer,
     ]
     .into_iter()
     .flatten();
-    let credential = match (
-        credentials.next(),
-        credentials.next(),
-        filled(&body.session_id),
-    ) {
-        (Some(credential), None, None) => credential,
+    let credential = match (tokens.next(), tokens.next(), filled(&body.session_id)) {
+        (Some(token), None, None) => Credential::Token(token),
+        (None, None, Some(id)) => Credential::SessionId {
+            id,
+            code_verifier: code_verifier(text(&body.code_verifier))?,
+        },
         (None, None, None) => return Err(Refusal::new(Code::CredentialMissing)),
-        (None, None, Some(_)) => return Err(Refusal::new(Code::SessionIdUnsupported)),
         _ => return Err(Refusal::new(Code::SeveralCredentials)),
     };
     if text(&body.subject_token_type).is_some_and(|kind| !TOKEN_TYPES.contains(&kind)) {
@@ -191,7 +192,7 @@ pub fn request<'b>(
     }
     let scope_asked = !scope.trim().is_empty();
     let request = Request {
-        credential: Credential::Token(credential),
+        credential,
         caller: Caller::default(),
         wish: Wish {
             app: parameter("app", &body.app)?,
@@ -207,6 +208,17 @@ fn malformed(name: &str) -> Box<Refusal> {
         Code::ParameterMalformed,
         format!("The parameter `{name}` is malformed."),
     )
+}
+
+/// RFC 7636 §4.1: 43 to 128 unreserved characters (RFC 3986 §2.3).
+fn code_verifier(text: Option<&str>) -> Result<Option<&str>, Box<Refusal>> {
+    let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    match text {
+        Some(text) if !((43..=128).contains(&text.len()) && text.bytes().all(unreserved)) => {
+            Err(malformed("code_verifier"))
+        }
+        other => Ok(other),
+    }
 }
 
 /// RFC 6749 §3.3, and the space between scopes.

@@ -291,8 +291,14 @@ impl Trace {
 }
 
 fn trace(headers: &HeaderMap) -> Option<Trace> {
-    let value = headers.get(TRACEPARENT)?;
-    let mut parts = value.to_str().ok()?.split('-');
+    traceparent(headers)?;
+    headers.get(TRACEPARENT).cloned().map(Trace)
+}
+
+/// The request's `traceparent`, where it is one.
+pub(super) fn traceparent(headers: &HeaderMap) -> Option<&str> {
+    let text = headers.get(TRACEPARENT)?.to_str().ok()?;
+    let mut parts = text.split('-');
     let hex = |part: &str, length: usize| {
         part.len() == length
             && part
@@ -307,5 +313,5 @@ fn trace(headers: &HeaderMap) -> Option<Trace> {
         && id(parts.next()?, 16)
         && hex(parts.next()?, 2)
         && parts.next().is_none();
-    sound.then(|| Trace(value.clone()))
+    sound.then_some(text)
 }

@@ -4,7 +4,7 @@ use super::Profile;
 use super::claims::Scope;
 use super::scopes::{self, Scopes};
 use crate::clock::UnixSeconds;
-use crate::config::{AppSettings, Expression};
+use crate::config::{AppSettings, Expression, SessionIdPolicy, TokenKind};
 use crate::explain::{Check, Code, Ladder, Refusal};
 use crate::subject::{Issuer, Subject};
 use serde_json::{Map, Value};
@@ -73,6 +73,66 @@ impl Apps {
         self.apps.values()
     }
 
+    fn named(&self, wish: Wish<'_>, ladder: &mut Ladder) -> Result<Option<&Arc<App>>, Refused> {
+        let Some(name) = wish.app else {
+            return Ok(None);
+        };
+        let Some(app) = self.apps.get(name) else {
+            let names: Vec<&str> = self.apps.keys().map(String::as_str).collect();
+            ladder.fail(Check::Issuer, format!("the app {name:?}"), names.join(", "));
+            return Err(Refusal::new(Code::AppUnknown));
+        };
+        Ok(Some(app))
+    }
+
+    /// Chooses the app and the issuer of a session id, which names neither.
+    pub fn select_for_session_id(
+        &self,
+        wish: Wish<'_>,
+        ladder: &mut Ladder,
+    ) -> Result<(Arc<App>, Arc<Issuer>), Refused> {
+        let named = self.named(wish, ladder)?;
+        let taking = || {
+            self.apps
+                .values()
+                .filter(|app| named.is_none_or(|named| Arc::ptr_eq(named, app)))
+                .filter_map(|app| Some((app, app.looks_sessions_up()?)))
+        };
+        let names = || -> String {
+            let names: Vec<&str> = taking()
+                .map(|(app, _)| app.settings.name.as_str())
+                .collect();
+            names.join(", ")
+        };
+        if taking().next().is_none() {
+            let expected = "an app with session_id fresh or any and an issuer with a secret key";
+            ladder.fail(Check::Issuer, wish.app.unwrap_or("a session id"), expected);
+            return Err(Refusal::new(Code::SessionIdUnsupported));
+        }
+        let mut granting = taking().filter(|(app, _)| app.may_ask_for(wish.audience));
+        match (granting.next(), granting.next()) {
+            (Some((app, issuer)), None) => {
+                ladder.pass(Check::Issuer, || ("", issuer.settings.name.clone()));
+                ladder.pass(Check::App, || {
+                    (wish.app.unwrap_or_default(), app.settings.name.clone())
+                });
+                Ok((Arc::clone(app), Arc::clone(issuer)))
+            }
+            (Some(_), Some(_)) => {
+                ladder.fail(Check::App, "no app named", names());
+                Err(Refusal::because(
+                    Code::AppRequired,
+                    "Several apps accept session ids: say with `app` which one the token is for.",
+                ))
+            }
+            (None, _) => {
+                let audience = format!("audience {}", wish.audience.unwrap_or_default());
+                ladder.fail(Check::App, audience, names());
+                Err(Refusal::new(Code::AudienceNotAllowed))
+            }
+        }
+    }
+
     /// Chooses the app and the issuer by the request's wishes and the token's `iss`, compared
     /// byte for byte.
     pub fn select(
@@ -81,17 +141,7 @@ impl Apps {
         issuer: Option<&str>,
         ladder: &mut Ladder,
     ) -> Result<(Arc<App>, Arc<Issuer>), Refused> {
-        let named = match wish.app {
-            Some(name) => match self.apps.get(name) {
-                Some(app) => Some(app),
-                None => {
-                    let names: Vec<&str> = self.apps.keys().map(String::as_str).collect();
-                    ladder.fail(Check::Issuer, format!("the app {name:?}"), names.join(", "));
-                    return Err(Refusal::new(Code::AppUnknown));
-                }
-            },
-            None => None,
-        };
+        let named = self.named(wish, ladder)?;
         let candidates = || {
             self.apps
                 .values()
@@ -194,6 +244,19 @@ impl App {
         self.issuers
             .iter()
             .find(|issuer| issuer.settings.issuer == identifier)
+    }
+
+    /// The issuer whose sessions are looked up by their ids, where the app takes these: the
+    /// one Clerk instance of which it has the secret key.
+    fn looks_sessions_up(&self) -> Option<&Arc<Issuer>> {
+        let mut asked = self.issuers.iter().filter(|issuer| {
+            issuer.backend.is_some() && issuer.settings.accepts.contains(&TokenKind::Session)
+        });
+        match (self.settings.session_id, asked.next(), asked.next()) {
+            (SessionIdPolicy::Off, ..) => None,
+            (_, issuer, None) => issuer,
+            (_, _, Some(_)) => None,
+        }
     }
 
     fn may_ask_for(&self, audience: Option<&str>) -> bool {

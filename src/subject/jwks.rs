@@ -124,6 +124,11 @@ impl KeySet {
         }
     }
 
+    /// Whether there is a key of this `kid`, usable or not.
+    pub fn names(&self, kid: &str) -> bool {
+        self.keys.contains_key(kid)
+    }
+
     /// Each `kid` and why it is not used, if it is not; in order of the `kid`.
     pub fn overview(&self) -> Vec<(&str, Option<String>)> {
         let mut all: Vec<_> = self
@@ -139,6 +144,19 @@ impl KeySet {
         all.sort();
         all
     }
+}
+
+/// The public keys of a document and their `kid`s, whoever may sign with them.
+pub fn public_keys(document: &[u8]) -> Vec<(String, PublicKey)> {
+    let document: Value = serde_json::from_slice(document).unwrap_or_default();
+    let listed = document.get("keys").and_then(Value::as_array);
+    let read = |key: &Value| {
+        let kid = key.get("kid")?.as_str()?;
+        let jwk: Jwk = Deserialize::deserialize(key).ok()?;
+        Some((kid.to_owned(), public_key(&jwk.algorithm)?))
+    };
+    let keys = listed.into_iter().flatten().take(MAX_KEYS);
+    keys.filter_map(read).collect()
 }
 
 fn judge(key: &Value, algorithms: &[Algorithm]) -> Result<Vec<Arc<VerifyingKey>>, Unusable> {

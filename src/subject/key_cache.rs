@@ -12,7 +12,7 @@ use super::fetch::{FetchError, Fetcher};
 use super::jwks::{Found, KeySet, KeySetError};
 use crate::clock::Clock;
 use crate::config::{IssuerKind, IssuerSettings};
-use crate::crypto::VerifyingKey;
+use crate::crypto::{PublicKey, VerifyingKey};
 use crate::telemetry::Metrics;
 use arc_swap::ArcSwapOption;
 use jsonwebtoken::Algorithm;
@@ -418,6 +418,16 @@ impl KeyCache {
                 .saturating_sub(cached.fetched_at)
                 .as_secs_f64(),
         )
+    }
+
+    /// Whether one of these keys is the issuer's too: by its `kid`, or the configured key
+    /// itself; `None` where the issuer's keys are not at hand.
+    pub fn shares_a_key(&self, keys: &[(String, PublicKey)]) -> Option<bool> {
+        if let Some(configured) = &self.issuer.jwt_key {
+            return Some(keys.iter().any(|(_, key)| key == configured));
+        }
+        let cached = self.current.load_full()?;
+        Some(keys.iter().any(|(kid, _)| cached.set.names(kid)))
     }
 
     /// The set in a line, for operators: its kids and its age.

@@ -4,6 +4,7 @@
 //! issuer's keys alone. A [`Subject`] can be made only by verification.
 
 pub mod address;
+pub mod breaker;
 mod claims;
 pub mod clerk;
 pub mod discovery;

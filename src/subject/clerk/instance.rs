@@ -1,0 +1,95 @@
+//! Whether a secret key and an issuer belong to one Clerk instance: the classic mistake is
+//! the key of another environment, with which no session is ever found.
+//!
+//! Both sides publish the instance's keys: the issuer to everybody, the Backend API to the
+//! holder of the secret key. Without a key in common they are two instances.
+
+use super::api::{ApiError, Asking};
+use crate::explain::{Code, Refusal, Source};
+use crate::subject::Issuer;
+use crate::subject::jwks;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// How long an answer is believed when a session is not found.
+const BELIEVED: Duration = Duration::from_secs(300);
+
+/// What is known of the instance behind a secret key.
+#[derive(Default)]
+pub(super) struct Instance(Mutex<Option<Known>>);
+
+#[derive(Clone, Copy)]
+struct Known {
+    same: bool,
+    since: Duration,
+}
+
+/// When the instance is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Occasion {
+    /// The API is used: once is enough.
+    Use,
+    /// It does not know a session.
+    NotFound,
+}
+
+impl Asking<'_> {
+    /// Refuses where the API's instance is known to be another one than the issuer's; asks it
+    /// where nothing is known. An API that cannot be asked is no reason to refuse.
+    pub(super) async fn check_instance(
+        &self,
+        issuer: &Issuer,
+        occasion: Occasion,
+    ) -> Result<(), Box<Refusal>> {
+        let now = self.api.monotonic();
+        let lock = || {
+            let known = self.api.instance.0.lock();
+            known.unwrap_or_else(PoisonError::into_inner)
+        };
+        let known = lock().filter(|known| {
+            let settled = known.same && occasion == Occasion::Use;
+            settled || now < known.since + BELIEVED
+        });
+        let same = match known {
+            Some(known) => known.same,
+            None => {
+                let Ok(Some(same)) = self.shares_a_key(issuer).await else {
+                    return Ok(());
+                };
+                *lock() = Some(Known { same, since: now });
+                same
+            }
+        };
+        if same {
+            return Ok(());
+        }
+        Err(Refusal::new(Code::ProviderInstanceMismatch)
+            .unavailable(Source::UpstreamIdp, 60)
+            .caused_by(format!(
+                "the secret key of the issuer {} belongs to another instance than {}",
+                issuer.settings.name, issuer.settings.issuer
+            )))
+    }
+
+    /// Whether the API's instance has a key of the issuer's; `None` where either's are not
+    /// at hand.
+    async fn shares_a_key(&self, issuer: &Issuer) -> Result<Option<bool>, ApiError> {
+        let document = self.get("jwks").await?;
+        let theirs = jwks::public_keys(&document);
+        if theirs.is_empty() {
+            return Ok(None);
+        }
+        let shares = issuer.keys.shares_a_key(&theirs);
+        if shares == Some(false) {
+            let kids: Vec<&str> = theirs.iter().map(|(kid, _)| kid.as_str()).collect();
+            tracing::error!(
+                name = issuer.settings.name,
+                issuer = issuer.settings.issuer,
+                issuer_keys = issuer.keys.describe(),
+                secret_key_kids = kids.join(", "),
+                "the secret key belongs to another Clerk instance than the issuer"
+            );
+        }
+        Ok(shares)
+    }
+}
