@@ -10,9 +10,11 @@ use crate::keys::jwk::{algorithm_name, jwk, thumbprint};
 use crate::keys::ring::{Ring, State};
 use crate::service::signing_algorithms;
 use crate::subject::address::Reach;
+use crate::subject::clerk::api::BackendApi;
 use crate::subject::discovery::key_set_url;
 use crate::subject::fetch::{Document, Fetcher};
-use crate::subject::jwks::KeySet;
+use crate::subject::jwks::{KeySet, public_keys};
+use crate::telemetry::Metrics;
 use crate::token::verify;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -20,6 +22,7 @@ use serde::Serialize;
 use serde_json::json;
 use signature::Signer;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 use url::Url;
 
@@ -136,30 +139,86 @@ async fn check_issuer(fetcher: &Fetcher, issuer: &IssuerSettings, report: &mut R
     if let Some(key) = &issuer.jwt_key {
         let set = KeySet::only(key, &issuer.algorithms);
         report_keys(&name, &set, "a configured key, no network", report);
-        return;
+        return check_secret_key(fetcher, issuer, Some(&set), report).await;
     }
+    let set = check_key_set(fetcher, issuer, &name, report).await;
+    check_secret_key(fetcher, issuer, set.as_ref(), report).await;
+}
+
+async fn check_key_set(
+    fetcher: &Fetcher,
+    issuer: &IssuerSettings,
+    name: &str,
+    report: &mut Report,
+) -> Option<KeySet> {
     let began = Instant::now();
     let (url, reach) = match key_set_url(fetcher, issuer).await {
         Ok(place) => place,
         Err(error) => {
-            return report.fail(&name, error.to_string(), Code::IssuerMetadataInvalid);
+            report.fail(name, error.to_string(), Code::IssuerMetadataInvalid);
+            return None;
         }
     };
     let document = match fetcher.get(&url, reach).await {
         Ok(document) => document,
         Err(error) => {
             let message = format!("key set at {url}: {error}");
-            return report.fail(&name, message, Code::IssuerKeysUnavailable);
+            report.fail(name, message, Code::IssuerKeysUnavailable);
+            return None;
         }
     };
     let took = began.elapsed().as_millis();
-    check_clock(&name, &document, report);
+    check_clock(name, &document, report);
     match KeySet::parse(&document.body, &issuer.algorithms) {
-        Ok(set) => report_keys(&name, &set, &format!("{url} in {took} ms"), report),
-        Err(error) => report.fail(
+        Ok(set) => {
+            report_keys(name, &set, &format!("{url} in {took} ms"), report);
+            Some(set)
+        }
+        Err(error) => {
+            let message = format!("key set at {url}: {error}");
+            report.fail(name, message, Code::IssuerKeysUnavailable);
+            None
+        }
+    }
+}
+
+/// Asks the Backend API with the issuer's secret key for its instance's keys: one of them is
+/// the issuer's too, or the key is another instance's.
+async fn check_secret_key(
+    fetcher: &Fetcher,
+    issuer: &IssuerSettings,
+    set: Option<&KeySet>,
+    report: &mut Report,
+) {
+    let name = format!("secret key {}", issuer.name);
+    let metrics = Arc::new(Metrics::default());
+    let api = match BackendApi::of(issuer, fetcher, &Clock::system(), &metrics) {
+        Ok(Some(api)) => api,
+        Ok(None) => return,
+        Err(error) => return report.add(&name, Status::Fail, format!("api_url: {error}")),
+    };
+    let theirs = match api.get("jwks").await {
+        Ok(document) => public_keys(&document),
+        Err(error) => {
+            return report.fail(&name, format!("the API: {error}"), error.refusal().code);
+        }
+    };
+    let kids: Vec<&str> = theirs.iter().map(|(kid, _)| kid.as_str()).collect();
+    let kids = kids.join(", ");
+    match set.map(|set| set.shares_a_key(&theirs)) {
+        Some(true) => report.add(&name, Status::Ok, format!("it is the issuer's: kid {kids}")),
+        None => report.add(
             &name,
-            format!("key set at {url}: {error}"),
-            Code::IssuerKeysUnavailable,
+            Status::Warn,
+            format!("it is valid; its instance (kid {kids}) cannot be compared with the issuer's"),
+        ),
+        Some(false) => report.fail(
+            &name,
+            format!(
+                "it belongs to another instance than {}: its instance has kid {kids}; take both from one page of the dashboard",
+                issuer.issuer
+            ),
+            Code::ProviderInstanceMismatch,
         ),
     }
 }

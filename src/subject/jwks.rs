@@ -67,7 +67,7 @@ pub enum Found {
 pub struct KeySet {
     keys: HashMap<String, Known>,
     /// The one key of an issuer that is configured with it; it answers to any `kid`.
-    only: Option<Known>,
+    only: Option<(PublicKey, Known)>,
 }
 
 impl KeySet {
@@ -105,13 +105,17 @@ impl KeySet {
     pub fn only(key: &PublicKey, algorithms: &[Algorithm]) -> Self {
         Self {
             keys: HashMap::new(),
-            only: Some(parsed(key, algorithms).map_or_else(Known::Unusable, Known::Usable)),
+            only: Some((
+                key.clone(),
+                parsed(key, algorithms).map_or_else(Known::Unusable, Known::Usable),
+            )),
         }
     }
 
     /// Looks a key up by `kid`, never by trying.
     pub fn find(&self, kid: &str, algorithm: Algorithm) -> Found {
-        match self.only.as_ref().or_else(|| self.keys.get(kid)) {
+        let only = self.only.as_ref().map(|(_, known)| known);
+        match only.or_else(|| self.keys.get(kid)) {
             None => Found::Unknown,
             Some(Known::Unusable(reason)) => Found::Unusable(reason.to_string()),
             Some(Known::Usable(keys)) => keys
@@ -124,9 +128,12 @@ impl KeySet {
         }
     }
 
-    /// Whether there is a key of this `kid`, usable or not.
-    pub fn names(&self, kid: &str) -> bool {
-        self.keys.contains_key(kid)
+    /// Whether one of these keys is in the set: by its `kid`, or the configured key itself.
+    pub fn shares_a_key(&self, keys: &[(String, PublicKey)]) -> bool {
+        keys.iter().any(|(kid, key)| match &self.only {
+            Some((only, _)) => only == key,
+            None => self.keys.contains_key(kid),
+        })
     }
 
     /// Each `kid` and why it is not used, if it is not; in order of the `kid`.
@@ -135,7 +142,7 @@ impl KeySet {
             .keys
             .iter()
             .map(|(kid, known)| (kid.as_str(), known))
-            .chain(self.only.iter().map(|known| ("(any)", known)))
+            .chain(self.only.iter().map(|(_, known)| ("(any)", known)))
             .map(|(kid, known)| match known {
                 Known::Usable(_) => (kid, None),
                 Known::Unusable(reason) => (kid, Some(reason.to_string())),

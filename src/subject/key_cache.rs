@@ -420,14 +420,12 @@ impl KeyCache {
         )
     }
 
-    /// Whether one of these keys is the issuer's too: by its `kid`, or the configured key
-    /// itself; `None` where the issuer's keys are not at hand.
+    /// Whether one of these keys is the issuer's too; `None` where its own are not at hand.
     pub fn shares_a_key(&self, keys: &[(String, PublicKey)]) -> Option<bool> {
-        if let Some(configured) = &self.issuer.jwt_key {
-            return Some(keys.iter().any(|(_, key)| key == configured));
+        if let Some(only) = &self.only {
+            return Some(only.shares_a_key(keys));
         }
-        let cached = self.current.load_full()?;
-        Some(keys.iter().any(|(kid, _)| cached.set.names(kid)))
+        Some(self.current.load_full()?.set.shares_a_key(keys))
     }
 
     /// The set in a line, for operators: its kids and its age.

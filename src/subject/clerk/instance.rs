@@ -52,13 +52,19 @@ impl Asking<'_> {
         });
         let same = match known {
             Some(known) => known.same,
-            None => {
-                let Ok(Some(same)) = self.shares_a_key(issuer).await else {
-                    return Ok(());
-                };
-                *lock() = Some(Known { same, since: now });
-                same
-            }
+            None => match self.shares_a_key(issuer).await {
+                Ok(Some(same)) => {
+                    *lock() = Some(Known { same, since: now });
+                    same
+                }
+                // Neither the session nor the keys: it is no Backend API.
+                Err(ApiError::NotFound) if occasion == Occasion::NotFound => {
+                    return Err(
+                        ApiError::Refused(404, "it has no key set either".to_owned()).refusal(),
+                    );
+                }
+                Ok(None) | Err(_) => return Ok(()),
+            },
         };
         if same {
             return Ok(());
