@@ -2,7 +2,7 @@
 //! of ours says so.
 
 use crate::clock::{Clock, UnixSeconds};
-use crate::config::RateLimits;
+use crate::config::{IssuerKind, RateLimits, TokenKind};
 use crate::directory::Directory;
 use crate::explain::{Check, Code, Ladder, Limit, Refusal, Source};
 use crate::keys::{Keeper, Signer};
@@ -13,6 +13,7 @@ use crate::policy::{App, Apps};
 use crate::store::{Change, Committed, Key, Once, Question, Record, Standing, Store, StoreError};
 use crate::subject::clerk::session::{self, SessionId};
 use crate::subject::jwt::{Decoded, Unverified};
+use crate::subject::opaque::{self, Opaque};
 use crate::subject::revocation::{Dependence, Hit};
 use crate::subject::{Issuer, Subject};
 use crate::token::{AppToken, mint};
@@ -174,7 +175,10 @@ impl Exchange {
         ladder: &mut Ladder,
     ) -> Result<Exchanged, Box<Refusal>> {
         match request.credential {
-            Credential::Token(token) => self.of_jwt(token, &request, ladder).await,
+            Credential::Token(token) => match Opaque::of(token) {
+                Some(opaque) => self.of_opaque(token, opaque, &request, ladder).await,
+                None => self.of_jwt(token, &request, ladder).await,
+            },
             Credential::SessionId { id, code_verifier } => {
                 self.of_session_id(id, code_verifier, &request, ladder)
                     .await
@@ -195,6 +199,12 @@ impl Exchange {
             let (app, issuer) = self
                 .apps
                 .select(request.wish, unverified.issuer(), ladder)?;
+            if issuer.settings.kind == IssuerKind::Introspection {
+                let kind = TokenKind::OAuth;
+                return self
+                    .of_word(token, kind, &app, &issuer, request, ladder)
+                    .await;
+            }
             let subject = unverified.verify(&issuer, now, ladder).await?;
             self.judge(&app, &issuer, &subject, request, ladder).await
         };
@@ -246,6 +256,43 @@ impl Exchange {
                 Err(Refusal::new(Code::SessionIdUsed))
             }
         }
+    }
+
+    /// A token that is no JWT.
+    async fn of_opaque(
+        &self,
+        token: &str,
+        opaque: Opaque,
+        request: &Request<'_>,
+        ladder: &mut Ladder,
+    ) -> Result<Exchanged, Box<Refusal>> {
+        let selected = self.apps.select_opaque(request.wish, opaque, ladder)?;
+        match selected {
+            // Then it is said what it is in the place of a JWT.
+            None => self.of_jwt(token, request, ladder).await,
+            Some((app, issuer, kind)) => {
+                opaque::check_form(token, ladder)?;
+                self.of_word(token, kind, &app, &issuer, request, ladder)
+                    .await
+            }
+        }
+    }
+
+    /// A token that its issuer is asked about.
+    async fn of_word(
+        &self,
+        token: &str,
+        kind: TokenKind,
+        app: &Arc<App>,
+        issuer: &Arc<Issuer>,
+        request: &Request<'_>,
+        ladder: &mut Ladder,
+    ) -> Result<Exchanged, Box<Refusal>> {
+        let told = issuer.look_up(token, kind, ladder).await?;
+        let claims = told.claims(ladder)?;
+        let now = self.clock.now();
+        let subject = opaque::judge(&claims, issuer, kind, now, ladder)?;
+        self.judge(app, issuer, &subject, request, ladder).await
     }
 
     /// A verified subject: what was revoked, what the app grants, and the token that says so.

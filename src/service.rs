@@ -1,7 +1,7 @@
 //! The service put together: settings in, everything that runs out.
 
 use crate::clock::Clock;
-use crate::config::{IssuerSettings, Settings};
+use crate::config::{IssuerKind, IssuerSettings, Settings};
 use crate::directory::Directory;
 use crate::exchange::Exchange;
 use crate::http::admin::{self, Admin};
@@ -13,8 +13,10 @@ use crate::keys::keeper::KeeperError;
 use crate::policy::{App, Apps};
 use crate::store::{Memory, OpenError, Store};
 use crate::subject::Issuer;
+use crate::subject::answers::Answers;
 use crate::subject::clerk::api::BackendApi;
 use crate::subject::fetch::Fetcher;
+use crate::subject::introspection::Introspection;
 use crate::subject::key_cache::KeyCache;
 use crate::telemetry::Metrics;
 use jsonwebtoken::Algorithm;
@@ -113,6 +115,8 @@ impl Service {
                 settings: issuer.clone(),
                 keys: Arc::clone(keys),
                 backend,
+                introspection: Introspection::new(issuer, &fetcher, &clock),
+                answers: Answers::new(clock.clone()),
             };
             issuers.insert(&issuer.name, Arc::new(issuer_of));
         }
@@ -142,7 +146,11 @@ impl Service {
         };
         Ok(Self {
             exchange: Arc::new(exchange),
-            key_sets: key_sets.into_values().collect(),
+            // Nobody verifies signatures of one that is asked about each token.
+            key_sets: key_sets
+                .into_values()
+                .filter(|keys| keys.kind() != IssuerKind::Introspection)
+                .collect(),
             metrics,
             fetcher,
             settings,

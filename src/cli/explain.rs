@@ -10,6 +10,7 @@ use crate::policy::app::Wish;
 use crate::service::{Place, Service};
 use crate::subject::json::Json;
 use crate::subject::jwt::{Decoded, Unverified};
+use crate::subject::opaque::Opaque;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -208,8 +209,27 @@ async fn explain_token(text: &str, args: Args, settings: Settings) -> ExitCode {
         },
     };
     let mut ladder = Ladder::detailed();
-    let result = service.exchange.climb(request, &mut ladder).await;
-    let refusal = result.as_ref().err();
+    let opaque = Opaque::of(text);
+    let apps = &service.exchange.apps;
+    let reader = match opaque {
+        Some(opaque) => apps.select_opaque(request.wish, opaque, &mut ladder),
+        None => Ok(None),
+    };
+    // Nobody is asked about an opaque token: whoever explains one may not want it shown.
+    let (refusal, unasked) = match reader {
+        Err(refusal) => (Some(refusal), None),
+        Ok(Some((app, issuer, kind))) => {
+            let (app, issuer) = (&app.settings.name, &issuer.settings.name);
+            let kind = kind.name();
+            let told = format!("the app {app} would ask the issuer {issuer} about it, as {kind}");
+            (None, Some(told))
+        }
+        Ok(None) => {
+            let result = service.exchange.climb(request, &mut ladder).await;
+            (result.err(), None)
+        }
+    };
+    let refusal = refusal.as_ref();
     let rungs = ladder.rungs();
     let digest: String = sha256(text.as_bytes())
         .iter()
@@ -217,16 +237,28 @@ async fn explain_token(text: &str, args: Args, settings: Settings) -> ExitCode {
             let _ = write!(hex, "{byte:02x}");
             hex
         });
-    let notes = notes(text, &ladder, refusal.map(AsRef::as_ref), several, now);
+    let mut notes = notes(text, &ladder, refusal.map(AsRef::as_ref), several, now);
+    let is_opaque = refusal.is_none_or(|refusal| {
+        use Code::{SubjectTokenKindNotAccepted, SubjectTokenOpaque};
+        matches!(
+            refusal.code,
+            SubjectTokenKindNotAccepted | SubjectTokenOpaque
+        )
+    });
+    if let Some(opaque) = opaque.filter(|_| is_opaque) {
+        let (what, taken_by) = (opaque.describe(), opaque.taken_by());
+        notes.push(format!("this is {what}; it is taken by {taken_by}"));
+    }
     if args.json {
         let report = json!({
-            "accepted": refusal.is_none(),
+            "accepted": unasked.is_none().then_some(refusal.is_none()),
             "code": refusal.map(|refusal| refusal.code.entry().slug),
             "description": refusal.map(|refusal| &refusal.description),
             "cause": refusal.and_then(|refusal| refusal.cause.as_ref()),
             "ladder": rungs,
             "token_sha256": digest,
             "notes": notes,
+            "unasked": unasked,
         });
         println!("{report}");
     } else {
@@ -237,7 +269,10 @@ async fn explain_token(text: &str, args: Args, settings: Settings) -> ExitCode {
         print!("{}", render::ladder(&rungs));
         println!();
         match refusal {
-            None => println!("accepted: the exchange would give an app token"),
+            None => match &unasked {
+                Some(told) => println!("not asked: {told}"),
+                None => println!("accepted: the exchange would give an app token"),
+            },
             Some(refusal) => {
                 println!("refused: {}", refusal.description);
                 if let Some(cause) = &refusal.cause {

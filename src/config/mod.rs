@@ -205,6 +205,18 @@ pub enum TokenKind {
     ApiKey,
 }
 
+impl TokenKind {
+    /// Its name in an issuer's `accepts`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::OAuth => "oauth",
+            Self::Machine => "m2m",
+            Self::ApiKey => "api_key",
+        }
+    }
+}
+
 /// How Clerk's Backend API is asked.
 #[derive(Debug, Clone)]
 pub struct BackendSettings {
@@ -529,6 +541,12 @@ fn judge(common: &env::Common, structure: &Structure, findings: &mut Findings) {
                 "this service's own issuer cannot be an upstream: an app token would prolong itself",
             );
         }
+        if issuer.accepts.contains(&TokenKind::ApiKey) && issuer.backend.is_none() {
+            findings.error(
+                &place,
+                "accepts \"api_key\", which the Backend API verifies: set `secret_key`",
+            );
+        }
         if issuer.audiences.is_empty()
             && issuer.authorized_parties.is_empty()
             && issuer.kind != IssuerKind::Introspection
@@ -603,6 +621,7 @@ fn judge_app(app: &AppSettings, structure: &Structure, findings: &mut Findings) 
     let place = structure.place(&format!("app {}", app.name));
     let mut identifiers = BTreeSet::new();
     let mut kinds = Vec::new();
+    let mut readers: BTreeMap<&str, &str> = BTreeMap::new();
     for name in &app.issuers {
         let Some(issuer) = structure.issuers.iter().find(|each| each.name == *name) else {
             let known: Vec<&str> = structure
@@ -637,6 +656,21 @@ fn judge_app(app: &AppSettings, structure: &Structure, findings: &mut Findings) 
                     "`profile` is asked for at Clerk's Backend API: the issuer {name} needs a `secret_key`"
                 ),
             );
+        }
+        // A token that cannot be read names no issuer: nobody is asked in turn.
+        let opaque = match issuer.kind {
+            IssuerKind::Introspection => vec!["introspection"],
+            _ => issuer.accepts.iter().map(|kind| kind.name()).collect(),
+        };
+        for kind in opaque.into_iter().filter(|kind| *kind != "session") {
+            if let Some(other) = readers.insert(kind, name) {
+                findings.error(
+                    &place,
+                    format!(
+                        "the issuers {other} and {name} both take {kind} tokens, which do not say whose they are: give each an app of its own"
+                    ),
+                );
+            }
         }
     }
     let asked: Vec<&str> = structure

@@ -151,8 +151,8 @@ catalogue! {
         confirm: "`exchequer check` lists the apps."
         mend: "Correct the name, or configure the app."
     AppRequired "app_required": 400 "invalid_request" FixRequest
-        "Several apps trust this issuer: say with `app` which one the token is for."
-        cause: "More than one app trusts the token's issuer, and the request names none."
+        "Several apps would take this credential: say with `app` which one the token is for."
+        cause: "More than one app trusts the token's issuer, or takes credentials of this kind, and the request names none."
         confirm: "`exchequer check` lists the apps and their issuers."
         mend: "Send `\"app\": \"NAME\"` with the exchange."
     AudienceNotAllowed "audience_not_allowed": 400 "invalid_target" FixRequest
@@ -209,6 +209,33 @@ catalogue! {
         cause: "The token's `iss` is this service. An app token must not prolong itself."
         confirm: "Decode the claims: `iss` is this service's `EXCHEQUER_ISSUER`."
         mend: "Send the identity provider's token; call the backend with the app token."
+
+    // Access tokens, machine tokens and API keys.
+    SubjectTokenKindNotAccepted "subject_token_kind_not_accepted": 401 "invalid_token" FixConfig
+        "Tokens of this kind are not accepted here."
+        cause: "The token is an OAuth access token, a machine token, an API key or a session token, and the issuer's `accepts` does not list that kind; or it does, and the credentials with which the provider could be asked are missing; or the token is opaque, and the app trusts no issuer of kind `introspection`."
+        confirm: "`exchequer explain` says which kind the token is and which setting would take it."
+        mend: "Add the kind (`oauth`, `m2m`, `api_key`, `session`) to the issuer's `accepts` and set `secret_key`, or `client_id` and `client_secret`; or send the session token instead."
+    SubjectTokenInactive "subject_token_inactive": 401 "invalid_token" RefreshSubjectToken
+        "The provider says that this token is not active."
+        cause: "The provider was asked and does not know the token, or no longer: it expired, was revoked, was never issued, or is another instance's. Providers do not say which (RFC 7662 §2.2)."
+        confirm: "Ask the provider's endpoint with the same token and the same credentials."
+        mend: "Get a new token from the provider, and exchange that."
+    SubjectTokenRevoked "subject_token_revoked": 401 "invalid_token" RefreshSubjectToken
+        "This token has been revoked."
+        cause: "The provider was asked and says that the access token, machine token or API key was revoked."
+        confirm: "Look for the token or key in the provider's dashboard."
+        mend: "Get a new token or key from the provider, and exchange that."
+    SubjectTokenClientOnly "subject_token_client_only": 401 "invalid_token" FixRequest
+        "This token stands for a client alone: it names no subject."
+        cause: "The provider's answer has no `sub`: the token was issued to a client for itself (`client_credentials`), and there is nobody that an app token could be for."
+        confirm: "Ask the introspection endpoint about the token and look for `sub`."
+        mend: "Send a token that a user authorized. Where clients are subjects of their own, let the provider put `sub` into its answer."
+    SubjectTokenSenderConstrained "subject_token_sender_constrained": 401 "invalid_token" FixConfig
+        "This token is bound to a key of its client, which cannot be proved here."
+        cause: "The token has `cnf`, or its `token_type` is `DPoP`: it is good only together with a proof (RFC 9449, RFC 8705) that an exchange does not carry."
+        confirm: "Look for `cnf` and `token_type` in the introspection answer or the token's claims."
+        mend: "Let the provider issue a bearer token for the exchange."
 
     // Its keys.
     SubjectTokenAlgorithmNotAllowed "subject_token_algorithm_not_allowed": 401 "invalid_token" FixConfig ["token-invalid-algorithm"]

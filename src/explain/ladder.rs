@@ -21,7 +21,8 @@ pub enum Check {
     Algorithm,
     /// `kid` names one of this issuer's keys, and the key is made for `alg`.
     Key,
-    /// The signature verifies with that key.
+    /// The signature verifies with that key; of a token that only its issuer can read, the
+    /// issuer says that it is active.
     Signature,
     /// `sub`, `exp` and the other registered claims have their types.
     Claims,

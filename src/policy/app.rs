@@ -4,8 +4,9 @@ use super::Profile;
 use super::claims::Scope;
 use super::scopes::{self, Scopes};
 use crate::clock::UnixSeconds;
-use crate::config::{AppSettings, Expression, SessionIdPolicy, TokenKind};
+use crate::config::{AppSettings, Expression, IssuerKind, SessionIdPolicy, TokenKind};
 use crate::explain::{Check, Code, Ladder, Refusal};
+use crate::subject::opaque::{Opaque, not_accepted};
 use crate::subject::{Issuer, Subject};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -14,6 +15,8 @@ use std::sync::Arc;
 type Refused = Box<Refusal>;
 /// What an app's expressions give: `sub`, further claims, scopes.
 type Evaluated = (String, Map<String, Value>, Option<Scopes>);
+/// Who reads an opaque token, and as what.
+type Reader = (Arc<App>, Arc<Issuer>, TokenKind);
 
 /// The longest `iss`, in bytes.
 const MAX_ISSUER: usize = 255;
@@ -73,18 +76,6 @@ impl Apps {
         self.apps.values()
     }
 
-    fn named(&self, wish: Wish<'_>, ladder: &mut Ladder) -> Result<Option<&Arc<App>>, Refused> {
-        let Some(name) = wish.app else {
-            return Ok(None);
-        };
-        let Some(app) = self.apps.get(name) else {
-            let names: Vec<&str> = self.apps.keys().map(String::as_str).collect();
-            ladder.fail(Check::Issuer, format!("the app {name:?}"), names.join(", "));
-            return Err(Refusal::new(Code::AppUnknown));
-        };
-        Ok(Some(app))
-    }
-
     /// Chooses the app and the issuer of a session id, which names neither.
     pub fn select_for_session_id(
         &self,
@@ -93,44 +84,16 @@ impl Apps {
     ) -> Result<(Arc<App>, Arc<Issuer>), Refused> {
         let named = self.named(wish, ladder)?;
         let taking = || {
-            self.apps
-                .values()
-                .filter(|app| named.is_none_or(|named| Arc::ptr_eq(named, app)))
+            self.candidates(named)
                 .filter_map(|app| Some((app, app.looks_sessions_up()?)))
         };
-        let names = || -> String {
-            let names: Vec<&str> = taking()
-                .map(|(app, _)| app.settings.name.as_str())
-                .collect();
-            names.join(", ")
-        };
-        if taking().next().is_none() {
+        let Some((_, issuer)) = taking().next() else {
             let expected = "an app with session_id fresh or any and an issuer with a secret key";
             ladder.fail(Check::Issuer, wish.app.unwrap_or("a session id"), expected);
             return Err(Refusal::new(Code::SessionIdUnsupported));
-        }
-        let mut granting = taking().filter(|(app, _)| app.may_ask_for(wish.audience));
-        match (granting.next(), granting.next()) {
-            (Some((app, issuer)), None) => {
-                ladder.pass(Check::Issuer, || ("", issuer.settings.name.clone()));
-                ladder.pass(Check::App, || {
-                    (wish.app.unwrap_or_default(), app.settings.name.clone())
-                });
-                Ok((Arc::clone(app), Arc::clone(issuer)))
-            }
-            (Some(_), Some(_)) => {
-                ladder.fail(Check::App, "no app named", names());
-                Err(Refusal::because(
-                    Code::AppRequired,
-                    "Several apps accept session ids: say with `app` which one the token is for.",
-                ))
-            }
-            (None, _) => {
-                let audience = format!("audience {}", wish.audience.unwrap_or_default());
-                ladder.fail(Check::App, audience, names());
-                Err(Refusal::new(Code::AudienceNotAllowed))
-            }
-        }
+        };
+        ladder.pass(Check::Issuer, || ("", issuer.settings.name.clone()));
+        choose(taking, wish, ladder)
     }
 
     /// Chooses the app and the issuer by the request's wishes and the token's `iss`, compared
@@ -142,11 +105,7 @@ impl Apps {
         ladder: &mut Ladder,
     ) -> Result<(Arc<App>, Arc<Issuer>), Refused> {
         let named = self.named(wish, ladder)?;
-        let candidates = || {
-            self.apps
-                .values()
-                .filter(|app| named.is_none_or(|named| Arc::ptr_eq(named, app)))
-        };
+        let candidates = || self.candidates(named);
         let Some(identifier) = issuer else {
             ladder.fail(
                 Check::Issuer,
@@ -179,32 +138,116 @@ impl Apps {
             return Err(Refusal::new(Code::SubjectTokenIssuerUntrusted));
         };
         ladder.pass(Check::Issuer, || (identifier, issuer.settings.name.clone()));
-        let mut granting = trusting().filter(|(app, _)| app.may_ask_for(wish.audience));
-        match (granting.next(), granting.next()) {
-            (Some((app, issuer)), None) => {
-                ladder.pass(Check::App, || {
-                    (wish.app.unwrap_or_default(), app.settings.name.clone())
-                });
-                Ok((Arc::clone(app), Arc::clone(issuer)))
-            }
-            (Some(_), Some(_)) => {
-                let names: Vec<&str> = trusting()
-                    .map(|(app, _)| app.settings.name.as_str())
-                    .collect();
-                ladder.fail(Check::App, "no app named", names.join(", "));
-                Err(Refusal::new(Code::AppRequired))
-            }
-            (None, _) => {
-                let audiences: Vec<&str> = trusting()
-                    .flat_map(|(app, _)| app.settings.audiences.iter().map(String::as_str))
-                    .collect();
-                ladder.fail(
-                    Check::App,
-                    format!("audience {}", wish.audience.unwrap_or_default()),
-                    audiences.join(", "),
-                );
-                Err(Refusal::new(Code::AudienceNotAllowed))
-            }
+        choose(trusting, wish, ladder)
+    }
+
+    /// Chooses the app and the issuer of a token that only its issuer can read, by what the
+    /// token looks like and which issuers take such tokens; `None` where none here takes any.
+    ///
+    /// Clerk's prefixes are Clerk's where an app in question trusts a Clerk instance: a token
+    /// of one instance is shown to no other server.
+    pub fn select_opaque(
+        &self,
+        wish: Wish<'_>,
+        opaque: Opaque,
+        ladder: &mut Ladder,
+    ) -> Result<Option<Reader>, Refused> {
+        let reads = |issuer: &Arc<Issuer>| {
+            let opaque = [TokenKind::OAuth, TokenKind::Machine, TokenKind::ApiKey];
+            is_introspected(issuer) || opaque.iter().any(|kind| issuer.accepts(*kind))
+        };
+        if !self.apps.values().flat_map(|app| &app.issuers).any(reads) {
+            return Ok(None);
+        }
+        let named = self.named(wish, ladder)?;
+        let issuers = || {
+            self.candidates(named)
+                .flat_map(|app| app.issuers.iter().map(move |issuer| (app, issuer)))
+        };
+        if !issuers().any(|(_, issuer)| reads(issuer)) {
+            return Ok(None);
+        }
+        let clerk = issuers().any(|(_, issuer)| issuer.is_clerk());
+        let kind = match opaque {
+            Opaque::Clerk(kind) if clerk => Some(kind),
+            _ => None,
+        };
+        let takes = |issuer: &Issuer| match kind {
+            Some(kind) => issuer.is_clerk() && issuer.accepts(kind) && issuer.reads(kind),
+            None => is_introspected(issuer),
+        };
+        let trusting = || issuers().filter(|(_, issuer)| takes(issuer));
+        if trusting().next().is_none() {
+            ladder.fail(Check::Issuer, opaque.describe(), opaque.taken_by());
+            return Err(match kind {
+                Some(kind) if !issuers().any(|(_, issuer)| issuer.accepts(kind)) => {
+                    not_accepted(kind)
+                }
+                _ => Refusal::new(Code::SubjectTokenKindNotAccepted),
+            });
+        }
+        ladder.pass(Check::Issuer, || (opaque.describe(), ""));
+        let (app, issuer) = choose(trusting, wish, ladder)?;
+        Ok(Some((app, issuer, kind.unwrap_or(TokenKind::OAuth))))
+    }
+
+    /// The app that the request names, where it names one.
+    fn named(&self, wish: Wish<'_>, ladder: &mut Ladder) -> Result<Option<&Arc<App>>, Refused> {
+        let Some(name) = wish.app else {
+            return Ok(None);
+        };
+        let app = self.apps.get(name);
+        if app.is_none() {
+            let names: Vec<&str> = self.apps.keys().map(String::as_str).collect();
+            ladder.fail(Check::Issuer, format!("the app {name:?}"), names.join(", "));
+            return Err(Refusal::new(Code::AppUnknown));
+        }
+        Ok(app)
+    }
+
+    /// The app that is named, or all.
+    fn candidates(&self, named: Option<&Arc<App>>) -> impl Iterator<Item = &Arc<App>> {
+        self.apps
+            .values()
+            .filter(move |app| named.is_none_or(|named| Arc::ptr_eq(named, app)))
+    }
+}
+
+fn is_introspected(issuer: &Issuer) -> bool {
+    issuer.settings.kind == IssuerKind::Introspection
+}
+
+/// The one app among these that may ask for what is wished, and its issuer.
+fn choose<'a, I: Iterator<Item = (&'a Arc<App>, &'a Arc<Issuer>)>>(
+    trusting: impl Fn() -> I,
+    wish: Wish<'_>,
+    ladder: &mut Ladder,
+) -> Result<(Arc<App>, Arc<Issuer>), Refused> {
+    let mut granting = trusting().filter(|(app, _)| app.may_ask_for(wish.audience));
+    match (granting.next(), granting.next()) {
+        (Some((app, issuer)), None) => {
+            ladder.pass(Check::App, || {
+                (wish.app.unwrap_or_default(), app.settings.name.clone())
+            });
+            Ok((Arc::clone(app), Arc::clone(issuer)))
+        }
+        (Some(_), Some(_)) => {
+            let names: Vec<&str> = trusting()
+                .map(|(app, _)| app.settings.name.as_str())
+                .collect();
+            ladder.fail(Check::App, "no app named", names.join(", "));
+            Err(Refusal::new(Code::AppRequired))
+        }
+        (None, _) => {
+            let audiences: Vec<&str> = trusting()
+                .flat_map(|(app, _)| app.settings.audiences.iter().map(String::as_str))
+                .collect();
+            ladder.fail(
+                Check::App,
+                format!("audience {}", wish.audience.unwrap_or_default()),
+                audiences.join(", "),
+            );
+            Err(Refusal::new(Code::AudienceNotAllowed))
         }
     }
 }

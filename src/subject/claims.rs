@@ -1,10 +1,11 @@
 //! The claims of a subject, whoever vouched for them: their types, and the issuer's rules.
 
 use super::clerk::session_claims::{self, Session};
+use super::delegated;
 use super::json::{Json, Object};
-use super::{Issuer, Subject};
+use super::{Issuer, Organization, Subject};
 use crate::clock::UnixSeconds;
-use crate::config::{IssuerKind, TokenKind};
+use crate::config::TokenKind;
 use crate::explain::{Check, Code, Ladder, Refusal};
 use serde_json::{Map, Value};
 
@@ -44,8 +45,16 @@ pub(super) fn judge<'s>(
     now: UnixSeconds,
     ladder: &mut Ladder,
 ) -> Result<Subject<'s>, Refused> {
+    let delegated = origin.kind() == TokenKind::OAuth;
+    if delegated {
+        delegated::check_kind(claims, issuer, ladder)?;
+    }
     let read = Read::from_claims(claims, issuer, origin).map_err(|fault| {
         let (code, name, what) = match fault {
+            Fault::Missing("sub") if delegated && claims.has("client_id") => {
+                ladder.fail(Check::Claims, "sub is missing", "sub");
+                return Refusal::new(Code::SubjectTokenClientOnly);
+            }
             Fault::Missing(name) => (Code::SubjectTokenClaimMissing, name, "is missing"),
             Fault::Malformed(name) => (
                 Code::SubjectTokenClaimMalformed,
@@ -62,7 +71,11 @@ pub(super) fn judge<'s>(
     })?;
     ladder.pass(Check::Claims, || ("", ""));
     check_audience(claims, issuer, origin, ladder)?;
-    check_authorized_party(claims, issuer, origin, ladder)?;
+    if delegated {
+        delegated::check_client(claims, issuer, ladder)?;
+    } else {
+        check_authorized_party(claims, issuer, origin, ladder)?;
+    }
     read.check_times(issuer, origin, now, ladder)?;
     read.check_session(ladder)?;
     Ok(read.into_subject(claims, issuer))
@@ -139,7 +152,7 @@ fn check_authorized_party(
     Ok(())
 }
 
-fn any_of(expected: &[String]) -> String {
+pub(super) fn any_of(expected: &[String]) -> String {
     if expected.is_empty() {
         "none configured".to_owned()
     } else {
@@ -176,20 +189,14 @@ struct Read<'s> {
 }
 
 /// What a delegated token was restricted to (RFC 6749 §3.3); a session is not restricted.
-fn scopes<'s>(
-    claims: &'s Object<'s>,
-    issuer: &Issuer,
-    origin: Origin,
-) -> Result<Option<Vec<&'s str>>, Fault> {
-    let delegated =
-        origin.kind() != TokenKind::Session || issuer.settings.kind == IssuerKind::Introspection;
-    if !delegated {
-        return Ok(None);
-    }
-    let (name, value) = match (claims.get("scope"), claims.get("scp")) {
-        (Some(value), _) => ("scope", Some(value)),
-        (None, value) => ("scp", value),
+fn scopes<'s>(claims: &'s Object<'s>, kind: TokenKind) -> Result<Option<Vec<&'s str>>, Fault> {
+    let names: &[&'static str] = match kind {
+        TokenKind::Session => return Ok(None),
+        TokenKind::OAuth | TokenKind::ApiKey => &["scope", "scp"],
+        TokenKind::Machine => &["scope", "scopes"],
     };
+    let first = names.iter().find(|name| claims.has(name));
+    let (name, value) = first.map_or(("scope", None), |name| (*name, claims.get(name)));
     let list = match value {
         None | Some(Json::Null) => Vec::new(),
         Some(Json::Text(text)) => text.split(' ').filter(|each| !each.is_empty()).collect(),
@@ -216,6 +223,10 @@ pub(super) fn date(value: &Json<'_>) -> Option<UnixSeconds> {
 
 impl<'s> Read<'s> {
     fn from_claims(claims: &'s Object<'s>, issuer: &Issuer, origin: Origin) -> Result<Self, Fault> {
+        let kind = origin.kind();
+        // Who makes a machine token or an API key writes what it says beside the registered
+        // claims: it can claim no session, no actor and no organisation.
+        let own_words = matches!(kind, TokenKind::Machine | TokenKind::ApiKey);
         let optional_date = |name| match claims.get(name) {
             None => Ok(None),
             Some(value) => date(value).map(Some).ok_or(Fault::Malformed(name)),
@@ -236,23 +247,43 @@ impl<'s> Read<'s> {
         };
         let issued_at = optional_date("iat")?;
         let session_id = match claims.get("sid") {
+            _ if own_words => None,
             None | Some(Json::Null) => None,
             Some(Json::Text(sid)) if sid.len() <= MAX_SUB => Some(sid.as_ref()),
             Some(_) => return Err(Fault::Malformed("sid")),
         };
         let actor = match claims.get("act") {
+            _ if own_words => None,
             None | Some(Json::Null) => None,
             Some(actor) => Some(actor_chain(actor).ok_or(Fault::Malformed("act"))?),
         };
-        let session = if issuer.is_clerk() {
-            session_claims::read(claims).map_err(Fault::Malformed)?
-        } else {
-            Session::default()
+        let session = match kind {
+            TokenKind::Session if issuer.is_clerk() => {
+                session_claims::read(claims).map_err(Fault::Malformed)?
+            }
+            // An organisation's own API key acts for it, in no role.
+            TokenKind::ApiKey if id.starts_with("org_") => Session {
+                organization: Some(Organization {
+                    id,
+                    ..Organization::default()
+                }),
+                ..Session::default()
+            },
+            _ => Session::default(),
         };
-        let authenticated_at = match (optional_date("auth_time")?, session.first_factor_age) {
-            (Some(time), _) => Some(time),
-            (None, Some(minutes)) => issued_at.map(|time| (time - minutes * 60).max(0)),
-            (None, None) => None,
+        // RFC 9068 §2.2.
+        if origin == Origin::Signed(TokenKind::OAuth) {
+            for name in ["iat", "client_id"] {
+                if !claims.has(name) {
+                    return Err(Fault::Missing(name));
+                }
+            }
+        }
+        let authenticated_at = match (own_words, claims.get("auth_time"), session.first_factor_age)
+        {
+            (true, ..) | (_, None, None) => None,
+            (_, Some(_), _) => optional_date("auth_time")?,
+            (_, None, Some(minutes)) => issued_at.map(|time| (time - minutes * 60).max(0)),
         };
         Ok(Self {
             id,
@@ -263,7 +294,7 @@ impl<'s> Read<'s> {
             authenticated_at,
             actor,
             session,
-            scopes: scopes(claims, issuer, origin)?,
+            scopes: scopes(claims, kind)?,
         })
     }
 

@@ -1,4 +1,5 @@
-//! Where an issuer's key set is: as configured, as discovered, or at the usual place.
+//! Where an issuer's key set and its introspection endpoint are: as configured, as
+//! discovered, or at the usual place.
 
 use super::address::{self, Reach};
 use super::fetch::{FetchError, Fetcher};
@@ -18,10 +19,12 @@ pub enum DiscoveryError {
         error: FetchError,
     },
     /// It is no discovery document.
-    #[error("discovery at {url}: not a JSON object with `issuer` and `jwks_uri`")]
+    #[error("discovery at {url}: not a JSON object with `issuer` and `{member}`")]
     Malformed {
         /// Where it is.
         url: String,
+        /// What it was asked for.
+        member: &'static str,
     },
     /// It is another issuer's (OpenID Connect Discovery §4.3).
     #[error("discovery at {url}: the document says issuer {said:?}, configured is {configured:?}")]
@@ -34,7 +37,7 @@ pub enum DiscoveryError {
         configured: String,
     },
     /// A URL that leads where it must not.
-    #[error("the key set's address: {0}")]
+    #[error("the discovered address: {0}")]
     Forbidden(FetchError),
 }
 
@@ -43,26 +46,70 @@ pub async fn key_set_url(
     fetcher: &Fetcher,
     issuer: &IssuerSettings,
 ) -> Result<(Url, Reach), DiscoveryError> {
-    let parse = |text: &str| {
-        Url::parse(text).map_err(|_| DiscoveryError::Forbidden(FetchError::Forbidden(short(text))))
-    };
+    if let Some(uri) = &issuer.jwks_uri {
+        return configured(uri, issuer);
+    }
+    let base = issuer.issuer.trim_end_matches('/');
+    let usual = || configured(&format!("{base}/.well-known/jwks.json"), issuer);
+    if issuer.kind == IssuerKind::Clerk {
+        return usual();
+    }
+    let openid = format!("{base}/.well-known/openid-configuration");
+    match discovered(fetcher, issuer, &openid, "jwks_uri").await? {
+        Some(place) => Ok(place),
+        None => usual(),
+    }
+}
+
+/// Finds the introspection endpoint (RFC 7662) and how far a request to it may reach.
+pub async fn introspection_url(
+    fetcher: &Fetcher,
+    issuer: &IssuerSettings,
+    endpoint: Option<&str>,
+) -> Result<(Url, Reach), DiscoveryError> {
+    if let Some(endpoint) = endpoint {
+        return configured(endpoint, issuer);
+    }
+    let base = issuer.issuer.trim_end_matches('/');
+    if issuer.kind == IssuerKind::Clerk {
+        return configured(&format!("{base}/oauth/token_info"), issuer);
+    }
+    let member = "introspection_endpoint";
+    let openid = format!("{base}/.well-known/openid-configuration");
+    if let Some(place) = discovered(fetcher, issuer, &openid, member).await? {
+        return Ok(place);
+    }
+    // RFC 8414 §3.1: between the host and the path.
+    let mut oauth = parse(base)?;
+    let path = oauth.path().trim_end_matches('/').to_owned();
+    oauth.set_path(&format!("/.well-known/oauth-authorization-server{path}"));
+    discovered(fetcher, issuer, oauth.as_str(), member)
+        .await?
+        .ok_or_else(|| DiscoveryError::Malformed {
+            url: oauth.to_string(),
+            member,
+        })
+}
+
+fn configured(text: &str, issuer: &IssuerSettings) -> Result<(Url, Reach), DiscoveryError> {
+    let url = parse(text)?;
+    let reach = address::configured(&url, issuer.allow_private_network);
+    Ok((url, reach))
+}
+
+/// The URL that a member of the issuer's metadata names; `None` where there is no document.
+async fn discovered(
+    fetcher: &Fetcher,
+    issuer: &IssuerSettings,
+    document: &str,
+    member: &'static str,
+) -> Result<Option<(Url, Reach)>, DiscoveryError> {
     let own = parse(&issuer.issuer)?;
     let private = issuer.allow_private_network;
-    if let Some(uri) = &issuer.jwks_uri {
-        let uri = parse(uri)?;
-        let reach = address::configured(&uri, private);
-        return Ok((uri, reach));
-    }
-    let reach = address::configured(&own, private);
-    let base = issuer.issuer.trim_end_matches('/');
-    let usual = parse(&format!("{base}/.well-known/jwks.json"))?;
-    if issuer.kind == IssuerKind::Clerk {
-        return Ok((usual, reach));
-    }
-    let url = parse(&format!("{base}/.well-known/openid-configuration"))?;
-    let document = match fetcher.get(&url, reach).await {
+    let url = parse(document)?;
+    let document = match fetcher.get(&url, address::configured(&own, private)).await {
         Ok(document) => document,
-        Err(FetchError::Status(404)) => return Ok((usual, reach)),
+        Err(FetchError::Status(404)) => return Ok(None),
         Err(error) => {
             return Err(DiscoveryError::Fetch {
                 url: url.to_string(),
@@ -71,9 +118,10 @@ pub async fn key_set_url(
         }
     };
     let metadata = Object::parse(&document.body).unwrap_or_default();
-    let (Some(said), Some(uri)) = (metadata.text("issuer"), metadata.text("jwks_uri")) else {
+    let (Some(said), Some(uri)) = (metadata.text("issuer"), metadata.text(member)) else {
         return Err(DiscoveryError::Malformed {
             url: url.to_string(),
+            member,
         });
     };
     if said != issuer.issuer {
@@ -88,7 +136,11 @@ pub async fn key_set_url(
     if !address::allowed(&uri, reach) {
         return Err(DiscoveryError::Forbidden(FetchError::forbidden(&uri)));
     }
-    Ok((uri, reach))
+    Ok(Some((uri, reach)))
+}
+
+fn parse(text: &str) -> Result<Url, DiscoveryError> {
+    Url::parse(text).map_err(|_| DiscoveryError::Forbidden(FetchError::Forbidden(short(text))))
 }
 
 /// As much of a document's text as a message takes.

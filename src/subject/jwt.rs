@@ -5,6 +5,7 @@
 use super::claims::{self, MAX_SHOWN, Origin, date, short_json};
 use super::json::{Json, Object};
 use super::key_cache::KeyError;
+use super::opaque::not_accepted;
 use super::{Issuer, Subject};
 use crate::clock::UnixSeconds;
 use crate::config::TokenKind;
@@ -28,6 +29,18 @@ pub struct Decoded<'t> {
     header: Vec<u8>,
     claims: Vec<u8>,
     signature: Vec<u8>,
+}
+
+/// Clerk's categories of tokens that one instance key signs (header `cat`): machine tokens,
+/// and one that says nothing.
+const MACHINE: &str = "cl_B7d4PD333AAA";
+const UNCATEGORISED: &str = "cl_I7d4PD111III";
+
+/// RFC 9068 §2.1, with or without `application/`.
+fn is_access_token(typ: &str) -> bool {
+    ["at+jwt", "application/at+jwt"]
+        .iter()
+        .any(|each| each.eq_ignore_ascii_case(typ))
 }
 
 fn malformed(ladder: &mut Ladder, what: &str) -> Refused {
@@ -172,21 +185,44 @@ impl<'d> Unverified<'d> {
         now: UnixSeconds,
         ladder: &mut Ladder,
     ) -> Result<Subject<'s>, Refused> {
+        let kind = self.check_kind(issuer, ladder)?;
         self.check_signature(issuer, ladder).await?;
-        let kind = self.kind(issuer);
         claims::judge(&self.claims, issuer, Origin::Signed(kind), now, ladder)
     }
 
-    /// What kind of credential the token is, by its `typ` (RFC 9068 §2.1).
-    fn kind(&self, issuer: &Issuer) -> TokenKind {
-        let access_token = self.header.text("typ").is_some_and(|typ| {
-            let bare = typ.strip_prefix("application/").unwrap_or(typ);
-            bare.eq_ignore_ascii_case("at+jwt")
-        });
-        match access_token && issuer.is_clerk() {
-            true => TokenKind::OAuth,
-            false => TokenKind::Session,
+    /// What kind of credential the token is, and that the issuer takes it. A kind is told by
+    /// what is signed with the rest: `typ` (RFC 9068 §2.1), and Clerk's `cat` and `sub`.
+    fn check_kind(&self, issuer: &Issuer, ladder: &mut Ladder) -> Result<TokenKind, Refused> {
+        if !issuer.is_clerk() {
+            return Ok(TokenKind::Session);
         }
+        let access_token = self.header.text("typ").is_some_and(is_access_token);
+        let category = self.header.get("cat").map(|cat| cat.as_str().unwrap_or(""));
+        let subject = self.claims.text("sub").unwrap_or_default();
+        let of_machine = subject.starts_with("mch_");
+        let kind = match category {
+            Some(MACHINE) => TokenKind::Machine,
+            _ if of_machine => TokenKind::Machine,
+            _ if access_token => TokenKind::OAuth,
+            _ => TokenKind::Session,
+        };
+        let agrees = match (kind, category) {
+            (TokenKind::Machine, None | Some(MACHINE | UNCATEGORISED)) => {
+                of_machine && !access_token
+            }
+            (TokenKind::Machine, Some(_)) => false,
+            _ => true,
+        };
+        if !agrees {
+            let seen = format!("cat {}", category.unwrap_or("absent"));
+            ladder.fail(Check::Type, seen, "one kind of token");
+            return Err(Refusal::new(Code::SubjectTokenTypeMismatch));
+        }
+        if !issuer.accepts(kind) {
+            ladder.fail(Check::Type, kind.name(), issuer.accepted());
+            return Err(not_accepted(kind));
+        }
+        Ok(kind)
     }
 
     async fn check_signature(&self, issuer: &Issuer, ladder: &mut Ladder) -> Result<(), Refused> {

@@ -404,6 +404,11 @@ impl KeyCache {
         self.only.is_some() || self.flight().tried
     }
 
+    /// The issuer's kind.
+    pub fn kind(&self) -> IssuerKind {
+        self.issuer.kind
+    }
+
     /// The issuer's name.
     pub fn name(&self) -> &str {
         &self.issuer.name

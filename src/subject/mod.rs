@@ -1,23 +1,29 @@
-//! What proves who someone is: a subject token, its issuer and the issuer's keys.
+//! What proves who someone is: a subject token, its issuer, and the issuer's keys or word.
 //!
 //! The issuer is chosen first, by the unverified `iss`; then the key, by `kid`, among that
 //! issuer's keys alone. A [`Subject`] can be made only by verification.
 
 pub mod address;
+pub mod answers;
 pub mod breaker;
 mod claims;
 pub mod clerk;
+mod delegated;
 pub mod discovery;
 pub mod fetch;
+pub mod introspection;
 pub mod json;
 pub mod jwks;
 pub mod jwt;
 pub mod key_cache;
+pub mod opaque;
 pub mod revocation;
 
 use crate::clock::UnixSeconds;
-use crate::config::{IssuerKind, IssuerSettings};
+use crate::config::{IssuerKind, IssuerSettings, TokenKind};
+use answers::Answers;
 use clerk::api::BackendApi;
+use introspection::Introspection;
 use json::Object;
 use jsonwebtoken::Algorithm;
 use key_cache::KeyCache;
@@ -33,6 +39,10 @@ pub struct Issuer {
     pub keys: Arc<KeyCache>,
     /// Clerk's Backend API for this instance, where its secret key is configured.
     pub backend: Option<BackendApi>,
+    /// Its introspection endpoint, where credentials for it are configured.
+    pub introspection: Option<Introspection>,
+    /// What it said of tokens a moment ago.
+    pub answers: Arc<Answers>,
 }
 
 impl Issuer {
@@ -41,8 +51,13 @@ impl Issuer {
         self.settings.algorithms.contains(&algorithm)
     }
 
-    /// Whether its session claims are Clerk's.
-    fn is_clerk(&self) -> bool {
+    /// Whether it takes tokens of this kind.
+    pub fn accepts(&self, kind: TokenKind) -> bool {
+        self.settings.accepts.contains(&kind)
+    }
+
+    /// Whether it is a Clerk instance.
+    pub fn is_clerk(&self) -> bool {
         self.settings.kind == IssuerKind::Clerk
     }
 }

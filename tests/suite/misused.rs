@@ -469,7 +469,11 @@ async fn other_kinds_of_token_of_the_same_issuer_are_refused() {
     let issuer = Issuer::start().await;
     let clerk = Service::trusting(&issuer).await;
     let access = Service::builder()
-        .one_app(&issuer, "token_types = [\"at+jwt\"]", "")
+        .one_app(
+            &issuer,
+            "token_types = [\"at+jwt\"]\naccepts = [\"session\", \"oauth\"]",
+            "",
+        )
         .start()
         .await;
     for (typ, session, at) in [
@@ -502,12 +506,17 @@ async fn other_kinds_of_token_of_the_same_issuer_are_refused() {
     ] {
         let token = Token::clerk(&issuer.url)
             .header("typ", typ.clone())
+            .claim("client_id", "client_1")
             .sign(Key::rsa());
         for (service, good) in [(&clerk, session), (&access, at)] {
             if good {
                 assert_eq!(service.session(&token).await.status, 200, "{typ}");
             } else {
-                let code = "subject_token_type_mismatch";
+                // An access token is named as what it is.
+                let code = match at {
+                    true => "subject_token_kind_not_accepted",
+                    false => "subject_token_type_mismatch",
+                };
                 service.refuses(&typ, &token, code).await;
             }
         }

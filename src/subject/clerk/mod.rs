@@ -1,6 +1,8 @@
-//! Clerk: what its session tokens say, and its Backend API.
+//! Clerk: what its session tokens say, its Backend API, and what that says of other
+//! tokens.
 
 pub mod api;
 pub(super) mod instance;
 pub mod session;
 pub(super) mod session_claims;
+pub(super) mod tokens;

@@ -1,0 +1,164 @@
+//! Token introspection (RFC 7662): an authorization server is asked whether a token is active
+//! and what it stands for.
+
+use super::address::Reach;
+use super::claims::date;
+use super::discovery::{DiscoveryError, introspection_url};
+use super::fetch::{Fetcher, Reply};
+use super::json::{Json, Object};
+use super::opaque::Told;
+use crate::clock::Clock;
+use crate::config::{IntrospectionSettings, IssuerSettings};
+use crate::explain::{Code, Refusal, Source};
+use reqwest::Method;
+use secrecy::{ExposeSecret, SecretString};
+use std::time::Duration;
+use tokio::sync::Mutex;
+use url::Url;
+use url::form_urlencoded::{Serializer, byte_serialize};
+
+/// How long a discovered endpoint is believed.
+const PLACE: Duration = Duration::from_secs(3600);
+/// How long discovery that failed is not tried again.
+const PAUSE: Duration = Duration::from_secs(5);
+
+type Refused = Box<Refusal>;
+
+/// Where the endpoint is.
+enum Place {
+    Unknown,
+    Found(Url, Reach, Duration),
+    Failed(DiscoveryError, Duration),
+}
+
+/// An introspection endpoint and how it is asked.
+pub struct Introspection {
+    issuer: IssuerSettings,
+    settings: IntrospectionSettings,
+    fetcher: Fetcher,
+    clock: Clock,
+    place: Mutex<Place>,
+}
+
+impl Introspection {
+    /// The issuer's endpoint, where credentials for it are configured.
+    pub fn new(issuer: &IssuerSettings, fetcher: &Fetcher, clock: &Clock) -> Option<Self> {
+        Some(Self {
+            settings: issuer.introspection.clone()?,
+            issuer: issuer.clone(),
+            fetcher: fetcher.clone(),
+            clock: clock.clone(),
+            place: Mutex::new(Place::Unknown),
+        })
+    }
+
+    /// Asks about a token.
+    ///
+    /// # Errors
+    /// Where nothing was learnt of the token: the server could not be asked, refused our
+    /// credentials, or did not answer as RFC 7662 §2.2 has it.
+    pub async fn ask(&self, token: &str) -> Result<Told, Refused> {
+        let (url, reach) = self.place().await.map_err(|error| match error {
+            DiscoveryError::Fetch { .. } => unavailable(error),
+            other => Refusal::new(Code::IssuerMetadataInvalid)
+                .unavailable(Source::UpstreamIdp, PAUSE.as_secs())
+                .caused_by(other),
+        })?;
+        let body: String = Serializer::new(String::new())
+            .append_pair("token", token)
+            .finish();
+        // RFC 6749 §2.3.1: each encoded as in a form, then joined.
+        let encoded =
+            |text: &str| SecretString::from(byte_serialize(text.as_bytes()).collect::<String>());
+        let id = encoded(&self.settings.client_id);
+        let secret = encoded(self.settings.client_secret.expose_secret());
+        let reply = self.fetcher.send(Method::POST, &url, reach, |request| {
+            request
+                .basic_auth(id.expose_secret(), Some(secret.expose_secret()))
+                .header("content-type", "application/x-www-form-urlencoded")
+                .body(body)
+        });
+        let reply = reply.await.map_err(unavailable)?;
+        if reply.status == 404 {
+            // Perhaps it has moved.
+            *self.place.lock().await = Place::Unknown;
+        }
+        read(reply)
+    }
+
+    async fn place(&self) -> Result<(Url, Reach), DiscoveryError> {
+        let mut place = self.place.lock().await;
+        let now = self.clock.monotonic();
+        match &*place {
+            Place::Found(url, reach, at) if now < *at + PLACE => return Ok((url.clone(), *reach)),
+            Place::Failed(error, at) if now < *at + PAUSE => return Err(error.clone()),
+            _ => {}
+        }
+        let endpoint = self.settings.endpoint.as_deref();
+        let found = introspection_url(&self.fetcher, &self.issuer, endpoint).await;
+        *place = match &found {
+            Ok((url, reach)) => Place::Found(url.clone(), *reach, now),
+            Err(error) => Place::Failed(error.clone(), now),
+        };
+        found
+    }
+}
+
+/// What an answer means: `active` counts only where it is true, and the status 200.
+fn read(reply: Reply) -> Result<Told, Refused> {
+    match reply.status {
+        200 => {}
+        401 | 403 => return Err(credentials_refused(reply.status)),
+        // RFC 6749 §5.2 lets a server say so with 400.
+        400 if says_invalid_client(&reply.body) => return Err(credentials_refused(400)),
+        429 => {
+            return Err(Refusal::new(Code::ProviderRateLimited)
+                .unavailable(Source::UpstreamIdp, retry_after(&reply).unwrap_or(1))
+                .caused_by("the introspection endpoint answered 429"));
+        }
+        status => {
+            return Err(unavailable(format!(
+                "the introspection endpoint answered {status}"
+            )));
+        }
+    }
+    let answer = Object::parse(&reply.body)
+        .map_err(|_| unavailable("the introspection endpoint answered with no JSON object"))?;
+    match answer.get("active") {
+        Some(Json::Bool(true)) => {
+            let expires_at = answer.get("exp").and_then(date);
+            drop(answer);
+            Ok(Told::Active {
+                claims: reply.body,
+                expires_at,
+            })
+        }
+        Some(Json::Bool(false)) => Ok(Told::Not(Code::SubjectTokenInactive)),
+        _ => Err(unavailable(
+            "the introspection endpoint's `active` is neither true nor false",
+        )),
+    }
+}
+
+fn says_invalid_client(body: &[u8]) -> bool {
+    Object::parse(body).is_ok_and(|body| body.text("error") == Some("invalid_client"))
+}
+
+fn retry_after(reply: &Reply) -> Option<u64> {
+    let text = reply.headers.get("retry-after")?.to_str().ok()?;
+    text.trim().parse().ok()
+}
+
+fn credentials_refused(status: u16) -> Refused {
+    Refusal::new(Code::ProviderCredentialsInvalid)
+        .unavailable(Source::UpstreamIdp, 60)
+        .caused_by(format!(
+            "the introspection endpoint answered {status} to our client id and secret"
+        ))
+}
+
+fn unavailable(cause: impl std::fmt::Display) -> Refused {
+    Refusal::new(Code::ProviderUnavailable)
+        .unavailable(Source::UpstreamIdp, 5)
+        .caused_by(cause)
+}
