@@ -378,11 +378,7 @@ impl Exchange {
         let hit = answer.revoked.and_then(|place| hits.get(place));
         if let Some(hit) = hit {
             ladder.fail(Check::Revocation, format!("{hit:?}"), "not revoked");
-            return Err(Refusal::new(match hit {
-                Hit::Session => Code::SessionRevoked,
-                Hit::User => Code::UserDeleted,
-                Hit::Membership => Code::MembershipChanged,
-            }));
+            return Err(Refusal::new(hit.code()));
         }
         ladder.pass(Check::Revocation, || ("", "not revoked"));
         Ok((limit, answer.records))

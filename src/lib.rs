@@ -4,7 +4,7 @@
 //! The way of a request, forward only:
 //! [`http`] → [`exchange`] → [`subject`] → [`policy`] → [`token`] with [`keys`] → [`http::answer`].
 //!
-//! Who may call whom: `cli, service, http, standin` → `webhooks, exchange` →
+//! Who may call whom: `cli, service, http, standin` → `webhooks, gate, exchange` →
 //! `subject, policy, token, directory` → `keys, store` →
 //! `standard_webhooks, explain, telemetry, crypto, clock, config`. Never upwards,
 //! and in no circle; `tests/suite/architecture.rs` reads the `use` lines and holds it.
@@ -26,6 +26,7 @@ pub mod crypto;
 pub mod directory;
 pub mod exchange;
 pub mod explain;
+pub mod gate;
 pub mod http;
 pub mod keys;
 pub mod policy;

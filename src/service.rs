@@ -4,9 +4,11 @@ use crate::clock::Clock;
 use crate::config::{IssuerKind, IssuerSettings, Settings};
 use crate::directory::Directory;
 use crate::exchange::Exchange;
+use crate::gate::Gate;
 use crate::http::admin::{self, Admin};
 use crate::http::cors::Cors;
 use crate::http::front::Front;
+use crate::http::verify::Verify;
 use crate::http::{routes, server};
 use crate::keys::Keeper;
 use crate::keys::keeper::KeeperError;
@@ -207,6 +209,10 @@ impl Bound {
                 Arc::clone(&exchange),
                 settings.trusted_proxies.as_slice().into(),
             ),
+            Some(Verify::new(
+                Gate::new(Arc::clone(&exchange)),
+                settings.verify_cache,
+            )),
             Cors::new(&settings.allowed_origins),
             Some(Arc::clone(&metrics)),
             Arc::clone(&keys),
@@ -218,6 +224,7 @@ impl Bound {
                 metrics: Arc::clone(&metrics),
                 draining: Arc::clone(&draining),
             })),
+            None,
             Cors::new(&[]),
             None,
             keys,

@@ -104,6 +104,11 @@ pub const VARIABLES: &[Variable] = &[
         "off, stdout, or file:PATH: one event for each exchange, refusal, revocation and rotation",
     ),
     variable(
+        "EXCHEQUER_VERIFY_CACHE",
+        "on",
+        "on or off: whether /auth/verify remembers the bearers that it verified",
+    ),
+    variable(
         "EXCHEQUER_LOG",
         "info",
         "log filter, as in RUST_LOG; libraries never below info",
@@ -136,6 +141,7 @@ struct Plain {
     rate_limit: Option<String>,
     trusted_proxies: Option<String>,
     audit: Option<String>,
+    verify_cache: Option<String>,
     log: Option<String>,
     log_format: Option<String>,
 }
@@ -155,6 +161,7 @@ pub(super) struct Common {
     pub rate_limits: Option<RateLimits>,
     pub trusted_proxies: Vec<IpNet>,
     pub audit: Option<AuditSettings>,
+    pub verify_cache: bool,
     pub log: String,
     pub log_format: LogFormat,
 }
@@ -369,6 +376,17 @@ fn judge(plain: Plain, terminal: bool, findings: &mut Findings) -> Common {
         findings,
         audit,
     );
+    let verify_cache = parsed(
+        "EXCHEQUER_VERIFY_CACHE",
+        plain.verify_cache.as_deref(),
+        true,
+        findings,
+        |text| match text {
+            "on" => Ok(true),
+            "off" => Ok(false),
+            _ => Err(format!("{text:?} is neither on nor off")),
+        },
+    );
     let trusted_proxies = listed(plain.trusted_proxies.as_deref())
         .filter_map(|text| match network(text) {
             Ok(network) => Some(network),
@@ -432,6 +450,7 @@ fn judge(plain: Plain, terminal: bool, findings: &mut Findings) -> Common {
         rate_limits,
         trusted_proxies,
         audit,
+        verify_cache,
         log,
         log_format,
     }

@@ -116,6 +116,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// Where the audit log goes.
     pub audit: Option<AuditSettings>,
+    /// Whether `/auth/verify` remembers the bearers that it verified.
+    pub verify_cache: bool,
 }
 
 /// Where what must be remembered is kept.
@@ -492,6 +494,7 @@ pub fn load(sources: &Sources) -> (Option<Settings>, Findings) {
         rate_limits: common.rate_limits,
         trusted_proxies: common.trusted_proxies,
         audit: common.audit,
+        verify_cache: common.verify_cache,
     });
     (settings, findings)
 }
@@ -671,6 +674,15 @@ fn judge_app(app: &AppSettings, structure: &Structure, findings: &mut Findings) 
                     ),
                 );
             }
+        }
+        if app.verify.session_cookie && issuer.authorized_parties.is_empty() {
+            findings.error(
+                &place,
+                format!(
+                    "verify.session_cookie needs authorized_parties at issuer {}: a cookie comes with requests of any page of the site, and `azp` alone says which page the session is of",
+                    issuer.name
+                ),
+            );
         }
     }
     let asked: Vec<&str> = structure

@@ -348,6 +348,93 @@ catalogue! {
         confirm: "Compare the token's `iat` with the time of the change in the provider's dashboard."
         mend: "Ask the provider's SDK for a new token, past its cache (`getToken({ skipCache: true })`), and exchange that."
 
+    // At the gate.
+    BearerMissing "bearer_missing": 401 "invalid_token" SignIn
+        "The request carries no bearer token."
+        cause: "There is no Authorization header, and no session cookie where the app looks at one. A gateway that does not pass the header on is the usual reason."
+        confirm: "Send the request to the gateway with `Authorization: Bearer …` and look whether the gateway hands the header to /auth/verify."
+        mend: "Sign in, exchange the session token at /auth/exchange, and send the app token as `Authorization: Bearer …`."
+    BearerMalformed "bearer_malformed": 401 "invalid_token" FixRequest
+        "The Authorization header is not `Bearer` and one token, once."
+        cause: "Another scheme (Basic, DPoP), no token after the scheme, spaces or commas in it, or more than one Authorization header. A bad header is never rescued by a cookie."
+        confirm: "Look at the Authorization header of the request, without writing the token down."
+        mend: "Send exactly one `Authorization: Bearer TOKEN`."
+    SessionCookieAmbiguous "session_cookie_ambiguous": 401 "invalid_token" SignIn
+        "The request carries more than one session cookie `__session`."
+        cause: "Cookies of one name for several paths or domains of the site: a neighbouring subdomain set one, by mistake or to put its own session in the place of the user's."
+        confirm: "List the cookies of the site in the browser's developer tools: name, domain and path."
+        mend: "Delete the cookie that the sign-in did not set, and find out who sets it."
+    AppTokenMalformed "app_token_malformed": 401 "invalid_token" FixRequest
+        "The bearer is not a well-formed app token."
+        cause: "It is not three base64url parts of JSON, has a header that no app token has, or is larger than 16 KiB: cut off, quoted, or no JWT at all. Opaque tokens and session ids are exchanged first."
+        confirm: "Count the dots: there must be two. Decode the header: it has alg, kid and typ, and nothing else."
+        mend: "Send `token` exactly as /auth/exchange gave it."
+    AppTokenTypeMismatch "app_token_type_mismatch": 401 "invalid_token" RefreshSubjectToken
+        "The bearer's `typ` is not the one of the app's tokens."
+        cause: "Another kind of token of this service, or the app's `typ` was changed after the token was minted."
+        confirm: "Decode the header and compare `typ` with the app's."
+        mend: "Exchange the session token again."
+    AppTokenKeyUnknown "app_token_key_unknown": 401 "invalid_token" RefreshSubjectToken
+        "The bearer's `kid` names none of this service's published keys."
+        cause: "The key was revoked or has ended, the token was minted by another environment, or it is forged."
+        confirm: "`exchequer keys list` shows the published keys."
+        mend: "Exchange the session token again. If that fails too, compare `EXCHEQUER_ISSUER` of both environments: no two may have the same."
+    AppTokenAlgorithmMismatch "app_token_algorithm_mismatch": 401 "invalid_token" FixRequest
+        "The bearer's `alg` is not that of the key that its `kid` names."
+        cause: "Each of this service's keys signs with one algorithm. The header was changed: `none` or an HMAC algorithm is an attempt at forgery."
+        confirm: "Decode the header; compare with the key of that `kid` in /.well-known/jwks.json."
+        mend: "Send the token untouched."
+    AppTokenSignatureInvalid "app_token_signature_invalid": 401 "invalid_token" FixRequest
+        "The bearer's signature does not verify with the key that its `kid` names."
+        cause: "The token was changed on its way, or forged."
+        confirm: "Compare SHA-256 of the token where it was given out with the one that arrives."
+        mend: "Send the token untouched."
+    AppTokenClaimUnusable "app_token_claim_unusable": 401 "invalid_token" FixConfig
+        "A claim of the app token has a type that no identity header can say."
+        cause: "The app's `claims` put something else than texts in the place of `org_id`, `roles`, `scope` or `permissions`."
+        confirm: "Decode the token; the log names the claim."
+        mend: "Let the app's `claims` give a text for `org_id` and a list of texts for `roles`, or name its own claim otherwise."
+    AppTokenAppUnknown "app_token_app_unknown": 401 "invalid_token" FixConfig
+        "The app that the token was minted for is not configured any more."
+        cause: "`client_id` of the token names no app: it was renamed or removed."
+        confirm: "`exchequer check` lists the apps."
+        mend: "Configure the app, or exchange for another one."
+    AppTokenAppMismatch "app_token_app_mismatch": 401 "invalid_token" FixRequest
+        "The bearer was minted for another app than the one that is called."
+        cause: "The gateway demands an app (`/auth/verify?app=…`), and the token's `client_id` is another."
+        confirm: "Decode the token and compare `client_id` with the gateway's configuration."
+        mend: "Exchange for the right app: `{\"app\": \"NAME\", …}`."
+    AppTokenAudienceMismatch "app_token_audience_mismatch": 401 "invalid_token" FixRequest
+        "The bearer is not meant for this audience."
+        cause: "The token's `aud` is none of its app's audiences, or not the one that the gateway demands (`/auth/verify?audience=…`)."
+        confirm: "Decode the token and compare `aud` with the gateway's configuration."
+        mend: "Exchange for the right audience: `{\"audience\": \"…\", …}`."
+    AppTokenExpired "app_token_expired": 401 "invalid_token" RefreshSubjectToken
+        "The app token expired."
+        cause: "Its `exp` has passed. App tokens live for minutes, and are exchanged anew."
+        confirm: "Compare `exp` with the time."
+        mend: "Exchange the session token again, `expires_in` seconds after the last time or on this code."
+    AppTokenNotYetValid "app_token_not_yet_valid": 401 "invalid_token" Retry
+        "The app token is not valid yet."
+        cause: "Its `nbf` lies ahead: the clock of this machine is more than ten seconds behind the one that minted it."
+        confirm: "`exchequer doctor` compares the clock with the provider's."
+        mend: "Synchronise the clocks of the machines (NTP)."
+    PassThroughNotAllowed "pass_through_not_allowed": 401 "invalid_token" FixRequest
+        "The identity provider's own token is not accepted here: exchange it first."
+        cause: "The bearer is a token of an issuer that the app trusts, but the app does not let such tokens through (`verify.pass_through`)."
+        confirm: "Decode the token: `iss` is the provider's, not this service's."
+        mend: "Exchange it at /auth/exchange and send the app token, or set `[apps.NAME.verify] pass_through = true`."
+    InsufficientScope "insufficient_scope": 403 "insufficient_scope" FixRequest
+        "The token lacks a scope that this call needs."
+        cause: "The gateway demands scopes (`/auth/verify?scope=…`), and the token was granted fewer: less was asked for, or policy grants less."
+        confirm: "Compare `scope` of the token with `scope` of the challenge in WWW-Authenticate."
+        mend: "Ask for the scope in the exchange; if it is not granted, see `[apps.NAME.scopes]`."
+    OriginalRequestUnknown "original_request_unknown": 400 "invalid_request" FixConfig
+        "The gateway does not say, or says twice, which request it asks about."
+        cause: "The app's identity headers are signed, and the signature covers the original method and path: they are expected once each in X-Original-Method and X-Original-URI, or in X-Forwarded-Method and X-Forwarded-Uri, never in both pairs."
+        confirm: "Look at the gateway's configuration for the call to /auth/verify."
+        mend: "Set one of the pairs, and take the other one out of the client's request. See the examples."
+
     // Whom we ask.
     ProviderUnavailable "provider_unavailable": 503 "temporarily_unavailable" Retry
         "The identity provider's API cannot be asked right now."

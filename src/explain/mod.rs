@@ -79,6 +79,8 @@ pub struct Refusal {
     pub retry_after: Option<u64>,
     /// The nearest limit, where one was looked at.
     pub limit: Option<Limit>,
+    /// The scopes that are needed (RFC 6750 §3), where scopes are what is missing.
+    pub scope: Option<String>,
     /// The checks that were made, for the log and `explain`.
     pub ladder: Ladder,
     /// What lies behind it, for the log alone: an I/O error, an expression's error.
@@ -100,6 +102,7 @@ impl Refusal {
             source: None,
             retry_after: None,
             limit: None,
+            scope: None,
             ladder: Ladder::default(),
             cause: None,
         })

@@ -3,9 +3,9 @@
 use crate::explain::{Code, Limit, Refusal, Seen, Source};
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
-use http::{HeaderMap, HeaderName, Response, StatusCode};
+use http::{HeaderName, Response, StatusCode};
 use serde::Serialize;
 use warp::reply::{Reply, Response as Answer};
 
@@ -35,6 +35,13 @@ pub fn ok(body: &impl Serialize, size: usize) -> Answer {
         Ok(()) => json(StatusCode::OK, bytes),
         Err(error) => refused(Refusal::new(Code::InternalError).caused_by(error)),
     }
+}
+
+/// A 200 whose headers say all.
+pub fn identity(headers: HeaderMap) -> Answer {
+    let mut response = Response::new(Bytes::new());
+    *response.headers_mut() = headers;
+    response.into_response()
 }
 
 /// Hands a refusal to the front.
@@ -107,20 +114,8 @@ pub fn refusal(refusal: &Refusal, allowed: Option<Allowed>, request_id: &str) ->
         serde_json::to_vec(&body).unwrap_or_default(),
     );
     let headers = response.headers_mut();
-    if entry.status == 401 {
-        // RFC 6750 §3: no quotes and no backslashes inside, and ASCII only.
-        let description: String = refusal
-            .description
-            .chars()
-            .filter(|each| matches!(each, ' '..='~') && !matches!(each, '"' | '\\'))
-            .collect();
-        let challenge = format!(
-            "Bearer error=\"{}\", error_description=\"{description}\"",
-            entry.error
-        );
-        if let Ok(challenge) = HeaderValue::from_str(&challenge) {
-            headers.insert(WWW_AUTHENTICATE, challenge);
-        }
+    if let Some(challenge) = challenge(refusal) {
+        headers.insert(WWW_AUTHENTICATE, challenge);
     }
     if let Some(seconds) = refusal.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
@@ -139,4 +134,27 @@ pub(super) fn limited(limit: Option<Limit>, headers: &mut HeaderMap) {
     headers.insert(most, HeaderValue::from(limit.most));
     headers.insert(left, HeaderValue::from(limit.left));
     headers.insert(reset, HeaderValue::from(limit.full_in));
+}
+
+/// The challenge of a refusal (RFC 6750 §3): no quotes and no backslashes inside, ASCII only.
+fn challenge(refusal: &Refusal) -> Option<HeaderValue> {
+    let entry = refusal.code.entry();
+    let text = match (refusal.code, entry.status, &refusal.scope) {
+        // §3.1: who sent nothing has made no error yet.
+        (Code::BearerMissing, ..) => return Some(HeaderValue::from_static("Bearer")),
+        (_, _, Some(scope)) => format!("Bearer error=\"{}\", scope=\"{scope}\"", entry.error),
+        (_, 401, None) => {
+            let description: String = refusal
+                .description
+                .chars()
+                .filter(|each| matches!(each, ' '..='~') && !matches!(each, '"' | '\\'))
+                .collect();
+            format!(
+                "Bearer error=\"{}\", error_description=\"{description}\"",
+                entry.error
+            )
+        }
+        _ => return None,
+    };
+    HeaderValue::from_str(&text).ok()
 }

@@ -4,6 +4,7 @@
 use super::answer::{self, Allowed, Refused};
 use super::cors::Cors;
 use super::exchange::Noted;
+use super::verify::{self, Verify};
 use super::webhooks::Heard;
 use crate::explain::{Code, Refusal};
 use crate::keys::Keeper;
@@ -37,21 +38,25 @@ const MAX_TARGET: usize = 8 * 1024;
 /// The front of a listener.
 pub struct Front {
     routes: BoxedFilter<(Answer,)>,
+    verify: Option<Verify>,
     cors: Cors,
     metrics: Option<Arc<Metrics>>,
     keys: Arc<Keeper>,
 }
 
 impl Front {
-    /// A front before these routes; without `metrics` nothing is measured or logged.
+    /// A front before these routes, and the door for gateways, which needs none; without
+    /// `metrics` nothing is measured or logged.
     pub fn new(
         routes: BoxedFilter<(Answer,)>,
+        verify: Option<Verify>,
         cors: Cors,
         metrics: Option<Arc<Metrics>>,
         keys: Arc<Keeper>,
     ) -> Arc<Self> {
         Arc::new(Self {
             routes,
+            verify,
             cors,
             metrics,
             keys,
@@ -67,9 +72,12 @@ impl Front {
         let trace = trace(request.headers());
         let origin = request.headers().get(ORIGIN).cloned();
         let has_body = !request.body().is_end_stream() && request.version() < Version::HTTP_2;
-        let mut response = match self.early(&request) {
-            Some(response) => response,
-            None => {
+        let gateway = self.verify.as_ref();
+        let gateway = gateway.filter(|_| request.uri().path() == verify::PATH);
+        let mut response = match (self.early(&request, gateway.is_some()), gateway) {
+            (Some(response), _) => response,
+            (None, Some(verify)) => verify.answer(&request).await,
+            (None, None) => {
                 let routes = TowerToHyperService::new(warp::service(self.routes.clone()));
                 match routes.call(request).await {
                     Ok(response) => response,
@@ -134,7 +142,7 @@ impl Front {
 
     /// The answers that need no route: preflights, and requests that are too large or lead
     /// nowhere.
-    fn early(&self, request: &Request<Incoming>) -> Option<Answer> {
+    fn early(&self, request: &Request<Incoming>, gateway: bool) -> Option<Answer> {
         // CONNECT names no path.
         let Some(target) = request.uri().path_and_query() else {
             return Some(answer::refused(Refusal::new(Code::NotFound)));
@@ -150,7 +158,9 @@ impl Front {
         if headers > MAX_HEADERS {
             return Some(answer::refused(Refusal::new(Code::HeadersTooLarge)));
         }
-        self.cors.preflight(request.method(), request.headers())
+        // A gateway would take the answer to a preflight for its permission.
+        let preflight = || self.cors.preflight(request.method(), request.headers());
+        (!gateway).then(preflight).flatten()
     }
 
     fn finish(
@@ -255,6 +265,7 @@ fn printable(text: &str) -> String {
 fn route(path: &str) -> &'static str {
     match path {
         "/auth/exchange" | "/auth/clerk/exchange" => "exchange",
+        verify::PATH => "verify",
         "/.well-known/jwks.json" => "jwks",
         "/.well-known/openid-configuration" | "/.well-known/oauth-authorization-server" => {
             "metadata"

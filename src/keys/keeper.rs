@@ -6,7 +6,7 @@ use super::jwk::{algorithm_name, jwk, thumbprint};
 use super::ring::{Change, Fresh, Ring, Rotation, Schedule, State};
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::KeySettings;
-use crate::crypto::{self, BackendFailed, KeyRejected, MacKey, SigningKey};
+use crate::crypto::{self, BackendFailed, KeyRejected, MacKey, SigningKey, VerifyingKey};
 use crate::telemetry::Metrics;
 use arc_swap::ArcSwap;
 use base64::Engine;
@@ -83,6 +83,7 @@ pub struct Published {
     /// The ring's generation.
     pub generation: u64,
     signers: HashMap<Algorithm, Arc<Signer>>,
+    verifiers: HashMap<String, VerifyingKey>,
     /// The key set document.
     pub jwks: Bytes,
     /// Its strong entity tag.
@@ -97,11 +98,14 @@ pub struct Published {
 impl Published {
     fn new(ring: &Ring, schedule: &Schedule) -> Result<Self, KeyRejected> {
         let mut signers = HashMap::new();
+        let mut verifiers = HashMap::new();
         let mut keys = Vec::new();
         let mut overview = Vec::new();
         let mut algorithms = Vec::new();
         for key in &ring.keys {
             let signer = Signer::new(&key.kid, key.algorithm, &key.pkcs8)?;
+            let verifier = VerifyingKey::new(key.algorithm, signer.key.public())?;
+            verifiers.insert(key.kid.clone(), verifier);
             keys.push(jwk(signer.key.public(), key.algorithm));
             let name = algorithm_name(key.algorithm);
             if !algorithms.contains(&name) {
@@ -126,6 +130,7 @@ impl Published {
         Ok(Self {
             generation: ring.generation,
             signers,
+            verifiers,
             etag: format!("\"{}\"", URL_SAFE_NO_PAD.encode(digest)),
             jwks: Bytes::from(jwks),
             overview,
@@ -142,6 +147,11 @@ impl Published {
                 .iter()
                 .find_map(|other| self.signers.get(other))
         })
+    }
+
+    /// The published key of this `kid`, standing by, signing or retired.
+    pub fn verifier(&self, kid: &str) -> Option<&VerifyingKey> {
+        self.verifiers.get(kid)
     }
 
     /// The name of a subject in logs: the same subject has the same one, and nobody without

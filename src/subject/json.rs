@@ -76,6 +76,16 @@ impl<'t> Object<'t> {
         self.0.get(place.ok()?).map(|(_, value)| value)
     }
 
+    /// How many members there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether there is a member of that name.
     pub fn has(&self, name: &str) -> bool {
         self.get(name).is_some()

@@ -2,6 +2,7 @@
 
 use super::Subject;
 use crate::clock::UnixSeconds;
+use crate::explain::Code;
 use crate::store::{Key, Kind, Standing, UnixMillis};
 
 /// The ids that a token stands for: the same for a subject token and for an app token.
@@ -28,6 +29,17 @@ pub enum Hit {
     User,
     /// The membership changed.
     Membership,
+}
+
+impl Hit {
+    /// What is answered.
+    pub fn code(self) -> Code {
+        match self {
+            Self::Session => Code::SessionRevoked,
+            Self::User => Code::UserDeleted,
+            Self::Membership => Code::MembershipChanged,
+        }
+    }
 }
 
 impl<'d> Dependence<'d> {

@@ -1,7 +1,8 @@
-//! What we mint: the app JWT.
+//! What we mint: the app JWT, and how it is read when it comes back.
 
 pub mod claims;
 pub mod mint;
+pub mod read;
 pub mod verify;
 
 pub use mint::{AppToken, mint};

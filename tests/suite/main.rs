@@ -35,4 +35,5 @@ mod store;
 mod store_file;
 mod stories;
 mod support;
+mod verify;
 mod webhooks;

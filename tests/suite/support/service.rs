@@ -83,7 +83,8 @@ impl Answer {
         assert_eq!(self.header("cache-control"), "no-store");
         assert_eq!(self.header("content-type"), "application/json");
         assert_eq!(self.header("x-request-id"), self.body["request_id"]);
-        assert_eq!(self.headers.contains_key("www-authenticate"), status == 401);
+        let challenged = status == 401 || code == "insufficient_scope";
+        assert_eq!(self.headers.contains_key("www-authenticate"), challenged);
     }
 }
 

@@ -1,0 +1,357 @@
+//! `/auth/verify`, for gateways: who is it that sends this request?
+//!
+//! Any method is answered, for some gateways ask with the method of the request that they ask
+//! about. What is the client's fault is answered 401 or 403, since nginx takes anything else
+//! for a failure of its own; what is the gateway's configuration, 400.
+//!
+//! A 200 always has every identity header, empty where there is nothing to say, so that a
+//! gateway that copies them overwrites whatever a client smuggled in.
+
+use super::answer;
+use super::identity_signature::{self, Original};
+use crate::crypto::sha256;
+use crate::explain::{Code, Refusal};
+use crate::gate::{Admitted, Demand, Gate, Identity, Shown};
+use http::Request;
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, COOKIE, HeaderMap, HeaderName, HeaderValue, VARY,
+};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use url::form_urlencoded;
+use warp::reply::Response as Answer;
+
+/// Where gateways ask.
+pub const PATH: &str = "/auth/verify";
+
+/// The identity headers, in the order in which they are signed.
+pub(super) static IDENTITY: [HeaderName; 6] = [
+    HeaderName::from_static("x-app"),
+    HeaderName::from_static("x-user-id"),
+    HeaderName::from_static("x-org-id"),
+    HeaderName::from_static("x-roles"),
+    HeaderName::from_static("x-scopes"),
+    HeaderName::from_static("x-rate-limit-key"),
+];
+const SIGNATURE: HeaderName = HeaderName::from_static("x-signature");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const NOTHING: HeaderValue = HeaderValue::from_static("");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+const VARIES: HeaderValue = HeaderValue::from_static("authorization, cookie");
+/// Clerk's session cookie. Its SDK writes a second one, with a suffix, for sites that have
+/// several Clerk applications: this one it writes too.
+const SESSION_COOKIE: &[u8] = b"__session";
+/// The most bytes that remembered identities may take, and the least that one counts for: so
+/// there are never more than 50,000 of them.
+const MAX_REMEMBERED: u64 = 32 * 1024 * 1024;
+const LEAST_WEIGHT: u64 = MAX_REMEMBERED / 50_000;
+
+/// The values of the identity headers, in their order.
+type Values = [HeaderValue; 6];
+
+/// An identity as it is answered.
+struct Entry {
+    admitted: Admitted,
+    values: Values,
+}
+
+/// Weighs entries in bytes.
+#[derive(Clone)]
+struct Bytes;
+
+impl Weighter<[u8; 32], Arc<Entry>> for Bytes {
+    fn weight(&self, _: &[u8; 32], entry: &Arc<Entry>) -> u64 {
+        let values: usize = entry.values.iter().map(HeaderValue::len).sum();
+        // Each text is held twice, and some 400 bytes are the entry itself.
+        (values as u64 * 2 + 400).max(LEAST_WEIGHT)
+    }
+}
+
+/// The door.
+pub struct Verify {
+    gate: Gate,
+    /// By the hash of what was shown and demanded.
+    remembered: Option<Cache<[u8; 32], Arc<Entry>, Bytes>>,
+}
+
+impl Verify {
+    /// The door before a gate; with `remembering`, what was verified is.
+    pub fn new(gate: Gate, remembering: bool) -> Self {
+        let cache = || Cache::with_weighter(1000, MAX_REMEMBERED, Bytes);
+        Self {
+            gate,
+            remembered: remembering.then(cache),
+        }
+    }
+
+    /// Answers a gateway.
+    pub async fn answer<B>(&self, request: &Request<B>) -> Answer {
+        match self.attempt(request).await {
+            Ok(headers) => answer::identity(headers),
+            Err(refusal) => answer::refused(refusal),
+        }
+    }
+
+    async fn attempt<B>(&self, request: &Request<B>) -> Result<HeaderMap, Box<Refusal>> {
+        let headers = request.headers();
+        let asked = Asked::parse(request.uri().query())?;
+        let demand = Demand {
+            app: asked.app.as_deref(),
+            audience: asked.audience.as_deref(),
+        };
+        let shown = match bearer(headers)? {
+            Some(token) => Shown::Bearer(token),
+            None if self.gate.looks_at_cookies(demand.app) => {
+                let cookie = session_cookie(headers)?;
+                Shown::Cookie(cookie.ok_or_else(|| Refusal::new(Code::BearerMissing))?)
+            }
+            None => return Err(Refusal::new(Code::BearerMissing)),
+        };
+        let entry = self.entry(shown, demand).await?;
+        let admitted = &entry.admitted;
+        let now = self.gate.now();
+        self.gate.stands(admitted, now).await?;
+        if let Some(needed) = &asked.scope {
+            demand_scopes(needed, &admitted.identity)?;
+        }
+        let mut answered = HeaderMap::with_capacity(16);
+        answered.insert(CACHE_CONTROL, NO_STORE);
+        answered.insert(VARY, VARIES);
+        for (name, value) in IDENTITY.iter().zip(&entry.values) {
+            answered.insert(name.clone(), value.clone());
+        }
+        let signature = match &admitted.signing_key {
+            None => NOTHING,
+            Some(key) => {
+                let original = Original::read(headers)?;
+                identity_signature::sign(key, &original, &entry.values, now)
+            }
+        };
+        answered.insert(SIGNATURE, signature);
+        if let Some(key) = headers.get(IDEMPOTENCY_KEY) {
+            answered.insert(IDEMPOTENCY_KEY, key.clone());
+        }
+        Ok(answered)
+    }
+
+    /// What was verified before, if it still holds, or is now.
+    async fn entry(
+        &self,
+        shown: Shown<'_>,
+        demand: Demand<'_>,
+    ) -> Result<Arc<Entry>, Box<Refusal>> {
+        let verified = async || {
+            let admitted = self.gate.admit(shown, demand).await?;
+            let values = values(&admitted.identity);
+            Ok(Arc::new(Entry { admitted, values }))
+        };
+        let Some(cache) = &self.remembered else {
+            return verified().await;
+        };
+        let key = cache_key(shown, demand);
+        if let Some(entry) = cache.get(&key) {
+            if self.gate.holds(&entry.admitted, self.gate.now()) {
+                return Ok(entry);
+            }
+            cache.remove(&key);
+        }
+        let entry = verified().await?;
+        cache.insert(key, Arc::clone(&entry));
+        Ok(entry)
+    }
+}
+
+/// The hash of everything that the verdict depends on. No credential and no parameter has a
+/// NUL in it, so no two questions are one text.
+fn cache_key(shown: Shown<'_>, demand: Demand<'_>) -> [u8; 32] {
+    match (shown, demand.app, demand.audience) {
+        (Shown::Bearer(token), None, None) => sha256(token.as_bytes()),
+        (shown, app, audience) => {
+            let (kind, token) = match shown {
+                Shown::Bearer(token) => ("bearer", token),
+                Shown::Cookie(token) => ("cookie", token),
+            };
+            // An empty name cannot be asked for, so it stands for none.
+            let parts = [
+                token,
+                kind,
+                app.unwrap_or_default(),
+                audience.unwrap_or_default(),
+            ];
+            sha256(parts.join("\0").as_bytes())
+        }
+    }
+}
+
+/// What the gateway demands, in the query.
+#[derive(Default)]
+struct Asked<'q> {
+    app: Option<Cow<'q, str>>,
+    audience: Option<Cow<'q, str>>,
+    scope: Option<Cow<'q, str>>,
+}
+
+impl<'q> Asked<'q> {
+    /// A parameter that is not known would be a demand that is not made: it is refused.
+    fn parse(query: Option<&'q str>) -> Result<Self, Box<Refusal>> {
+        let mut asked = Self::default();
+        let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+        for (name, value) in pairs {
+            let (place, sound): (_, fn(u8) -> bool) = match name.as_ref() {
+                "app" => (&mut asked.app, |byte| !byte.is_ascii_control()),
+                "audience" => (&mut asked.audience, |byte| !byte.is_ascii_control()),
+                "scope" => (&mut asked.scope, is_scope_byte),
+                _ => return Err(malformed("a parameter other than app, audience and scope")),
+            };
+            if value.trim().is_empty() || !value.bytes().all(sound) {
+                return Err(malformed("a parameter that is empty or malformed"));
+            }
+            if place.replace(value).is_some() {
+                return Err(malformed("a parameter twice"));
+            }
+        }
+        Ok(asked)
+    }
+}
+
+fn malformed(what: &str) -> Box<Refusal> {
+    Refusal::because(
+        Code::ParameterMalformed,
+        format!("The gateway's request to /auth/verify has {what}."),
+    )
+}
+
+/// RFC 6749 §3.3, and the space between scopes.
+fn is_scope_byte(byte: u8) -> bool {
+    matches!(byte, 0x20 | 0x21 | 0x23..=0x5b | 0x5d..=0x7e)
+}
+
+fn demand_scopes(needed: &str, identity: &Identity) -> Result<(), Box<Refusal>> {
+    let mut each = needed.split(' ').filter(|scope| !scope.is_empty());
+    if each.all(|scope| identity.scopes.iter().any(|has| has == scope)) {
+        return Ok(());
+    }
+    let mut refusal = Refusal::new(Code::InsufficientScope);
+    refusal.scope = Some(needed.trim().to_owned());
+    Err(refusal)
+}
+
+/// The bearer token (RFC 6750 §2.1), where there is an Authorization header.
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Box<Refusal>> {
+    let mut all = headers.get_all(AUTHORIZATION).iter();
+    let (first, second) = (all.next(), all.next());
+    let Some(first) = first else {
+        return Ok(None);
+    };
+    let token = first
+        .to_str()
+        .ok()
+        .and_then(|text| text.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim_matches(' '))
+        .filter(|token| !token.is_empty() && !token.contains([' ', ',', '\t']));
+    match (token, second) {
+        (Some(token), None) => Ok(Some(token)),
+        _ => Err(Refusal::new(Code::BearerMalformed)),
+    }
+}
+
+/// The session cookie (RFC 6265 §4.2.1), where there is one; HTTP/2 may split the header.
+fn session_cookie(headers: &HeaderMap) -> Result<Option<&str>, Box<Refusal>> {
+    let mut sessions = headers
+        .get_all(COOKIE)
+        .iter()
+        // Other cookies of the site may hold any bytes.
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b';'))
+        .filter_map(|pair| {
+            pair.trim_ascii()
+                .strip_prefix(SESSION_COOKIE)?
+                .strip_prefix(b"=")
+        });
+    match (sessions.next(), sessions.next()) {
+        (_, Some(_)) => Err(Refusal::new(Code::SessionCookieAmbiguous)),
+        (Some([]) | None, None) => Ok(None),
+        (Some(token), None) => std::str::from_utf8(token)
+            .map(Some)
+            .map_err(|_| Refusal::new(Code::AppTokenMalformed)),
+    }
+}
+
+/// What the identity headers say.
+fn values(identity: &Identity) -> Values {
+    let Identity {
+        app,
+        user,
+        organization,
+        roles,
+        scopes,
+    } = identity;
+    let organization = organization.as_deref().unwrap_or_default();
+    let joined = |texts: &[String], separator: &str, escaped: &[u8]| {
+        let texts: Vec<String> = texts.iter().map(|text| escape(text, escaped)).collect();
+        texts.join(separator)
+    };
+    let mut limited = escape(user, b":");
+    if !organization.is_empty() {
+        limited = format!("{}:{limited}", escape(organization, b":"));
+    }
+    [
+        escape(app, b""),
+        escape(user, b""),
+        escape(organization, b""),
+        joined(roles, ",", b","),
+        joined(scopes, " ", b""),
+        limited,
+    ]
+    .map(|text| HeaderValue::try_from(text).unwrap_or(NOTHING))
+}
+
+/// The text as a header can carry it: what is no visible ASCII character, `%`, and whatever
+/// separates such texts, is percent-encoded (RFC 3986 §2.1).
+fn escape(text: &str, separators: &[u8]) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if matches!(byte, 0x21..=0x7e) && byte != b'%' && !separators.contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            let _ = write!(escaped, "%{byte:02X}");
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_identity_can_leave_its_header_or_pass_for_another(
+            one in any::<String>(), other in any::<String>(), roles in prop::collection::vec(any::<String>(), 0..4),
+        ) {
+            for text in [&one, &other] {
+                prop_assert!(escape(text, b",").bytes().all(|byte| byte.is_ascii_graphic() && byte != b','));
+            }
+            prop_assert_eq!(one == other, escape(&one, b":") == escape(&other, b":"));
+            let identity = Identity {
+                app: one.clone(),
+                user: other,
+                organization: Some(one),
+                scopes: roles.clone(),
+                roles,
+            };
+            let written = values(&identity);
+            prop_assert!(written.iter().zip([true, true, true, false, false, false]).all(
+                |(value, whole)| !whole || value.is_empty() == (value == NOTHING)
+            ));
+            prop_assert_eq!(
+                written[3].to_str().unwrap().split(',').filter(|role| !role.is_empty()).count(),
+                identity.roles.iter().filter(|role| !role.is_empty()).count()
+            );
+        }
+    }
+}
