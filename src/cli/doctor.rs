@@ -1,7 +1,7 @@
 //! `exchequer doctor`: a live setting, checked from where the service runs.
 
 use crate::clock::Clock;
-use crate::config::{IssuerSettings, Settings};
+use crate::config::{IssuerSettings, Settings, StoreSettings};
 use crate::crypto::SigningKey;
 use crate::explain::Code;
 use crate::keys::Keeper;
@@ -21,6 +21,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 use serde_json::json;
 use signature::Signer;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -102,6 +105,7 @@ pub(super) async fn run(args: Args) -> ExitCode {
                 check_issuer(&fetcher, issuer, &mut report).await;
             }
             let ring = check_keys(&settings, &mut report);
+            check_store(&settings.store, &mut report);
             check_public(&fetcher, &settings, ring.as_ref(), &mut report).await;
         }
         Err(error) => report.add("client", Status::Fail, error.to_string()),
@@ -366,6 +370,62 @@ fn check_keys(settings: &Settings, report: &mut Report) -> Option<Ring> {
         }
     }
     Some(ring)
+}
+
+/// Looks at the store's place. The file itself is not opened: a running service holds it.
+fn check_store(store: &StoreSettings, report: &mut Report) {
+    let name = "store";
+    let path = match store {
+        StoreSettings::File(path) => path,
+        StoreSettings::Memory => {
+            return report.add(
+                name,
+                Status::Warn,
+                "in memory: a restart forgets revocations and used session ids; EXCHEQUER_STORE names a file",
+            );
+        }
+    };
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let shown = path.display();
+    match (path.exists(), folder.is_dir()) {
+        (true, _) => match OpenOptions::new().write(true).open(path) {
+            Ok(file) => {
+                let bytes = file.metadata().map_or(0, |meta| meta.len());
+                report.add(name, Status::Ok, format!("{shown}: {} KiB", bytes / 1024));
+            }
+            Err(error) => report.fail(name, format!("{shown}: {error}"), Code::StoreUnavailable),
+        },
+        (false, true) => match try_to_write(folder) {
+            Ok(()) => report.add(
+                name,
+                Status::Ok,
+                format!("no store at {shown}: `exchequer serve` makes it"),
+            ),
+            Err(error) => report.fail(
+                name,
+                format!("{} is not writable: {error}", folder.display()),
+                Code::StoreUnavailable,
+            ),
+        },
+        (false, false) => report.add(
+            name,
+            Status::Warn,
+            format!("no store at {shown}, and no folder for it: `exchequer serve` makes both"),
+        ),
+    }
+}
+
+/// Makes a file in the folder and takes it away again.
+fn try_to_write(folder: &Path) -> io::Result<()> {
+    let path = folder.join(format!(".exchequer-doctor-{}", std::process::id()));
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&path)?;
+    fs::remove_file(&path)
 }
 
 /// Fetches the key set from the public URL, as a verifier would, and verifies a token with it.

@@ -960,6 +960,7 @@ async fn doctor_finds_a_healthy_service_healthy() {
             (clock.as_str(), "ok"),
             (issuer_row.as_str(), "ok"),
             ("keys", "ok"),
+            ("store", "ok"),
             ("public URL", "ok"),
             ("round trip", "ok"),
         ],
@@ -976,9 +977,9 @@ async fn doctor_finds_a_healthy_service_healthy() {
         .run(&["doctor"]);
     assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
     let lines: Vec<&str> = ended.stdout.lines().collect();
-    assert_eq!(lines.len(), 6, "{}", ended.stdout);
+    assert_eq!(lines.len(), 7, "{}", ended.stdout);
     assert!(lines[0].starts_with("config                   ok    1 issuers, 1 apps"));
-    assert!(lines[5].starts_with("round trip               ok    a token signed with "));
+    assert!(lines[6].starts_with("round trip               ok    a token signed with "));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -1200,6 +1201,49 @@ async fn doctor_says_what_is_wrong_with_the_keys() {
             .2
             .contains("not encrypted at rest: set EXCHEQUER_KEYS_SECRET")
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_says_where_the_store_is_and_whether_it_can_be_written() {
+    let issuer = Issuer::start().await;
+    let service = healthy(&issuer).await;
+    let dir = service.dir();
+    std::fs::create_dir(dir.join("empty")).unwrap();
+    for (store, status, code, says) in [
+        ("data/exchequer.redb", "ok", None, "data/exchequer.redb: "),
+        ("empty/store.redb", "ok", None, "`exchequer serve` makes it"),
+        (
+            "none/store.redb",
+            "warn",
+            None,
+            "`exchequer serve` makes both",
+        ),
+        (
+            "memory",
+            "warn",
+            None,
+            "in memory: a restart forgets revocations",
+        ),
+        (
+            "empty",
+            "fail",
+            Some("store_unavailable"),
+            "empty: Is a directory",
+        ),
+        // Nobody, root neither, writes here.
+        (
+            "/proc/store.redb",
+            "fail",
+            Some("store_unavailable"),
+            "/proc is not writable",
+        ),
+    ] {
+        let report = doctor(&service, &[("EXCHEQUER_STORE", store)]);
+        assert_row(&report, "store", status, code, says);
+    }
+    let left = std::fs::read_dir(dir.join("empty")).unwrap().count();
+    assert_eq!(left, 0, "doctor changes nothing");
+    assert!(!dir.join("none").exists());
 }
 
 #[test]
