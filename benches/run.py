@@ -6,6 +6,7 @@ under the same load, each pinned to one core with the load generator on another:
 
     POST /auth/exchange            against  benches/bare.rs, a handler that only verifies and signs
     GET /.well-known/jwks.json     against  nginx with the same bytes in a file
+    100 000 revocations held       against  the same service with none
 
 Absolute figures belong to the machine; the ratios are what the targets are about. Time to readiness
 and memory are measured on the way. Needs cargo, openssl, wrk, nginx and taskset, and Python's
@@ -48,6 +49,10 @@ MAX_CPU_RATIO = 1.15
 MIN_JWKS_RATIO = 0.90
 MAX_READY_MS = 100.0
 MAX_RSS_MIB = 20.0
+REVOCATIONS = 100_000
+MAX_REVOCATIONS_MIB = 32.0
+# None, but for what two rounds of the same thing differ by.
+MAX_REVOCATIONS_P99_RATIO = 1.10
 
 
 class Failed(Exception):
@@ -268,7 +273,7 @@ def is_ready(admin):
     return False
 
 
-def start_service(stack, cores, executable, folder, public_key, log):
+def start_service(stack, cores, executable, folder, public_key, log, name="exchequer", store="memory"):
     """Starts the service and returns once it is ready, with the time that took."""
     # A silent service cannot say where it listens, so it is told.
     ports = (free_port(), free_port()) if log == "off" else (0, 0)
@@ -280,7 +285,7 @@ def start_service(stack, cores, executable, folder, public_key, log):
         "EXCHEQUER_ADMIN_LISTEN": f"127.0.0.1:{ports[1]}",
         "EXCHEQUER_ISSUER": "http://localhost:8080",
         "EXCHEQUER_KEYS_DIR": str(folder / "keys"),
-        "EXCHEQUER_STORE": "memory",
+        "EXCHEQUER_STORE": str(store),
         "EXCHEQUER_LOG_FORMAT": "json",
         # One subject asks for everything here.
         "EXCHEQUER_RATE_LIMIT": "off",
@@ -290,7 +295,7 @@ def start_service(stack, cores, executable, folder, public_key, log):
     if log == "off":
         environment["EXCHEQUER_LOG"] = "off"
     begun = time.monotonic()
-    server = spawn(stack, cores, "exchequer", [executable, "serve"], folder, environment)
+    server = spawn(stack, cores, name, [executable, "serve"], folder, environment)
     if log == "off":
         server.address, server.admin = (("127.0.0.1", port) for port in ports)
     else:
@@ -502,6 +507,11 @@ class Turns:
     def median(self, figure):
         return statistics.median(getattr(one, figure) for one in self.rounds[self.ours.name])
 
+    def growth(self, figure):
+        """Of what stays where it is: the difference of the medians."""
+        bound = statistics.median(getattr(one, figure) for one in self.rounds[self.bound.name])
+        return self.median(figure) - bound
+
 
 # ---------------------------------------------------------------------------------------------------
 # The report
@@ -559,7 +569,20 @@ def judge(name, figure, target, shown, most=True):
 # ---------------------------------------------------------------------------------------------------
 
 
-def measure(options, stack, cores, folder, service_path, bare_path):
+def hold_revocations(stack, cores, folder, service_path, revoked_path, public_key, options):
+    """Two services with a store in a file: one with many revocations, one with none."""
+    stores = {"revoked": folder / "revoked.redb", "none": folder / "none.redb"}
+    filled = subprocess.run([revoked_path, stores["revoked"], str(REVOCATIONS)], cwd=folder)
+    if filled.returncode != 0:
+        raise Failed(f"{revoked_path} failed")
+    services = [
+        start_service(stack, cores, service_path, folder, public_key, options.log, name, store)
+        for name, store in stores.items()
+    ]
+    return Turns(*services)
+
+
+def measure(options, stack, cores, folder, service_path, bare_path, revoked_path):
     token, public_key = make_token(folder)
 
     print(f"starting {STARTS + 1} times", flush=True)
@@ -599,6 +622,11 @@ def measure(options, stack, cores, folder, service_path, bare_path):
     fetches = Turns(service, nginx)
     rounds, seconds = max(1, min(options.rounds, 4)), max(1, min(options.seconds, 3))
     fetches.run(cores, keys, JWKS_PATH, rounds, seconds, 1)
+    nginx.stop()
+
+    print(f"exchanging with {REVOCATIONS:,} revocations held, and with none", flush=True)
+    held = hold_revocations(stack, cores, folder, service_path, revoked_path, public_key, options)
+    held.run(cores, exchange, "/auth/exchange", rounds, seconds, 1)
 
     common = [
         ("requests/s", "rate", 0),
@@ -616,6 +644,7 @@ def measure(options, stack, cores, folder, service_path, bare_path):
     )
     report_turns("POST /auth/exchange", exchanges, common)
     report_turns(f"GET {JWKS_PATH}", fetches, common)
+    report_turns(f"POST /auth/exchange with {REVOCATIONS:,} revocations, and with none", held, common)
     print(
         f"\nready after {spread(starts, 1)} ms, {STARTS} starts;"
         f" the very first, which makes its keys: {first:.1f} ms"
@@ -629,6 +658,10 @@ def measure(options, stack, cores, folder, service_path, bare_path):
               MIN_JWKS_RATIO, "{:.3f}".format, most=False),
         judge("ready", statistics.median(starts), MAX_READY_MS, "{:.1f} ms".format),
         judge("RSS under load", exchanges.median("rss_mib"), MAX_RSS_MIB, "{:.1f} MiB".format),
+        judge(f"RSS of {REVOCATIONS:,} revocations", held.growth("rss_mib"),
+              MAX_REVOCATIONS_MIB, "{:.1f} MiB".format),
+        judge("p99 with them / without", statistics.median(held.ratio("p99_ms")),
+              MAX_REVOCATIONS_P99_RATIO, "{:.3f}".format),
     ]
     table([("", "measured", "target", ""), *(row for _, row in verdicts)])
     return all(reached for reached, _ in verdicts)
@@ -647,11 +680,12 @@ def main():
     parser.add_argument("--check", action="store_true", help="exit 1 if a target is missed")
     parser.add_argument("--service", type=Path, metavar="PATH", help="measure this executable; build none")
     parser.add_argument("--bare", type=Path, metavar="PATH", help="the same for the bare handler")
+    parser.add_argument("--revoked", type=Path, metavar="PATH", help="the same for what fills a store")
     options = parser.parse_args()
     if options.rounds < 1 or options.seconds < 1:
         parser.error("--rounds and --seconds must be at least 1")
 
-    for path in (options.service, options.bare):
+    for path in (options.service, options.bare, options.revoked):
         if path and not os.access(path, os.X_OK):
             parser.error(f"{path} is not an executable file")
 
@@ -660,19 +694,21 @@ def main():
         require_tools()
         service_path = options.service or build("bin", "exchequer", options.features)
         bare_path = options.bare or build("bench", "bare", options.features)
+        revoked_path = options.revoked or build("bench", "revoked", options.features)
 
         def too_long(*_):
             raise Failed("took far longer than it should; ended")
 
         signal.signal(signal.SIGALRM, too_long)
-        signal.alarm(70 + 3 * options.rounds * (options.seconds + 3))
+        signal.alarm(120 + 3 * options.rounds * (options.seconds + 3))
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="exchequer-bench-")))
             cores = Cores.choose()
             # This script is no load on the server either.
             os.sched_setaffinity(0, {cores.load})
             reached = measure(
-                options, stack, cores, folder, service_path.resolve(), bare_path.resolve()
+                options, stack, cores, folder,
+                *(path.resolve() for path in (service_path, bare_path, revoked_path)),
             )
     except Failed as error:
         print(f"bench: {error}", file=sys.stderr)
