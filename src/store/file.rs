@@ -56,7 +56,7 @@ pub enum OpenError {
     InUse(PathBuf),
     /// Its bytes are not what was written.
     #[error(
-        "{}: damaged, or no store ({cause}). Nothing was changed. Bring a copy of it back; or move it away and start with an empty one, which has forgotten every revocation",
+        "{}: damaged, or no store ({cause}). Nothing was deleted. Bring a copy of it back; or move it away and start with an empty one, which has forgotten every revocation",
         path.display()
     )]
     Damaged {
@@ -67,7 +67,7 @@ pub enum OpenError {
     },
     /// It was written by another version.
     #[error(
-        "{}: written in format {found}, and this version reads format {FORMAT}. Nothing was changed. Start the version that wrote it; or move it away and start with an empty one, which has forgotten every revocation",
+        "{}: written in format {found}, and this version reads format {FORMAT}. Nothing was deleted. Start the version that wrote it; or move it away and start with an empty one, which has forgotten every revocation",
         path.display()
     )]
     Format {
@@ -108,6 +108,9 @@ struct Writer {
 impl File {
     /// Opens the file, or makes it; its folder too.
     pub(super) fn open(path: &Path, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
+        if !path.try_exists().map_err(|error| io_error(path, error))? {
+            make(path)?;
+        }
         let mut database = open(path)?;
         // What an interrupted process left was verified by opening it; this is for bit rot.
         guarded(path, || {
@@ -209,9 +212,9 @@ impl File {
             sent.map_err(|_| ended())?;
             answered.await.map_err(|_| ended())?
         };
-        timeout(PATIENCE, made)
-            .await
-            .unwrap_or_else(|_| Err(late()))
+        let made = timeout(PATIENCE, made).await;
+        made.unwrap_or_else(|_| Err(late()))
+            .inspect_err(|_| self.metrics.store_failed())
     }
 }
 
@@ -266,12 +269,13 @@ impl Writer {
                 }
             }
             Err(error) => {
-                self.metrics.store_failed();
                 if !std::mem::replace(&mut self.failing, true) {
                     tracing::error!(error, "the store cannot be changed");
                 }
-                // Best here, where it delays no change: redb stops for good at a failed write.
-                let _ = self.reopen();
+                // After a failed write redb stops for good. Records can be read meanwhile.
+                if self.is_open() {
+                    let _ = self.reopen();
+                }
                 for job in batch {
                     let _ = job.answer.send(Err(StoreError(error.clone())));
                 }
@@ -281,7 +285,7 @@ impl Writer {
 
     /// Does all of it in one transaction; also tells whether there was anything to commit.
     fn transact(&self, batch: &[Job]) -> Result<(Vec<Made>, bool), String> {
-        if self.slot_is_empty() {
+        if !self.is_open() {
             self.reopen().map_err(|error| error.to_string())?;
         }
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
@@ -304,12 +308,12 @@ impl Writer {
         transact().map_err(|error| error.to_string())
     }
 
-    fn slot_is_empty(&self) -> bool {
+    fn is_open(&self) -> bool {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        database.is_none()
+        database.is_some()
     }
 
-    /// Opens the file anew. A change that was refused may be in it after all: then memory knows
+    /// Opens the file anew; one that is gone is not made again. A change that was refused may be in it after all: then memory knows
     /// it too from now on.
     fn reopen(&self) -> Result<(), OpenError> {
         let mut slot = self
@@ -338,20 +342,17 @@ fn read(database: &Slot, keys: &[Key]) -> Result<Vec<Option<Record>>, StoreError
     read().map_err(|error| StoreError(error.to_string()))
 }
 
-/// Opens the file, or makes it; its folder too. Other formats are refused.
+/// Opens the file, which is there. Other formats are refused.
 fn open(path: &Path) -> Result<Database, OpenError> {
     let io = |error| io_error(path, error);
-    if !path.try_exists().map_err(io)? {
-        make(path)?;
-    }
     let file = OpenOptions::new()
         .read(true)
         .write(true)
         .open(path)
         .map_err(io)?;
-    if file.metadata().map_err(io)?.mode() & 0o077 != 0 {
-        file.set_permissions(Permissions::from_mode(0o600))
-            .map_err(io)?;
+    let exposed = file.metadata().map_err(io)?.mode() & 0o077 != 0;
+    if exposed && let Err(error) = file.set_permissions(Permissions::from_mode(0o600)) {
+        tracing::warn!(%error, "others may read the store: chmod 600 it");
     }
     guarded(path, || {
         let database = Builder::new()

@@ -6,6 +6,7 @@ use exchequer::store::{
     Change, Committed, Key, Kind, Message, Once, OpenError, Question, Record, Revocation, Standing,
     Store,
 };
+use exchequer::telemetry::Metrics;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -235,6 +236,30 @@ async fn what_was_answered_is_there_after_a_clean_end() {
     assert_eq!(made(&open(&path), 6).await, (0..5).collect());
 }
 
+#[tokio::test]
+async fn changes_that_wait_together_share_a_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let metrics = Arc::new(Metrics::default());
+    let store = Store::file(&dir.path().join("store.redb"), Arc::clone(&metrics)).unwrap();
+    let commits = (0..200).map(|number| store.commit(change(number), NOW));
+    for made in futures_util::future::join_all(commits).await {
+        assert_eq!(made.unwrap(), Committed::Done);
+    }
+    let text = metrics.render(std::iter::empty(), NOW, std::iter::empty());
+    let sample = |name: &str| -> f64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().trim().parse().unwrap()
+    };
+    let commits = sample("exchequer_store_commit_duration_seconds_count ");
+    assert!((1.0..100.0).contains(&commits), "{commits}");
+    assert_eq!(sample("exchequer_store_revocations "), 200.0);
+    // A repeated one needs none.
+    let again = store.commit(change(7), NOW).await.unwrap();
+    assert_eq!(again, Committed::Repeated);
+    let text = metrics.render(std::iter::empty(), NOW, std::iter::empty());
+    assert!(text.contains(&format!("commit_duration_seconds_count {commits}\n")));
+}
+
 // A disk that fails.
 
 /// Limits how large its files may become; `None` lifts the limit.
@@ -262,6 +287,15 @@ async fn process_whose_disk_fills_up() {
     for number in 0..10 {
         store.commit(change(number), NOW).await.unwrap();
     }
+    // Somebody else takes the file away and the disk fails: no empty one takes its place.
+    let away = path.with_extension("away");
+    fs::rename(&path, &away).unwrap();
+    limit_files(Some(1));
+    assert!(store.commit(bulky(99), NOW).await.is_err());
+    limit_files(None);
+    assert!(store.commit(bulky(99), NOW).await.is_err());
+    assert!(!path.exists());
+    fs::rename(&away, &path).unwrap();
     for round in 0..3 {
         // Full: the file can be changed, and cannot grow. Then dead: it cannot be written at all.
         let dead = round == 2;
@@ -409,7 +443,7 @@ fn another_format_and_another_programs_tables_are_refused() {
         drop(database);
         let error = refusal(&path).to_string();
         assert!(error.contains(says), "{error}");
-        assert!(error.contains("Nothing was changed"), "{error}");
+        assert!(error.contains("Nothing was deleted"), "{error}");
     }
 }
 
@@ -445,7 +479,13 @@ async fn a_damaged_file_is_refused_or_whole() {
                         assert!(is_known(&store, number).await, "byte {at}: {number}");
                     }
                 }
-                Err(OpenError::Damaged { .. } | OpenError::Format { .. }) => refused += 1,
+                Err(OpenError::Damaged { .. } | OpenError::Format { .. }) => {
+                    refused += 1;
+                    assert!(
+                        try_to_open(&path).is_err(),
+                        "byte {at}: and not the next time"
+                    );
+                }
                 Err(error) => panic!("byte {at}: {error}"),
             }
         }
