@@ -198,6 +198,13 @@ What a refusal looks like: a token that expired half a minute ago, and an unfini
   PENDING=$(curl -s '{upstream}/session-token?status=pending')
   curl -s {base}/auth/exchange -H "Authorization: Bearer $PENDING" -X POST
 
+A sign-out: the provider's webhook tells of it, and a token of that session is refused at once.
+
+  SESSION=$(curl -s {upstream}/session-id)
+  TOKEN=$(curl -s "{upstream}/session-token?session=$SESSION")
+  curl -s -X POST "{upstream}/dev/sign-out?session=$SESSION"
+  curl -s {base}/auth/exchange -H "Authorization: Bearer $TOKEN" -X POST
+
 The keys that verify app tokens:
 
   curl -s {base}/.well-known/jwks.json
