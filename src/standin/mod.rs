@@ -14,6 +14,7 @@ mod webhook;
 mod world;
 
 use crate::clock::Clock;
+use crate::config::WebhookSecret;
 use crate::crypto::{BackendFailed, KeyRejected, SigningKey};
 use crate::subject::fetch::Fetcher;
 use jsonwebtoken::Algorithm;
@@ -62,17 +63,21 @@ struct Credentials {
     secret_key: String,
     machine_secret_key: String,
     webhook_secret: String,
+    /// The bytes of the webhook secret.
+    webhook_key: WebhookSecret,
     client_id: String,
     client_secret: String,
 }
 
 impl Credentials {
     fn new() -> Result<Self, BackendFailed> {
+        let (webhook_secret, webhook_key) = webhook::secret()?;
         Ok(Self {
             instance: identifier("ins"),
             secret_key: identifier("sk_test"),
             machine_secret_key: identifier("ak"),
-            webhook_secret: webhook::secret()?,
+            webhook_secret,
+            webhook_key,
             client_id: random_text(16),
             client_secret: random_text(32),
         })

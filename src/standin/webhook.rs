@@ -3,8 +3,9 @@
 
 use super::{StandIn, identifier, locked, objects};
 use crate::clock::UnixSeconds;
-use crate::config::is_loopback_url;
-use crate::crypto::{self, BackendFailed, MacKey};
+use crate::config::{WebhookSecret, is_loopback_url};
+use crate::crypto::{self, BackendFailed};
+use crate::standard_webhooks;
 use crate::subject::address::Reach;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -35,20 +36,11 @@ pub enum Undelivered {
     Refused(Option<u16>),
 }
 
-/// A new secret.
-pub(super) fn secret() -> Result<String, BackendFailed> {
-    Ok(format!(
-        "whsec_{}",
-        STANDARD.encode(crypto::random::<32>()?)
-    ))
-}
-
-/// The signature of a body: `v1,` and the HMAC-SHA256 of `id.timestamp.body` in base64.
-fn signature(secret: &str, id: &str, timestamp: UnixSeconds, body: &str) -> String {
-    let encoded = secret.strip_prefix("whsec_").unwrap_or(secret);
-    let key = MacKey::new(&STANDARD.decode(encoded).unwrap_or_default());
-    let code = key.sign(&[format!("{id}.{timestamp}.{body}").as_bytes()]);
-    format!("v1,{}", STANDARD.encode(code))
+/// A new secret, as the dashboard shows it and as bytes.
+pub(super) fn secret() -> Result<(String, WebhookSecret), BackendFailed> {
+    let bytes = crypto::random::<32>()?;
+    let shown = format!("whsec_{}", STANDARD.encode(bytes));
+    Ok((shown, WebhookSecret(bytes.to_vec().into())))
 }
 
 impl StandIn {
@@ -88,7 +80,8 @@ impl StandIn {
         timestamp: UnixSeconds,
     ) -> ([(&'static str, String); 3], String) {
         let body = event.to_string();
-        let signature = signature(self.webhook_secret(), id, timestamp, &body);
+        let secret = &self.credentials.webhook_key;
+        let signature = standard_webhooks::sign(secret, id, timestamp, body.as_bytes());
         let headers = [
             ("svix-id", id.to_owned()),
             ("svix-timestamp", timestamp.to_string()),
@@ -140,22 +133,5 @@ impl StandIn {
             })
             .await;
         reply.ok().map(|reply| reply.status)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The example that Svix and Standard Webhooks publish for implementers.
-    #[test]
-    fn the_signature_is_that_of_the_published_example() {
-        let signed = signature(
-            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
-            "msg_p5jXN8AQM9LWM0D4loKWxJek",
-            1_614_265_330,
-            r#"{"test": 2432232314}"#,
-        );
-        assert_eq!(signed, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
     }
 }
