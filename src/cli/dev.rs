@@ -191,6 +191,14 @@ Do it yourself, in another terminal:
   TOKEN=$(curl -s {upstream}/session-token)
   curl -s {base}/auth/exchange -H 'Content-Type: application/json' -d "{{\"session_token\":\"$TOKEN\"}}"
 
+A native app may hold a session's id instead: it is good once, while the session is fresh. And
+an OAuth client brings an access token that only its issuer can read.
+
+  SESSION=$(curl -s {upstream}/session-id)
+  curl -s {base}/auth/exchange -H 'Content-Type: application/json' -d "{{\"session_id\":\"$SESSION\"}}"
+  OAUTH=$(curl -s {upstream}/oauth-token)
+  curl -s {base}/auth/exchange -H "Authorization: Bearer $OAUTH" -X POST
+
 What a refusal looks like: a token that expired half a minute ago, and an unfinished sign-in.
 
   OLD=$(curl -s '{upstream}/session-token?age=90')

@@ -1,7 +1,7 @@
 //! The Backend API: what an instance's secret key opens.
 
 use super::server::{Call, Reply, parameter};
-use super::world::text;
+use super::world::{live, text};
 use super::{Session, StandIn, TokenKind, objects};
 use crate::crypto::sha256;
 use http::Method;
@@ -218,9 +218,13 @@ impl StandIn {
         let Some(secret) = given.as_str().filter(|secret| !secret.is_empty()) else {
             return unprocessable("form_param_missing", "is missing", member);
         };
-        match self.world(|world| world.token(secret, kind)) {
-            Some(token) => Reply::json(200, &token),
-            None => error(
+        let found = self.world(|world| world.token(secret, kind));
+        // An access token that is a JWT is not looked up but judged.
+        let is_jwt = kind == TokenKind::OAuth && secret.contains('.');
+        match found {
+            Some(token) if !is_jwt || live(&token) => Reply::json(200, &token),
+            _ if is_jwt => Reply::json(200, &json!({"active": false})),
+            _ => error(
                 404,
                 "resource_not_found",
                 "not found",

@@ -2,7 +2,7 @@
 //! routes of our own that stand for what people do in an app.
 
 use super::server::{Call, Reply, parameter};
-use super::world::at;
+use super::world::{at, live};
 use super::{Session, StandIn, TokenKind, identifier, known, locked};
 use crate::crypto::sha256;
 use base64::Engine;
@@ -77,9 +77,7 @@ impl StandIn {
             return refused(400, "invalid_request", "The request has no token.");
         };
         let found = self.world(|world| world.token(&token, TokenKind::OAuth));
-        let live =
-            found.filter(|token| at(token, "/revoked") == false && at(token, "/expired") == false);
-        let Some(token) = live else {
+        let Some(token) = found.filter(live) else {
             return Reply::json(200, &json!({"active": false}));
         };
         let scopes: Vec<&str> = at(&token, "/scopes")
@@ -97,7 +95,8 @@ impl StandIn {
                 "iat": at(&token, "/created_at"),
                 "scope": scopes.join(" "),
                 "sub": at(&token, "/subject"),
-                "token_type": "access_token",
+                "token_type": "Bearer",
+                "token_use": "access_token",
             }),
         )
     }

@@ -187,6 +187,11 @@ impl World {
     }
 }
 
+/// Whether a token is neither revoked nor expired.
+pub(super) fn live(token: &Value) -> bool {
+    at(token, "/revoked") == false && at(token, "/expired") == false
+}
+
 /// A member's text; empty where there is none.
 pub(super) fn text<'v>(value: &'v Value, name: &str) -> &'v str {
     value.get(name).and_then(Value::as_str).unwrap_or_default()

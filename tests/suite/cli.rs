@@ -321,12 +321,24 @@ fn the_lines_that_dev_prints_work_when_pasted_into_a_shell() {
             .lines()
             .filter_map(|line| line.strip_prefix("  "))
             .collect();
-        assert_eq!(lines.len(), 11, "{printed}");
+        assert_eq!(lines.len(), 15, "{printed}");
         let answers = paste(&(lines.join("\n") + "\n"));
-        let [exchanged, expired, pending, signed_out, revoked, keys] = answers.as_slice() else {
+        let [
+            exchanged,
+            by_id,
+            by_oauth,
+            expired,
+            pending,
+            signed_out,
+            revoked,
+            keys,
+        ] = answers.as_slice()
+        else {
             panic!("{answers:#?}");
         };
-        assert_eq!(exchanged["user"]["id"], "user_2standin", "{exchanged}");
+        for exchanged in [exchanged, by_id, by_oauth] {
+            assert_eq!(exchanged["user"]["id"], "user_2standin", "{exchanged}");
+        }
         assert_eq!(expired["code"], "subject_token_expired");
         assert_eq!(pending["code"], "session_pending");
         assert_eq!(signed_out["webhook_taken"], true, "{signed_out}");

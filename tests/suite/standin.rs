@@ -494,6 +494,13 @@ async fn clerks_sdk_takes_access_tokens_and_machine_tokens_that_are_jwts() {
     );
     let known_to_it = clerk.get("idPOAuthAccessToken.verify", json!([oauth]));
     assert_eq!(known_to_it["id"], seen["auth"]["id"]);
+    clerk.standin.world(|world| {
+        world.tokens.get_mut(&oauth).unwrap()["revoked"] = json!(true);
+    });
+    for token in [oauth.as_str(), "a.b.c"] {
+        let inactive = clerk.get("idPOAuthAccessToken.verify", json!([token]));
+        assert_eq!(inactive["active"], false, "{inactive}");
+    }
 
     let machine = clerk.standin.machine_jwt("mch_1", &["mch_2"]);
     let token = clerk.get("m2m.verify", json!([{"token": machine}]));
@@ -666,6 +673,7 @@ async fn introspection_answers_its_client_and_nobody_else() {
                 ("/client_id", json!(id)),
                 ("/sub", json!(known::USER)),
                 ("/scope", json!(scope)),
+                ("/token_type", json!("Bearer")),
             ],
         );
         let left = body["exp"].as_i64().unwrap() - now();
