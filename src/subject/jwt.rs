@@ -9,7 +9,7 @@ use super::opaque::not_accepted;
 use super::{Issuer, Subject};
 use crate::clock::UnixSeconds;
 use crate::config::TokenKind;
-use crate::explain::{Check, Code, Ladder, Refusal, Seen, Source};
+use crate::explain::{Check, Code, Ladder, Refusal, Seen};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
@@ -323,17 +323,7 @@ fn key_refusal(
 ) -> Refused {
     let seen = kid.unwrap_or("no kid");
     ladder.fail(Check::Key, seen, issuer.keys.describe());
-    match error {
-        KeyError::NoKeyId => Refusal::new(Code::SubjectTokenKeyIdMissing),
-        KeyError::Unknown => Refusal::new(Code::SubjectTokenKeyUnknown),
-        KeyError::Unusable(reason) => Refusal::new(Code::SubjectTokenKeyUnusable).caused_by(reason),
-        KeyError::Unavailable { retry_after, cause } => Refusal::new(Code::IssuerKeysUnavailable)
-            .unavailable(Source::UpstreamIdp, retry_after)
-            .caused_by(cause),
-        KeyError::Metadata { retry_after, cause } => Refusal::new(Code::IssuerMetadataInvalid)
-            .unavailable(Source::UpstreamIdp, retry_after)
-            .caused_by(cause),
-    }
+    error.refusal()
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use super::jwks::{Found, KeySet, KeySetError};
 use crate::clock::Clock;
 use crate::config::{IssuerKind, IssuerSettings};
 use crate::crypto::{PublicKey, VerifyingKey};
+use crate::explain::{Code, Refusal, Source};
 use crate::telemetry::Metrics;
 use arc_swap::ArcSwapOption;
 use jsonwebtoken::Algorithm;
@@ -64,6 +65,28 @@ pub enum KeyError {
         /// What it says.
         cause: String,
     },
+}
+
+impl KeyError {
+    /// The refusal that this is for a caller.
+    pub fn refusal(self) -> Box<Refusal> {
+        let unavailable = |code, retry_after, cause: String| {
+            Refusal::new(code)
+                .unavailable(Source::UpstreamIdp, retry_after)
+                .caused_by(cause)
+        };
+        match self {
+            Self::NoKeyId => Refusal::new(Code::SubjectTokenKeyIdMissing),
+            Self::Unknown => Refusal::new(Code::SubjectTokenKeyUnknown),
+            Self::Unusable(reason) => Refusal::new(Code::SubjectTokenKeyUnusable).caused_by(reason),
+            Self::Unavailable { retry_after, cause } => {
+                unavailable(Code::IssuerKeysUnavailable, retry_after, cause)
+            }
+            Self::Metadata { retry_after, cause } => {
+                unavailable(Code::IssuerMetadataInvalid, retry_after, cause)
+            }
+        }
+    }
 }
 
 /// Why a fetch failed.
@@ -425,12 +448,22 @@ impl KeyCache {
         )
     }
 
-    /// Whether one of these keys is the issuer's too; `None` where its own are not at hand.
-    pub fn shares_a_key(&self, keys: &[(String, PublicKey)]) -> Option<bool> {
+    /// Whether one of these keys is the issuer's too, looked up as a token's key is.
+    pub async fn shares_a_key(
+        self: &Arc<Self>,
+        keys: &[(String, PublicKey)],
+    ) -> Result<bool, KeyError> {
         if let Some(only) = &self.only {
-            return Some(only.shares_a_key(keys));
+            return Ok(only.shares_a_key(keys));
         }
-        Some(self.current.load_full()?.set.shares_a_key(keys))
+        for (kid, _) in keys {
+            match self.find(Some(kid), Algorithm::RS256).await {
+                Ok(_) | Err(KeyError::Unusable(_)) => return Ok(true),
+                Err(KeyError::Unknown) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
     }
 
     /// The set in a line, for operators: its kids and its age.

@@ -30,6 +30,7 @@ mod policy;
 mod profiles;
 mod scopes;
 mod server;
+mod session_ids;
 mod standin;
 mod store;
 mod store_file;

@@ -8,6 +8,7 @@ use super::api::{ApiError, Asking};
 use crate::explain::{Code, Refusal, Source};
 use crate::subject::Issuer;
 use crate::subject::jwks;
+use crate::subject::key_cache::KeyError;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,8 +35,8 @@ pub(super) enum Occasion {
 }
 
 impl Asking<'_> {
-    /// Refuses where the API's instance is known to be another one than the issuer's; asks it
-    /// where nothing is known. An API that cannot be asked is no reason to refuse.
+    /// Refuses where the API's instance is not the issuer's, or where that was never known
+    /// and cannot be found out.
     pub(super) async fn check_instance(
         &self,
         issuer: &Issuer,
@@ -46,24 +47,20 @@ impl Asking<'_> {
             let known = self.api.instance.0.lock();
             known.unwrap_or_else(PoisonError::into_inner)
         };
-        let known = lock().filter(|known| {
+        let known = *lock();
+        let believed = known.filter(|known| {
             let settled = known.same && occasion == Occasion::Use;
             settled || now < known.since + BELIEVED
         });
-        let same = match known {
+        let same = match believed {
             Some(known) => known.same,
             None => match self.shares_a_key(issuer).await {
-                Ok(Some(same)) => {
+                Ok(same) => {
                     *lock() = Some(Known { same, since: now });
                     same
                 }
-                // Neither the session nor the keys: it is no Backend API.
-                Err(ApiError::NotFound) if occasion == Occasion::NotFound => {
-                    return Err(
-                        ApiError::Refused(404, "it has no key set either".to_owned()).refusal(),
-                    );
-                }
-                Ok(None) | Err(_) => return Ok(()),
+                Err(_) if known.is_some_and(|known| known.same) => true,
+                Err(refusal) => return Err(refusal),
             },
         };
         if same {
@@ -77,16 +74,16 @@ impl Asking<'_> {
             )))
     }
 
-    /// Whether the API's instance has a key of the issuer's; `None` where either's are not
-    /// at hand.
-    async fn shares_a_key(&self, issuer: &Issuer) -> Result<Option<bool>, ApiError> {
-        let document = self.get("jwks").await?;
+    async fn shares_a_key(&self, issuer: &Issuer) -> Result<bool, Box<Refusal>> {
+        let document = self.get("jwks").await.map_err(|error| match error {
+            // Every instance has keys: this is no Backend API.
+            ApiError::NotFound => ApiError::Refused(404, "it has no key set".to_owned()).refusal(),
+            other => other.refusal(),
+        })?;
         let theirs = jwks::public_keys(&document);
-        if theirs.is_empty() {
-            return Ok(None);
-        }
-        let shares = issuer.keys.shares_a_key(&theirs);
-        if shares == Some(false) {
+        let shares = issuer.keys.shares_a_key(&theirs).await;
+        let shares = shares.map_err(KeyError::refusal)?;
+        if !shares {
             let kids: Vec<&str> = theirs.iter().map(|(kid, _)| kid.as_str()).collect();
             tracing::error!(
                 name = issuer.settings.name,
