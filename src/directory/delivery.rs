@@ -7,19 +7,24 @@ use super::{Directory, events_of};
 use crate::clock::UnixSeconds;
 use crate::config::{AppSettings, EventSettings};
 use crate::standard_webhooks::sign;
-use crate::store::{Delivery, Message};
+use crate::store::{Delivery, Message, StoreError};
 use crate::subject::address::configured;
 use crate::subject::fetch::FetchError;
 use futures_util::future::join_all;
 use reqwest::Method;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use url::Url;
 
-/// How often the outbox is looked at.
+/// How often the outbox is looked at while there is something in it.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long it is looked at so after a message was made, seconds: longer than a commit takes.
+const BUSY: UnixSeconds = 15;
+/// How often it is looked at otherwise, seconds: a look costs the store a write.
+const IDLE: UnixSeconds = 30;
 /// How many messages are sent at once.
 const MOST: usize = 64;
 /// For how long a message is ours to send, seconds: longer than any attempt.
@@ -54,18 +59,29 @@ impl Directory {
         let mut ticks = tokio::time::interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut well = true;
+        let mut next = UnixSeconds::MIN;
         loop {
             let stopping = tokio::select! {
                 _ = ticks.tick() => false,
                 _ = stop.wait_for(|stop| *stop) => true,
             };
-            let taken = self.deliver_due().await;
-            if let Err(error) = &taken
+            let now = self.clock.now();
+            let busy = now < self.busy_until.load(Ordering::Relaxed);
+            if !(stopping || busy || now >= next) {
+                continue;
+            }
+            let delivered = self.deliver_due().await;
+            if let Err(error) = &delivered
                 && well
             {
                 tracing::warn!(%error, "the outbox cannot be read");
             }
-            well = taken.is_ok();
+            well = delivered.is_ok();
+            // What was put off before is not forgotten because something else came.
+            let put_off = Some(next).filter(|next| now < *next);
+            let again = delivered.unwrap_or_default();
+            let soonest = put_off.into_iter().chain(again).min();
+            next = soonest.map_or(now + IDLE, |soonest| soonest.min(now + IDLE));
             // Whoever has no receivers looked once, for what an earlier configuration left.
             if stopping || well && self.apps().all(|app| events_of(app).is_none()) {
                 return;
@@ -77,19 +93,29 @@ impl Directory {
         self.instances.values().flat_map(|each| each.apps.iter())
     }
 
-    async fn deliver_due(&self) -> Result<(), crate::store::StoreError> {
+    /// Notes that messages are about to be committed.
+    pub(super) fn expect_messages(&self, now: UnixSeconds) {
+        self.busy_until.fetch_max(now + BUSY, Ordering::Relaxed);
+    }
+
+    /// Delivers what is due; gives when the first that was put off is due again.
+    async fn deliver_due(&self) -> Result<Option<UnixSeconds>, StoreError> {
+        let mut again = None;
         loop {
             let now = self.clock.now();
             let messages = self.store.due(now, LEASE, MOST).await?;
             let settled = messages.iter().map(async |message| {
                 let delivery = self.delivery(message).await;
-                self.store.settle(&message.id, delivery).await
+                let settled = self.store.settle(&message.id, delivery).await;
+                settled.map(|()| delivery)
             });
             for settled in join_all(settled).await {
-                settled?;
+                if let Delivery::Again(at) = settled? {
+                    again = Some(again.map_or(at, |again: UnixSeconds| again.min(at)));
+                }
             }
             if messages.len() < MOST {
-                return Ok(());
+                return Ok(again);
             }
         }
     }

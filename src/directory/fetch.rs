@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// The whole of a fetch: nobody waits longer.
-const DEADLINE: Duration = Duration::from_secs(5);
+const DEADLINE: Duration = Duration::from_secs(4);
 /// How long nothing is refreshed after a failure.
 const REST: Duration = Duration::from_secs(5);
 /// The longest that a provider may ask us to rest.
@@ -43,7 +43,7 @@ pub(super) enum Lost {
     #[error("the store: {0}")]
     Store(#[from] StoreError),
     /// It took too long, or ended early.
-    #[error("no answer within 5 s")]
+    #[error("no answer within 4 s")]
     Late,
 }
 

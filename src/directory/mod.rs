@@ -24,6 +24,7 @@ use projection::{Asked, Fields, Found, Origin, covers, differ, fields, select};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
 type Refused = Box<Refusal>;
 
@@ -35,6 +36,8 @@ pub struct Directory {
     /// By `iss`: two issuers of one `iss` are one Clerk instance.
     instances: HashMap<String, Instance>,
     flights: Flights,
+    /// Until when messages are looked for at short intervals.
+    busy_until: AtomicI64,
 }
 
 /// A Clerk instance whose users some app wants to know.
@@ -86,6 +89,7 @@ impl Directory {
             fetcher,
             instances,
             flights: Flights::default(),
+            busy_until: AtomicI64::new(UnixSeconds::MIN),
         }
     }
 
@@ -227,6 +231,9 @@ impl Directory {
             messages: Vec::from_iter(event.message(happened, app, now)),
             ..Change::default()
         };
+        if !change.messages.is_empty() {
+            self.expect_messages(now);
+        }
         let committed = self.store.commit(change, now).await?;
         Ok(Some(committed == Committed::Done))
     }
@@ -261,7 +268,10 @@ impl Directory {
     ) -> Result<Change, StoreError> {
         let now = self.clock.now();
         let mut change = Change::default();
-        for found in found {
+        for found in found
+            .iter()
+            .filter(|found| instance.asked.keeps(found.kind))
+        {
             let user = found.user.as_deref();
             let told = instance.apps.iter().filter(|app| events_of(app).is_some());
             let told: Vec<&AppSettings> = told.filter(|_| user.is_some()).collect();
@@ -308,6 +318,9 @@ impl Directory {
                 }
             }
             change.records.push((found.key, record));
+        }
+        if !change.messages.is_empty() {
+            self.expect_messages(now);
         }
         Ok(change)
     }
@@ -374,4 +387,228 @@ fn named(id: &str, fields: &Fields) -> Fields {
     let mut named = fields.clone();
     named.insert("id".to_owned(), Value::from(id));
     named
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Sources, load};
+    use crate::store::{Memory, UnixMillis};
+    use serde_json::json;
+
+    const ISSUER: &str = "https://clerk.example.com";
+    const SEEN: [&str; 3] = ["web", ISSUER, "user_1"];
+
+    /// Two apps of one instance, and another instance that no app asks about.
+    fn directory() -> Directory {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("exchequer.toml");
+        let toml = format!(
+            r#"
+            [issuers.clerk]
+            issuer = "{ISSUER}"
+            kind = "clerk"
+            secret_key = {{ env = "KEY" }}
+            [issuers.other]
+            issuer = "https://other.example.com"
+            kind = "clerk"
+            [apps.web]
+            issuers = "clerk"
+            [apps.web.profile]
+            user = ["first_name"]
+            [apps.web.profile.events]
+            url = "https://backend.example.com/events"
+            secret = {{ env = "SECRET" }}
+            [apps.mobile]
+            issuers = "clerk"
+            [apps.mobile.profile]
+            user = ["last_name"]
+            [apps.plain]
+            issuers = "other"
+            "#
+        );
+        std::fs::write(&path, toml).unwrap();
+        let variables = [
+            ("EXCHEQUER_CONFIG", path.to_str().unwrap()),
+            ("KEY", "sk_test_1"),
+            ("SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let (settings, findings) = load(&Sources {
+            variables: variables.to_vec(),
+            ..Sources::default()
+        });
+        let settings = settings.unwrap_or_else(|| panic!("{findings:?}"));
+        let store = Arc::new(Store::Memory(Memory::new(Arc::default())));
+        let fetcher = Fetcher::new().unwrap();
+        Directory::new(&settings, store, Clock::system(), fetcher)
+    }
+
+    fn updated(first: &str, last: &str, at: UnixMillis) -> Value {
+        json!({
+            "type": "user.updated", "timestamp": at,
+            "data": {"id": "user_1", "first_name": first, "last_name": last, "updated_at": at},
+        })
+    }
+
+    async fn told(directory: &Directory, event: &Value) -> Vec<Value> {
+        let change = directory.change_for(ISSUER, event).await.unwrap();
+        assert!(change.once.is_none() && change.revocations.is_empty());
+        let bodies = change.messages.iter();
+        let bodies = bodies.map(|each| serde_json::from_slice(&each.body).unwrap());
+        let bodies = bodies.collect();
+        directory.store.commit(change, 1).await.unwrap();
+        bodies
+    }
+
+    async fn record(directory: &Directory) -> Option<Record> {
+        let question = Question {
+            records: &[Key::of(Kind::User, &[ISSUER, "user_1"])],
+            ..Question::default()
+        };
+        directory
+            .store
+            .ask(question, 1)
+            .await
+            .unwrap()
+            .records
+            .remove(0)
+    }
+
+    #[tokio::test]
+    async fn an_event_becomes_a_record_and_tells_apps_that_know_the_user() {
+        let directory = directory();
+        assert!(
+            told(&directory, &updated("Ada", "Byron", 1))
+                .await
+                .is_empty()
+        );
+        let kept = fields(&record(&directory).await.unwrap()).unwrap();
+        assert_eq!(
+            Value::Object(kept),
+            json!({"first_name": "Ada", "last_name": "Byron"})
+        );
+        // Nobody has seen the user yet.
+        assert!(
+            told(&directory, &updated("Augusta", "Byron", 2))
+                .await
+                .is_empty()
+        );
+        let seen = Record {
+            version: 0,
+            fetched_at: 1,
+            body: b"{}".to_vec(),
+        };
+        let change = Change {
+            records: vec![(Key::of(Kind::FirstSeen, &SEEN), seen)],
+            ..Change::default()
+        };
+        directory.store.commit(change, 1).await.unwrap();
+        // What another app asks for is not this one's business.
+        assert!(
+            told(&directory, &updated("Augusta", "King", 3))
+                .await
+                .is_empty()
+        );
+        let events = told(&directory, &updated("Ada", "King", 4)).await;
+        let [event] = events.as_slice() else {
+            panic!("{events:?}");
+        };
+        assert_eq!(
+            event["data"],
+            json!({"app": "web", "issuer": ISSUER, "user": {"id": "user_1", "first_name": "Ada"}})
+        );
+        // An older one that comes late changes nothing, nor does the same again.
+        assert!(
+            told(&directory, &updated("Augusta", "King", 3))
+                .await
+                .is_empty()
+        );
+        assert!(
+            told(&directory, &updated("Ada", "King", 4))
+                .await
+                .is_empty()
+        );
+        assert_eq!(record(&directory).await.unwrap().version, 4);
+    }
+
+    #[tokio::test]
+    async fn a_deleted_user_stays_deleted() {
+        let directory = directory();
+        told(&directory, &updated("Ada", "Byron", 1)).await;
+        let deleted = json!({"type": "user.deleted", "timestamp": 2, "data": {"id": "user_1"}});
+        assert!(told(&directory, &deleted).await.is_empty());
+        assert!(
+            told(&directory, &updated("Ada", "King", 3))
+                .await
+                .is_empty()
+        );
+        assert!(is_deleted(record(&directory).await.as_ref()));
+        let user = json!({"id": "user_1", "first_name": "Ada", "updated_at": 9});
+        let instance = directory.instances.get(ISSUER).unwrap();
+        let found = Found::user(ISSUER, &user, &instance.asked, Origin::Fetched, 9);
+        let found = Vec::from_iter(found);
+        let fetched = directory.change(ISSUER, instance, &found, Origin::Fetched);
+        directory
+            .store
+            .commit(fetched.await.unwrap(), 1)
+            .await
+            .unwrap();
+        assert!(is_deleted(record(&directory).await.as_ref()));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_that_no_app_asks_for() {
+        let directory = directory();
+        let other = "https://other.example.com";
+        let change = directory
+            .change_for(other, &updated("Ada", "King", 1))
+            .await;
+        assert!(change.unwrap().records.is_empty());
+        let data = json!({"id": "org_1", "name": "Acme", "updated_at": 1});
+        let event = json!({"type": "organization.updated", "timestamp": 1, "data": data});
+        let change = directory.change_for(ISSUER, &event).await.unwrap();
+        assert!(change.records.is_empty());
+    }
+
+    #[test]
+    fn a_record_serves_by_its_fields_and_its_age() {
+        let asked = ["name".to_owned()];
+        let record = |body: &str| Record {
+            version: 1,
+            fetched_at: 1000,
+            body: body.as_bytes().to_vec(),
+        };
+        let whole = record(r#"{"name": null}"#);
+        let part = record(r#"{"slug": "acme"}"#);
+        let gone = record("");
+        for (record, now, expected) in [
+            (None, 1000, State::Missing),
+            (Some(&whole), 1060, State::Fresh),
+            (Some(&whole), 1061, State::Stale),
+            (Some(&whole), 990, State::Fresh),
+            (Some(&whole), 900, State::Stale),
+            (Some(&part), 1000, State::Missing),
+            (Some(&gone), 1060, State::Fresh),
+            (Some(&gone), 1061, State::Stale),
+        ] {
+            assert_eq!(state(record, &asked, 60, now), expected, "{now}");
+            assert_eq!(state(record, &[], 60, now), State::Fresh);
+        }
+    }
+
+    #[test]
+    fn only_what_clerk_could_have_made_comes_into_a_url() {
+        for (id, fits) in [
+            ("user_2abC", true),
+            ("user_", false),
+            ("user_2/../../sessions", false),
+            ("user_2?x=1", false),
+            ("org_2abc", false),
+            ("mch_2abc", false),
+            ("", false),
+        ] {
+            assert_eq!(is_id(id, "user_"), fits, "{id}");
+        }
+    }
 }

@@ -29,6 +29,16 @@ impl Asked {
             .extend(profile.organization.iter().cloned());
         self.membership.extend(profile.membership.iter().cloned());
     }
+
+    /// Whether records of this kind are kept: those of users always, since a deleted one must
+    /// be known.
+    pub(super) fn keeps(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Organization => !self.organization.is_empty(),
+            Kind::Membership => !self.membership.is_empty(),
+            _ => true,
+        }
+    }
 }
 
 /// Who gave an object.
@@ -42,6 +52,8 @@ pub(super) enum Origin {
 
 /// An object as it is now, before it is compared with what was known.
 pub(super) struct Found {
+    /// What it is.
+    pub(super) kind: Kind,
     /// Whose record it is.
     pub(super) key: Key,
     /// The user's id, where it is a user.
@@ -53,18 +65,20 @@ pub(super) struct Found {
 }
 
 impl Found {
-    fn new(key: Key, version: UnixMillis, fields: Fields) -> Self {
+    fn new(kind: Kind, ids: &[&str], version: UnixMillis, fields: Fields) -> Self {
         Self {
-            key,
+            kind,
+            key: Key::of(kind, ids),
             user: None,
             version: Some(version),
             fields: Some(fields),
         }
     }
 
-    fn gone(key: Key, version: Option<UnixMillis>) -> Self {
+    fn gone(kind: Kind, ids: &[&str], version: Option<UnixMillis>) -> Self {
         Self {
-            key,
+            kind,
+            key: Key::of(kind, ids),
             user: None,
             version,
             fields: None,
@@ -80,15 +94,14 @@ impl Found {
         at: UnixMillis,
     ) -> Option<Self> {
         let id = text(user, "id")?;
-        let fields = project(user, &asked.user, origin, |field| match field {
+        let fields = project(&asked.user, origin, |field| match field {
             "primary_email" => primary(user, "email_address", "email_addresses"),
             "primary_phone" => primary(user, "phone_number", "phone_numbers"),
             plain => user.get(plain).cloned(),
         });
-        let key = Key::of(Kind::User, &[issuer, id]);
         Some(Self {
             user: Some(id.to_owned()),
-            ..Self::new(key, version(user, at), fields)
+            ..Self::new(Kind::User, &[issuer, id], version(user, at), fields)
         })
     }
 
@@ -101,11 +114,16 @@ impl Found {
         at: UnixMillis,
     ) -> Option<Self> {
         let id = text(organization, "id")?;
-        let fields = project(organization, &asked.organization, origin, |field| {
+        let fields = project(&asked.organization, origin, |field| {
             organization.get(field).cloned()
         });
-        let key = Key::of(Kind::Organization, &[issuer, id]);
-        Some(Self::new(key, version(organization, at), fields))
+        let version = version(organization, at);
+        Some(Self::new(
+            Kind::Organization,
+            &[issuer, id],
+            version,
+            fields,
+        ))
     }
 
     /// A user's membership in an organisation.
@@ -118,24 +136,23 @@ impl Found {
         at: UnixMillis,
     ) -> Option<Self> {
         let organization = text(membership.get("organization")?, "id")?;
-        let fields = project(membership, &asked.membership, origin, |field| {
+        let fields = project(&asked.membership, origin, |field| {
             membership.get(field).cloned()
         });
-        let key = Key::of(Kind::Membership, &[issuer, user, organization]);
-        Some(Self::new(key, version(membership, at), fields))
+        let ids = [issuer, user, organization];
+        let version = version(membership, at);
+        Some(Self::new(Kind::Membership, &ids, version, fields))
     }
 
     /// A membership that the Backend API does not list.
     pub(super) fn no_membership(issuer: &str, user: &str, organization: &str) -> Self {
-        let key = Key::of(Kind::Membership, &[issuer, user, organization]);
-        Self::gone(key, None)
+        Self::gone(Kind::Membership, &[issuer, user, organization], None)
     }
 
     /// An organisation of which nothing can be known through a user who is no member of it:
     /// gone, unless another knows it.
     pub(super) fn no_organization(issuer: &str, organization: &str) -> Self {
-        let key = Key::of(Kind::Organization, &[issuer, organization]);
-        Self::gone(key, Some(0))
+        Self::gone(Kind::Organization, &[issuer, organization], Some(0))
     }
 
     /// What an event of Clerk's tells; `None` where it is none of users, organisations and
@@ -148,15 +165,15 @@ impl Found {
             "user.created" | "user.updated" => Self::user(issuer, data, asked, told, at),
             // A user's id never comes back: nothing is newer than its end.
             "user.deleted" => {
-                let key = Key::of(Kind::User, &[issuer, text(data, "id")?]);
-                Some(Self::gone(key, Some(UnixMillis::MAX)))
+                let ids = [issuer, text(data, "id")?];
+                Some(Self::gone(Kind::User, &ids, Some(UnixMillis::MAX)))
             }
             "organization.created" | "organization.updated" => {
                 Self::organization(issuer, data, asked, told, at)
             }
             "organization.deleted" => {
-                let key = Key::of(Kind::Organization, &[issuer, text(data, "id")?]);
-                Some(Self::gone(key, Some(UnixMillis::MAX)))
+                let ids = [issuer, text(data, "id")?];
+                Some(Self::gone(Kind::Organization, &ids, Some(UnixMillis::MAX)))
             }
             "organizationMembership.created" | "organizationMembership.updated" => {
                 let user = text(data.get("public_user_data")?, "user_id")?;
@@ -166,8 +183,8 @@ impl Found {
             "organizationMembership.deleted" => {
                 let user = text(data.get("public_user_data")?, "user_id")?;
                 let organization = text(data.get("organization")?, "id")?;
-                let key = Key::of(Kind::Membership, &[issuer, user, organization]);
-                Some(Self::gone(key, Some(at)))
+                let ids = [issuer, user, organization];
+                Some(Self::gone(Kind::Membership, &ids, Some(at)))
             }
             _ => None,
         }
@@ -197,7 +214,6 @@ fn version(object: &Value, at: UnixMillis) -> UnixMillis {
 }
 
 fn project(
-    object: &Value,
     asked: &BTreeSet<String>,
     origin: Origin,
     value: impl Fn(&str) -> Option<Value>,
@@ -207,7 +223,6 @@ fn project(
         (None, Origin::Fetched) => Some((field.clone(), Value::Null)),
         (None, Origin::Told) => None,
     };
-    debug_assert!(object.is_object(), "checked by its id");
     asked.iter().filter_map(known).collect()
 }
 
@@ -253,4 +268,155 @@ pub(super) fn differ(one: &Fields, other: &Fields, asked: &[String]) -> bool {
             (Some(one), Some(other)) => one != other,
             _ => false,
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn asked(user: &[&str], organization: &[&str], membership: &[&str]) -> Asked {
+        let set = |fields: &[&str]| fields.iter().map(|field| (*field).to_owned()).collect();
+        Asked {
+            user: set(user),
+            organization: set(organization),
+            membership: set(membership),
+        }
+    }
+
+    fn list(fields: &[&str]) -> Vec<String> {
+        fields.iter().map(|field| (*field).to_owned()).collect()
+    }
+
+    fn ada() -> Value {
+        json!({
+            "id": "user_1", "first_name": "Ada", "username": null, "updated_at": 5,
+            "private_metadata": {"a": 1}, "unsafe_metadata": {"b": 2},
+            "primary_email_address_id": "idn_1",
+            "email_addresses": [
+                {"id": "idn_1", "email_address": "ada@example.com", "verification": {"status": "verified"}},
+            ],
+            "primary_phone_number_id": "idn_2",
+            "phone_numbers": [
+                {"id": "idn_2", "phone_number": "+441234567890", "verification": {"status": "unverified"}},
+            ],
+        })
+    }
+
+    #[test]
+    fn what_was_fetched_is_whole_and_what_was_told_is_what_was_told() {
+        let asked = asked(
+            &[
+                "first_name",
+                "last_name",
+                "username",
+                "primary_email",
+                "primary_phone",
+            ],
+            &[],
+            &[],
+        );
+        let of = |origin| Found::user("iss", &ada(), &asked, origin, 9).unwrap();
+        let fetched = of(Origin::Fetched);
+        assert_eq!(fetched.version, Some(5));
+        assert_eq!(
+            Value::Object(fetched.fields.unwrap()),
+            json!({
+                "first_name": "Ada", "last_name": null, "username": null,
+                "primary_email": "ada@example.com", "primary_phone": null,
+            })
+        );
+        let told = of(Origin::Told).fields.unwrap();
+        assert!(!told.contains_key("last_name"));
+        assert_eq!(told["username"], Value::Null);
+        assert!(!covers(&told, &list(&["first_name", "last_name"])));
+        assert!(covers(&told, &list(&["first_name", "username"])));
+        let shown = select(&told, &list(&["first_name", "username", "last_name"]));
+        assert_eq!(Value::Object(shown), json!({"first_name": "Ada"}));
+    }
+
+    #[test]
+    fn a_change_is_one_of_a_field_that_both_know() {
+        let fields = |value: Value| value.as_object().unwrap().clone();
+        let one = fields(json!({"a": 1, "b": 2, "c": null}));
+        for (other, differs) in [
+            (json!({"a": 1, "b": 3}), false),
+            (json!({"b": 3}), false),
+            (json!({"a": 2}), true),
+            (json!({"a": 1, "c": 1}), true),
+            (json!({"a": null}), true),
+        ] {
+            let other = fields(other);
+            assert_eq!(
+                differ(&one, &other, &list(&["a", "c"])),
+                differs,
+                "{other:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn events_that_are_none_of_ours_or_malformed_tell_nothing() {
+        let asked = asked(&["first_name"], &["name"], &["role"]);
+        for event in [
+            json!(null),
+            json!([]),
+            json!({"type": "user.updated", "timestamp": 1}),
+            json!({"type": "user.updated", "data": ada()}),
+            json!({"type": "user.updated", "timestamp": "1", "data": ada()}),
+            json!({"type": "user.updated", "timestamp": 1, "data": {"id": ""}}),
+            json!({"type": "user.updated", "timestamp": 1, "data": {"id": 5}}),
+            json!({"type": "user.renamed", "timestamp": 1, "data": ada()}),
+            json!({"type": "session.ended", "timestamp": 1, "data": {"id": "sess_1"}}),
+            json!({"type": "organizationMembership.updated", "timestamp": 1, "data": {"role": "x"}}),
+            json!({"type": "organizationMembership.deleted", "timestamp": 1, "data": {"organization": {"id": "org_1"}}}),
+            json!({"type": "organization.deleted", "timestamp": 1, "data": {}}),
+        ] {
+            assert!(Found::told("iss", &event, &asked).is_none(), "{event}");
+        }
+    }
+
+    #[test]
+    fn records_never_grow_older() {
+        let asked = asked(&["first_name"], &[], &["role"]);
+        let told = |kind: &str, timestamp: i64, data: Value| {
+            let event = json!({"type": kind, "timestamp": timestamp, "data": data});
+            Found::told("iss", &event, &asked).unwrap()
+        };
+        let updated = told("user.updated", 9, ada());
+        let deleted = told("user.deleted", 3, json!({"id": "user_1", "deleted": true}));
+        assert!(updated.key == deleted.key);
+        let record = updated.record(None, 70).unwrap();
+        assert_eq!((record.version, record.fetched_at), (5, 70));
+        assert!(
+            updated.record(Some(&record), 71).is_some(),
+            "equal is not older"
+        );
+        let end = deleted.record(Some(&record), 72).unwrap();
+        assert!(end.body.is_empty());
+        assert!(updated.record(Some(&end), 73).is_none());
+
+        let of = |version| {
+            json!({
+                "role": "org:admin", "updated_at": version, "organization": {"id": "org_1"},
+                "public_user_data": {"user_id": "user_1"},
+            })
+        };
+        let member = told("organizationMembership.created", 1, of(20))
+            .record(None, 1)
+            .unwrap();
+        // Its `updated_at` is from before.
+        let left = told("organizationMembership.deleted", 30, of(20));
+        let left = left.record(Some(&member), 2).unwrap();
+        assert!(left.body.is_empty() && left.version == 30);
+        let late = told("organizationMembership.updated", 31, of(25));
+        assert!(late.record(Some(&left), 3).is_none());
+        let again = told("organizationMembership.created", 41, of(40));
+        assert!(again.record(Some(&left), 4).is_some());
+        // One that the API does not list stays what it was in time, but has no fields.
+        let gone = Found::no_membership("iss", "user_1", "org_1")
+            .record(Some(&member), 5)
+            .unwrap();
+        assert!(gone.body.is_empty() && gone.version == 20);
+    }
 }
