@@ -24,7 +24,7 @@ const MAX_BYTES: usize = 16 * 1024 * 1024;
 /// The most questions to one issuer at once.
 const MAX_QUESTIONS: usize = 256;
 /// The whole of a question: nobody waits longer.
-const DEADLINE: Duration = Duration::from_secs(4);
+const DEADLINE: Duration = Duration::from_millis(4500);
 
 type Key = [u8; 32];
 type Refused = Box<Refusal>;
@@ -114,7 +114,7 @@ impl Answers {
         let (asked, now) = (self.clock.monotonic(), self.clock.now());
         let result = tokio::time::timeout(DEADLINE, question)
             .await
-            .unwrap_or_else(|_| Err(unavailable("no answer within 4 s")))
+            .unwrap_or_else(|_| Err(unavailable("no answer in time")))
             .map(Arc::new);
         let mut state = self.state();
         state.asking.remove(&key);

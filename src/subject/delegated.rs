@@ -16,11 +16,10 @@ pub(super) fn check_kind(
 ) -> Result<(), Refused> {
     let identifier = &issuer.settings.issuer;
     let present = |name| claims.get(name).filter(|value| **value != Json::Null);
-    let word = |name, word: &str| {
+    let one_of = |name, words: &[&str]| {
         present(name).is_none_or(|value| {
-            value
-                .as_str()
-                .is_some_and(|text| text.eq_ignore_ascii_case(word))
+            let text = value.as_str().unwrap_or_default();
+            words.iter().any(|word| word.eq_ignore_ascii_case(text))
         })
     };
     let (code, name, expected) =
@@ -41,10 +40,10 @@ pub(super) fn check_kind(
                 "token_type",
                 "a bearer token",
             )
-        } else if !word("token_type", "bearer") {
+        } else if !one_of("token_type", &["bearer", "access_token"]) {
             (Code::SubjectTokenTypeMismatch, "token_type", "Bearer")
-        } else if !word("token_use", "access_token") {
-            // Ory Hydra, and so Clerk, introspects refresh tokens too.
+        } else if !one_of("token_use", &["access_token"]) {
+            // Ory Hydra introspects refresh tokens too, and says so here.
             (Code::SubjectTokenTypeMismatch, "token_use", "access_token")
         } else {
             return Ok(());

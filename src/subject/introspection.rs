@@ -110,7 +110,16 @@ fn read(reply: Reply) -> Result<Told, Refused> {
         200 => {}
         401 | 403 => return Err(credentials_refused(reply.status)),
         // RFC 6749 §5.2 lets a server say so with 400.
-        400 if says_invalid_client(&reply.body) => return Err(credentials_refused(400)),
+        400 if error(&reply.body).as_deref() == Some("invalid_client") => {
+            return Err(credentials_refused(400));
+        }
+        // It cannot be one of its tokens; but that is not said so clearly that it is kept.
+        400 | 422 if error(&reply.body).is_some() => {
+            return Err(Refusal::new(Code::SubjectTokenInactive).caused_by(format!(
+                "the introspection endpoint answered {}",
+                reply.status
+            )));
+        }
         429 => {
             return Err(Refusal::new(Code::ProviderRateLimited)
                 .unavailable(Source::UpstreamIdp, retry_after(&reply).unwrap_or(1))
@@ -140,8 +149,9 @@ fn read(reply: Reply) -> Result<Told, Refused> {
     }
 }
 
-fn says_invalid_client(body: &[u8]) -> bool {
-    Object::parse(body).is_ok_and(|body| body.text("error") == Some("invalid_client"))
+/// The error that an answer says (RFC 6749 §5.2).
+fn error(body: &[u8]) -> Option<String> {
+    Object::parse(body).ok()?.text("error").map(str::to_owned)
 }
 
 fn retry_after(reply: &Reply) -> Option<u64> {

@@ -4,6 +4,7 @@ use super::api::{ApiError, BackendApi};
 use crate::clock::UnixSeconds;
 use crate::config::{IssuerSettings, TokenKind};
 use crate::explain::{Code, Refusal, Source};
+use crate::subject::json::{Json, Object};
 use crate::subject::opaque::Told;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -72,6 +73,11 @@ pub(in crate::subject) async fn verify(
 }
 
 fn read(answer: &[u8], issuer: &IssuerSettings, kind: TokenKind) -> Result<Told, Box<Refusal>> {
+    // What it answers of a JWT that is no longer active.
+    let inactive = |object: Object<'_>| object.get("active") == Some(&Json::Bool(false));
+    if Object::parse(answer).is_ok_and(inactive) {
+        return Ok(Told::Not(Code::SubjectTokenInactive));
+    }
     let verified: Verified = serde_json::from_slice(answer).map_err(|error| {
         Refusal::new(Code::ProviderUnavailable)
             .unavailable(Source::UpstreamIdp, 5)
