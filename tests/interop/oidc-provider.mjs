@@ -3,14 +3,18 @@
 // against tokens that it had no part in making.
 //
 // What it is: the provider with its own development login and consent pages, two public clients
-// (RS256 and ES256 ID tokens, authorization code + PKCE), fresh keys and an empty store per start.
+// (RS256 and ES256 ID tokens, authorization code + PKCE), a resource server that introspects the
+// opaque access tokens (RFC 7662), fresh keys and an empty store per start.
 // What it is not: a mock. This script never signs anything: it plays the browser and the client,
 // over HTTP, and hands back what the provider answered. It is not a provider to deploy either: any
 // name may log in, with any password.
 //
 //   node oidc-provider.mjs [PORT]         (0 or nothing: a free port)
-//   stdout, first line:  {"issuer":"...","client_id":"...","es256_client_id":"..."}
+//   stdout, first line:  {"issuer":"...","client_id":"...","es256_client_id":"...",
+//                         "resource_server":{"client_id":"...","client_secret":"..."}}
 //   stdin  `token SUB [CLIENT]`  ->  stdout {"id_token":"...","access_token":"..."} or {"error":"..."}
+//   stdin  `client-token`        ->  stdout {"access_token":"..."}: the resource server's own
+//   stdin  `revoke TOKEN CLIENT` ->  stdout {"revoked":true}
 // Answers come one a line, in order. It ends when stdin closes. The provider's own notices go to stderr.
 
 import { createHash, randomBytes } from 'node:crypto';
@@ -24,6 +28,8 @@ const { default: Provider } = await import('oidc-provider');
 
 const RS256_CLIENT = 'exchequer-interop';
 const ES256_CLIENT = 'exchequer-interop-es256';
+// What HTTP Basic would misread unless it is encoded first (RFC 6749 section 2.3.1).
+const RESOURCE_SERVER = { client_id: 'resource server:1', client_secret: 'a+b%20c:d&e=f/g' };
 
 const print = (value) => process.stdout.write(`${JSON.stringify(value)}\n`);
 const random = () => randomBytes(32).toString('base64url');
@@ -50,7 +56,17 @@ const client = (id, alg) => ({
 });
 
 const provider = new Provider(issuer, {
-  clients: [client(RS256_CLIENT, 'RS256'), client(ES256_CLIENT, 'ES256')],
+  clients: [
+    client(RS256_CLIENT, 'RS256'),
+    client(ES256_CLIENT, 'ES256'),
+    {
+      ...RESOURCE_SERVER,
+      redirect_uris: [],
+      response_types: [],
+      grant_types: ['client_credentials'],
+      token_endpoint_auth_method: 'client_secret_basic',
+    },
+  ],
   jwks: { keys: [await newKey('RS256'), await newKey('ES256')] },
   cookies: { keys: [random()] },
   claims: { openid: ['sub'], email: ['email', 'email_verified'] },
@@ -59,8 +75,13 @@ const provider = new Provider(issuer, {
     accountId: sub,
     claims: () => ({ sub, email: `${sub}@example.com`, email_verified: true }),
   }),
-  features: { devInteractions: { enabled: true } },
-  ttl: { AccessToken: 3600, Grant: 3600, IdToken: 3600, Interaction: 600, Session: 3600 },
+  features: {
+    devInteractions: { enabled: true },
+    clientCredentials: { enabled: true },
+    introspection: { enabled: true },
+    revocation: { enabled: true },
+  },
+  ttl: { AccessToken: 3600, ClientCredentials: 3600, Grant: 3600, IdToken: 3600, Interaction: 600, Session: 3600 },
 });
 provider.on('server_error', (_ctx, error) => console.error(error));
 server.on('request', provider.callback());
@@ -137,15 +158,53 @@ async function signIn(sub, clientId) {
   }));
 }
 
-print({ issuer, client_id: RS256_CLIENT, es256_client_id: ES256_CLIENT });
+// An access token of the resource server itself: there is no user behind it.
+async function clientToken() {
+  const { client_id: id, client_secret: secret } = RESOURCE_SERVER;
+  const basic = Buffer.from(`${encodeURIComponent(id)}:${encodeURIComponent(secret)}`).toString('base64');
+  return json(await fetch(`${issuer}/token`, {
+    method: 'POST',
+    headers: { authorization: `Basic ${basic}` },
+    body: new URLSearchParams({ grant_type: 'client_credentials' }),
+  }));
+}
+
+async function revoke(token, clientId) {
+  const response = await fetch(`${issuer}/token/revocation`, {
+    method: 'POST',
+    body: new URLSearchParams({ token, client_id: clientId }),
+  });
+  if (!response.ok) throw new Error(`${response.status} from the revocation endpoint`);
+}
+
+async function answer(command, first, clientId = RS256_CLIENT) {
+  if (command === 'token' && first) {
+    const { id_token, access_token } = await signIn(first, clientId);
+    return { id_token, access_token };
+  }
+  if (command === 'client-token') {
+    const { access_token } = await clientToken();
+    return { access_token };
+  }
+  if (command === 'revoke' && first) {
+    await revoke(first, clientId);
+    return { revoked: true };
+  }
+  throw new Error('usage: token SUB [CLIENT] | client-token | revoke TOKEN [CLIENT]');
+}
+
+print({
+  issuer,
+  client_id: RS256_CLIENT,
+  es256_client_id: ES256_CLIENT,
+  resource_server: RESOURCE_SERVER,
+});
 
 for await (const line of createInterface({ input: process.stdin })) {
-  const [command, sub, clientId = RS256_CLIENT, ...rest] = line.trim().split(/\s+/);
-  if (!command) continue;
+  const words = line.trim().split(/\s+/);
+  if (!words[0]) continue;
   try {
-    if (command !== 'token' || !sub || rest.length) throw new Error('usage: token SUB [CLIENT]');
-    const { id_token, access_token } = await signIn(sub, clientId);
-    print({ id_token, access_token });
+    print(await answer(...words));
   } catch (error) {
     print({ error: error.message });
   }

@@ -88,6 +88,76 @@ async fn id_tokens_of_a_real_provider_are_exchanged_and_a_dead_one_stops_nobody(
     .await;
 }
 
+#[tokio::test]
+async fn opaque_access_tokens_of_a_real_provider_are_introspected() {
+    let (mut provider, about) = provider("0");
+    let (url, client) = (about["issuer"].as_str().unwrap(), &about["client_id"]);
+    let own = &about["resource_server"];
+    let secret = own["client_secret"].as_str().unwrap();
+    let service = Service::builder()
+        .config(&format!(
+            r#"
+            [issuers.provider]
+            issuer = "{url}"
+            kind = "introspection"
+            client_id = {}
+            client_secret = {{ env = "CLIENT_SECRET" }}
+            authorized_parties = [{client}]
+            [apps.web]
+            issuers = "provider"
+            claims.client = 'claims.client_id'
+            claims.held = 'scopes'
+            "#,
+            own["client_id"]
+        ))
+        .env("CLIENT_SECRET", secret)
+        .start()
+        .await;
+    let text = |answer: Value, name: &str| {
+        let token = answer[name].as_str();
+        token.unwrap_or_else(|| panic!("{answer}")).to_owned()
+    };
+    let signed_in = provider.ask("token alice");
+    let access = text(signed_in.clone(), "access_token");
+    assert!(!access.contains('.'), "an opaque one");
+    let answer = service.exchange(&json!({"subject_token": access})).await;
+    let claims = token::claims(answer.token());
+    assert_eq!(claims["sub"], "alice");
+    assert_eq!(claims["idp"], url);
+    assert_eq!(claims["client"], *client);
+    assert_eq!(claims["held"], json!(["openid", "email"]));
+
+    for (what, token, code) in [
+        ("an ID token", text(signed_in, "id_token"), "inactive"),
+        ("an invented one", format!("{access}x"), "inactive"),
+        (
+            "another client's",
+            {
+                let other = about["es256_client_id"].as_str().unwrap();
+                text(provider.ask(&format!("token bob {other}")), "access_token")
+            },
+            "authorized_party_mismatch",
+        ),
+        (
+            "a client's own",
+            text(provider.ask("client-token"), "access_token"),
+            "client_only",
+        ),
+    ] {
+        let code = format!("subject_token_{code}");
+        service.refuses(what, &token, &code).await;
+    }
+
+    assert_eq!(provider.ask(&format!("revoke {access}"))["revoked"], true);
+    service.shift_clocks(0, 31);
+    let inactive = "subject_token_inactive";
+    service.refuses("a revoked one", &access, inactive).await;
+
+    provider.kill();
+    let answer = service.session("whatever").await;
+    answer.assert_refused(503, "provider_unavailable");
+}
+
 const VERIFIERS: [(&str, &str, &str); 2] = [
     ("node", "verify.mjs", "ERR_JWKS_NO_MATCHING_KEY"),
     (".venv/bin/python", "verify.py", "PyJWKClientError"),

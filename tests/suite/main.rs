@@ -26,6 +26,7 @@ mod limits;
 mod misused;
 mod multi_issuer;
 mod observability;
+mod opaque;
 mod policy;
 mod profiles;
 mod scopes;

@@ -42,6 +42,7 @@ struct State {
     date: Option<i64>,
     asked: HashMap<String, usize>,
     headers: Vec<String>,
+    bodies: Vec<String>,
 }
 
 /// The issuer. It serves `/.well-known/jwks.json` and `/.well-known/openid-configuration`.
@@ -74,6 +75,7 @@ impl Issuer {
             date: None,
             asked: HashMap::new(),
             headers: Vec::new(),
+            bodies: Vec::new(),
         }));
         let server = serve(listener, url.clone(), Arc::clone(&state));
         Self {
@@ -123,6 +125,11 @@ impl Issuer {
     /// The heads of all requests.
     pub fn requests(&self) -> Vec<String> {
         self.state.lock().unwrap().headers.clone()
+    }
+
+    /// The bodies of all requests that had one.
+    pub fn bodies(&self) -> Vec<String> {
+        self.state.lock().unwrap().bodies.clone()
     }
 
     /// Stops listening: connections are refused.
@@ -180,12 +187,28 @@ async fn connection(mut stream: TcpStream, url: String, state: Arc<Mutex<State>>
             _ => return,
         }
     }
+    let end = head.windows(4).position(|window| window == b"\r\n\r\n");
+    let mut sent = head.split_off(end.unwrap() + 4);
     let head = String::from_utf8_lossy(&head).into_owned();
+    let length = head.lines().find_map(|line| {
+        let (name, length) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length")
+            .then(|| length.trim().parse::<usize>().unwrap())
+    });
+    while sent.len() < length.unwrap_or_default() {
+        match stream.read(&mut buffer).await {
+            Ok(read) if read > 0 => sent.extend_from_slice(&buffer[..read]),
+            _ => return,
+        }
+    }
     let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
     let (behaviour, body, cache, date) = {
         let mut state = state.lock().unwrap();
         *state.asked.entry(path.clone()).or_default() += 1;
         state.headers.push(head);
+        if length.is_some() {
+            state.bodies.push(String::from_utf8(sent).unwrap());
+        }
         let behaviour = state.behaviours.get(&path).cloned();
         let body = match path.as_str() {
             JWKS => Some(json!({ "keys": state.keys }).to_string()),
