@@ -288,7 +288,8 @@ impl Exchange {
         request: &Request<'_>,
         ladder: &mut Ladder,
     ) -> Result<Exchanged, Box<Refusal>> {
-        let told = issuer.look_up(token, kind, ladder).await?;
+        let trace = request.caller.traceparent;
+        let told = issuer.look_up(token, kind, trace, ladder).await?;
         let claims = told.claims(ladder)?;
         let now = self.clock.now();
         let subject = opaque::judge(&claims, issuer, kind, now, ladder)?;

@@ -117,7 +117,7 @@ impl Service {
                 settings: issuer.clone(),
                 keys: Arc::clone(keys),
                 backend,
-                introspection: Introspection::new(issuer, &fetcher, &clock),
+                introspection: Introspection::new(issuer, &fetcher, &clock, &metrics),
                 answers: Answers::new(clock.clone()),
             };
             issuers.insert(&issuer.name, Arc::new(issuer_of));

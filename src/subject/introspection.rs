@@ -2,6 +2,7 @@
 //! and what it stands for.
 
 use super::address::Reach;
+use super::breaker::{Breaker, Held, Pass};
 use super::claims::date;
 use super::discovery::{DiscoveryError, introspection_url};
 use super::fetch::{Fetcher, Reply};
@@ -10,13 +11,19 @@ use super::opaque::Told;
 use crate::clock::Clock;
 use crate::config::{IntrospectionSettings, IssuerSettings};
 use crate::explain::{Code, Refusal, Source};
+use crate::telemetry::{Metrics, ProviderResult};
 use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::Mutex;
 use url::Url;
 use url::form_urlencoded::{Serializer, byte_serialize};
 
+/// The whole of a question, discovery and endpoint together.
+const DEADLINE: Duration = Duration::from_secs(4);
+/// How long a 429 without a `Retry-After` in seconds is respected, seconds.
+const COOL_DOWN: u64 = 5;
 /// How long a discovered endpoint is believed.
 const PLACE: Duration = Duration::from_secs(3600);
 /// How long discovery that failed is not tried again.
@@ -37,27 +44,54 @@ pub struct Introspection {
     settings: IntrospectionSettings,
     fetcher: Fetcher,
     clock: Clock,
+    metrics: Arc<Metrics>,
     place: Mutex<Place>,
+    breaker: std::sync::Mutex<Breaker>,
 }
 
 impl Introspection {
     /// The issuer's endpoint, where credentials for it are configured.
-    pub fn new(issuer: &IssuerSettings, fetcher: &Fetcher, clock: &Clock) -> Option<Self> {
+    pub fn new(
+        issuer: &IssuerSettings,
+        fetcher: &Fetcher,
+        clock: &Clock,
+        metrics: &Arc<Metrics>,
+    ) -> Option<Self> {
         Some(Self {
             settings: issuer.introspection.clone()?,
             issuer: issuer.clone(),
             fetcher: fetcher.clone(),
             clock: clock.clone(),
+            metrics: Arc::clone(metrics),
             place: Mutex::new(Place::Unknown),
+            breaker: std::sync::Mutex::default(),
         })
     }
 
-    /// Asks about a token.
+    /// Asks about a token; it ends within four seconds. `traceparent` is passed on.
     ///
     /// # Errors
     /// Where nothing was learnt of the token: the server could not be asked, refused our
     /// credentials, or did not answer as RFC 7662 §2.2 has it.
-    pub async fn ask(&self, token: &str) -> Result<Told, Refused> {
+    pub async fn ask(&self, token: &str, traceparent: Option<&str>) -> Result<Told, Refused> {
+        let admitted = self.breaker().admit(self.clock.monotonic());
+        let pass = admitted.map_err(|held| {
+            let name = &self.issuer.name;
+            self.metrics.provider_asked(name, ProviderResult::NotAsked);
+            match held {
+                Held::Cooling(left) => rate_limited(left.as_secs() + 1),
+                Held::Open(_) => unavailable("it failed several times in a row, and is left alone"),
+            }
+        })?;
+        let told = tokio::time::timeout(DEADLINE, self.question(token, traceparent));
+        let told = told
+            .await
+            .unwrap_or_else(|_| Err(unavailable("it did not answer in time")));
+        self.note(pass, &told);
+        told
+    }
+
+    async fn question(&self, token: &str, traceparent: Option<&str>) -> Result<Told, Refused> {
         let (url, reach) = self.place().await.map_err(|error| match error {
             DiscoveryError::Fetch { .. } => unavailable(error),
             other => Refusal::new(Code::IssuerMetadataInvalid)
@@ -68,15 +102,21 @@ impl Introspection {
             .append_pair("token", token)
             .finish();
         // RFC 6749 §2.3.1: each encoded as in a form, then joined.
-        let encoded =
-            |text: &str| SecretString::from(byte_serialize(text.as_bytes()).collect::<String>());
+        let encoded = |text: &str| {
+            let encoded: String = byte_serialize(text.as_bytes()).collect();
+            SecretString::from(encoded)
+        };
         let id = encoded(&self.settings.client_id);
         let secret = encoded(self.settings.client_secret.expose_secret());
         let reply = self.fetcher.send(Method::POST, &url, reach, |request| {
-            request
+            let request = request
                 .basic_auth(id.expose_secret(), Some(secret.expose_secret()))
                 .header("content-type", "application/x-www-form-urlencoded")
-                .body(body)
+                .body(body);
+            match traceparent {
+                None => request,
+                Some(traceparent) => request.header("traceparent", traceparent),
+            }
         });
         let reply = reply.await.map_err(unavailable)?;
         if reply.status == 404 {
@@ -84,6 +124,48 @@ impl Introspection {
             *self.place.lock().await = Place::Unknown;
         }
         read(reply)
+    }
+
+    /// Tells the breaker, the metrics and the log what became of a question.
+    fn note(&self, pass: Pass, told: &Result<Told, Refused>) {
+        let (result, wait) = match told {
+            Ok(Told::Active { .. }) => (ProviderResult::Ok, None),
+            Ok(Told::Not(_)) => (ProviderResult::NotFound, None),
+            Err(refusal) => match refusal.code {
+                Code::ProviderUnavailable => (ProviderResult::Error, None),
+                Code::ProviderRateLimited => (ProviderResult::RateLimited, refusal.retry_after),
+                Code::ProviderCredentialsInvalid => (ProviderResult::KeyRefused, None),
+                _ => (ProviderResult::Refused, None),
+            },
+        };
+        let name = &self.issuer.name;
+        self.metrics.provider_asked(name, result);
+        let now = self.clock.monotonic();
+        let mut breaker = self.breaker();
+        if let Some(seconds) = wait {
+            breaker.cool_down(now, Duration::from_secs(seconds));
+        }
+        let failed = matches!(result, ProviderResult::Error);
+        let opened = failed && breaker.failed(pass, now, rand::random());
+        let closed = !failed && breaker.answered(pass);
+        drop(breaker);
+        if opened {
+            let cause = told
+                .as_ref()
+                .err()
+                .and_then(|refusal| refusal.cause.as_deref());
+            tracing::warn!(
+                issuer = name,
+                cause,
+                "the introspection endpoint fails: it is left alone for a while"
+            );
+        } else if closed {
+            tracing::info!(issuer = name, "the introspection endpoint is back");
+        }
+    }
+
+    fn breaker(&self) -> std::sync::MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn place(&self) -> Result<(Url, Reach), DiscoveryError> {
@@ -121,9 +203,7 @@ fn read(reply: Reply) -> Result<Told, Refused> {
             )));
         }
         429 => {
-            return Err(Refusal::new(Code::ProviderRateLimited)
-                .unavailable(Source::UpstreamIdp, retry_after(&reply).unwrap_or(1))
-                .caused_by("the introspection endpoint answered 429"));
+            return Err(rate_limited(retry_after(&reply).unwrap_or(COOL_DOWN)));
         }
         status => {
             return Err(unavailable(format!(
@@ -156,7 +236,8 @@ fn error(body: &[u8]) -> Option<String> {
 
 fn retry_after(reply: &Reply) -> Option<u64> {
     let text = reply.headers.get("retry-after")?.to_str().ok()?;
-    text.trim().parse().ok()
+    let seconds: u64 = text.trim().parse().ok()?;
+    Some(seconds.clamp(1, 3600))
 }
 
 fn credentials_refused(status: u16) -> Refused {
@@ -165,6 +246,12 @@ fn credentials_refused(status: u16) -> Refused {
         .caused_by(format!(
             "the introspection endpoint answered {status} to our client id and secret"
         ))
+}
+
+fn rate_limited(retry_after: u64) -> Refused {
+    Refusal::new(Code::ProviderRateLimited)
+        .unavailable(Source::UpstreamIdp, retry_after)
+        .caused_by("the introspection endpoint answered 429")
 }
 
 fn unavailable(cause: impl std::fmt::Display) -> Refused {

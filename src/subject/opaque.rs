@@ -161,16 +161,22 @@ impl Issuer {
             || (self.is_clerk() && self.backend.is_some())
     }
 
-    /// What it says of a token, perhaps a moment ago.
+    /// What it says of a token, perhaps a moment ago. `traceparent` (W3C Trace Context §3.2)
+    /// is passed on.
     pub async fn look_up(
         self: &Arc<Self>,
         token: &str,
         kind: TokenKind,
+        traceparent: Option<&str>,
         ladder: &mut Ladder,
     ) -> Result<Arc<Told>, Refused> {
         let ask = || {
             let (issuer, token) = (Arc::clone(self), SecretString::from(token));
-            async move { issuer.ask(token.expose_secret(), kind).await }
+            let trace = traceparent.map(str::to_owned);
+            async move {
+                let token = token.expose_secret();
+                issuer.ask(token, kind, trace.as_deref()).await
+            }
         };
         let told = self.answers.get(&self.settings.name, token, ask).await;
         told.inspect_err(|refusal| {
@@ -182,10 +188,19 @@ impl Issuer {
         })
     }
 
-    async fn ask(&self, token: &str, kind: TokenKind) -> Result<Told, Refused> {
+    async fn ask(
+        &self,
+        token: &str,
+        kind: TokenKind,
+        traceparent: Option<&str>,
+    ) -> Result<Told, Refused> {
         match (&self.introspection, &self.backend) {
-            (Some(introspection), _) if kind == TokenKind::OAuth => introspection.ask(token).await,
-            (_, Some(backend)) => tokens::verify(backend, &self.settings, token, kind).await,
+            (Some(introspection), _) if kind == TokenKind::OAuth => {
+                introspection.ask(token, traceparent).await
+            }
+            (_, Some(backend)) => {
+                tokens::verify(backend.asking(traceparent), self, token, kind).await
+            }
             _ => Err(Refusal::new(Code::SubjectTokenKindNotAccepted)),
         }
     }

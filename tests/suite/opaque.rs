@@ -1049,7 +1049,7 @@ fn one_app_has_one_reader_for_each_kind() {
              client_id = \"id\"\nclient_secret = {{ env = \"SECRET\" }}\n"
         )
     };
-    let app = "[apps.web]\nissuers = [\"a\", \"b\"]\nsubject = 'iss + sub'\n";
+    let app = "[apps.web]\nissuers = [\"a\", \"b\"]\nsubject = 'iss + sub'\nsession_id = \"off\"\n";
     let all = "[\"session\", \"oauth\", \"m2m\", \"api_key\"]";
     for (one, two, says) in [
         (clerk("a", all), clerk("b", "[\"session\"]"), None),
@@ -1158,4 +1158,92 @@ async fn explain_says_what_an_opaque_token_is_and_asks_nobody() {
             .all(|call| call.starts_with("GET /.well-known/")),
         "{asked:?}"
     );
+}
+
+#[tokio::test]
+async fn a_server_that_fails_in_a_row_is_left_alone_for_a_while() {
+    let (server, service) = introspecting("", "").await;
+    answers(&server, 500, "");
+    for number in 0..9 {
+        let answer = service.session(&format!("opaque-{number}")).await;
+        answer.assert_refused(503, "provider_unavailable");
+    }
+    assert_eq!(server.asked(INTROSPECT), 5);
+    answers(&server, 200, active(&server));
+    service.shift_clocks(0, 40);
+    assert_eq!(service.session("opaque").await.status, 200);
+    // A 429 is respected as long as it asks for.
+    server.behave(
+        INTROSPECT,
+        Behaviour::Raw(
+            b"HTTP/1.1 429 X\r\nretry-after: 20\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+                .to_vec(),
+        ),
+    );
+    let limited = "provider_rate_limited";
+    let answer = service.session("another").await;
+    answer.assert_refused(503, limited);
+    assert_eq!(answer.header("retry-after"), "20");
+    let asked = server.asked(INTROSPECT);
+    answers(&server, 200, active(&server));
+    service
+        .session("another")
+        .await
+        .assert_refused(503, limited);
+    assert_eq!(server.asked(INTROSPECT), asked);
+    service.shift_clocks(0, 61);
+    assert_eq!(service.session("another").await.status, 200);
+}
+
+#[tokio::test]
+async fn another_instances_secret_key_vouches_for_nobody() {
+    let (ours, theirs) = (standin().await, standin().await);
+    let url = ours.issuer();
+    let service = Service::builder()
+        .config(&format!(
+            "[issuers.clerk]\nissuer = \"{url}\"\napi_url = \"{}\"\nkind = \"clerk\"\n\
+             accepts = [\"session\", \"api_key\"]\nsecret_key = {{ env = \"SECRET_KEY\" }}\n\
+             [apps.web]\nissuers = \"clerk\"\n",
+            theirs.api_url()
+        ))
+        .env("SECRET_KEY", theirs.secret_key())
+        .start()
+        .await;
+    // The keys of both sides are at hand from here on.
+    let session = ours.session_token(&Session::default());
+    assert_eq!(service.session(&session).await.status, 200);
+    add(&theirs, "ak_theirs", TokenKind::ApiKey, "user_theirs");
+    for secret in ["ak_theirs", "ak_unknown"] {
+        let answer = service.session(secret).await;
+        answer.assert_refused(503, "provider_instance_mismatch");
+        assert_eq!(answer.body["action"], "fix_config");
+    }
+}
+
+#[tokio::test]
+async fn a_machines_own_secret_key_verifies_its_tokens() {
+    let standin = standin().await;
+    add(&standin, "mt_x", TokenKind::Machine, "mch_x");
+    let lines = accepting(&["m2m"], BY_SECRET_KEY);
+    for (key, code) in [
+        (standin.machine_secret_key(), None),
+        ("ak_wrong", Some("provider_credentials_invalid")),
+    ] {
+        let issuer = section(
+            "clerk",
+            &standin,
+            &format!("{lines}\nmachine_secret_key = {{ env = \"MACHINE_KEY\" }}"),
+        );
+        let service = Service::builder()
+            .config(&format!("{issuer}[apps.web]\nissuers = \"clerk\"\n"))
+            .env("SECRET_KEY", standin.secret_key())
+            .env("MACHINE_KEY", key)
+            .start()
+            .await;
+        let answer = service.session("mt_x").await;
+        match code {
+            None => assert_eq!(answer.status, 200, "{}", answer.body),
+            Some(code) => answer.assert_refused(503, code),
+        }
+    }
 }

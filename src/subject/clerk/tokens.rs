@@ -1,9 +1,11 @@
 //! Clerk's opaque tokens, verified by its Backend API: what it says of them, as claims.
 
-use super::api::{ApiError, BackendApi};
+use super::api::{ApiError, Asking};
+use super::instance::Occasion;
 use crate::clock::UnixSeconds;
 use crate::config::{IssuerSettings, TokenKind};
 use crate::explain::{Code, Refusal, Source};
+use crate::subject::Issuer;
 use crate::subject::json::{Json, Object};
 use crate::subject::opaque::Told;
 use serde::Deserialize;
@@ -42,8 +44,8 @@ struct Verified {
 
 /// Asks about a token of this kind.
 pub(in crate::subject) async fn verify(
-    api: &BackendApi,
-    issuer: &IssuerSettings,
+    asking: Asking<'_>,
+    issuer: &Issuer,
     token: &str,
     kind: TokenKind,
 ) -> Result<Told, Box<Refusal>> {
@@ -56,14 +58,23 @@ pub(in crate::subject) async fn verify(
         TokenKind::Machine => (
             "m2m_tokens/verify",
             json!({"token": token}),
-            api.machine_key(),
+            asking.api.machine_key(),
         ),
         TokenKind::ApiKey => ("api_keys/verify", json!({"secret": token}), None),
         TokenKind::Session => return Err(Refusal::new(Code::SubjectTokenKindNotAccepted)),
     };
-    match api.verify(path, &body, key).await {
-        Ok(answer) => read(&answer, issuer, kind),
-        Err(ApiError::NotFound) => Ok(Told::Not(Code::SubjectTokenInactive)),
+    // Another instance's key would vouch for another instance's users.
+    let (verified, instance) = tokio::join!(
+        asking.verify(path, &body, key),
+        asking.check_instance(issuer, Occasion::Use)
+    );
+    instance?;
+    match verified {
+        Ok(answer) => read(&answer, &issuer.settings, kind),
+        Err(ApiError::NotFound) => {
+            asking.check_instance(issuer, Occasion::NotFound).await?;
+            Ok(Told::Not(Code::SubjectTokenInactive))
+        }
         // It cannot be one of its tokens; but that is not said so clearly that it is kept.
         Err(error @ ApiError::Refused(..)) => {
             Err(Refusal::new(Code::SubjectTokenInactive).caused_by(error))
