@@ -270,16 +270,14 @@ async fn a_demand_that_is_not_understood_is_never_taken_for_none() {
 #[tokio::test]
 async fn a_scope_that_was_not_granted_is_asked_for_in_the_challenge() {
     let issuer = Issuer::start().await;
-    let service = Service::builder()
-        .one_app(&issuer, "", "claims.scope = '\"read:tasks write:tasks\"'")
-        .start()
-        .await;
+    let lines = "scopes.\"read:tasks\" = \"task.view\"\nscopes.\"write:tasks\" = \"task.edit\"\n\
+                 scopes.admin = { permissions = \"all\", when = 'false' }";
+    let service = Service::builder().one_app(&issuer, "", lines).start().await;
     let token = app_token(&service, &issuer).await;
-    if claims(&token)["scope"] != "read:tasks write:tasks" {
-        return;
-    }
-    for query in ["?scope=read:tasks", "?scope=write%3Atasks+read%3Atasks"] {
-        assert_eq!(ask(&service, query, &token).await.status, 200);
+    let mut alice = ALICE;
+    alice[4] = "read:tasks write:tasks";
+    for query in ["", "?scope=read:tasks", "?scope=write%3Atasks+read%3Atasks"] {
+        assert_identity(&ask(&service, query, &token).await, alice);
     }
     for (query, scope) in [
         ("?scope=admin", "admin"),
@@ -295,4 +293,700 @@ async fn a_scope_that_was_not_granted_is_asked_for_in_the_challenge() {
             format!("Bearer error=\"insufficient_scope\", scope=\"{scope}\"")
         );
     }
+    let narrow = json!({"session_token": issuer.token(), "scope": "read:tasks"});
+    let narrow = service.exchange(&narrow).await.token().to_owned();
+    ask(&service, "?scope=write:tasks", &narrow)
+        .await
+        .assert_refused(403, "insufficient_scope");
+}
+
+/// The service's own signing key, from its folder: what only its owner could do.
+fn own_key(service: &Service) -> (String, Key) {
+    let mut files = std::fs::read_dir(service.dir().join("keys")).unwrap();
+    files
+        .find_map(|file| {
+            let envelope: Value =
+                serde_json::from_slice(&std::fs::read(file.unwrap().path()).ok()?).ok()?;
+            let payload = STANDARD.decode(envelope["payload"].as_str()?).unwrap();
+            let payload: Value = serde_json::from_slice(&payload).unwrap();
+            let key = payload["keys"].as_array()?.iter();
+            let key = key.into_iter().find(|key| key["state"] == "active")?;
+            let pkcs8 = STANDARD.decode(key["pkcs8"].as_str()?).unwrap();
+            Some((key["kid"].as_str()?.to_owned(), Key::p256_from(&pkcs8)))
+        })
+        .unwrap()
+}
+
+#[tokio::test]
+async fn what_our_own_key_did_not_sign_as_it_stands_is_refused() {
+    let issuer = Issuer::start().await;
+    let service = Service::builder().one_app(&issuer, "", "").start().await;
+    let token = app_token(&service, &issuer).await;
+    let (kid, key) = own_key(&service);
+    let jwks = service.get("/.well-known/jwks.json").await.body;
+    let own = jwks["keys"].as_array().unwrap().iter();
+    let own = own.into_iter().find(|each| each["kid"] == kid).unwrap();
+    let message = token.rsplit_once('.').unwrap().0.to_owned();
+    let signature = URL_SAFE_NO_PAD
+        .decode(token.rsplit_once('.').unwrap().1)
+        .unwrap();
+    let (good_header, good_claims) = (header(&token), claims(&token));
+    let signed = |header: &Value, claims: &Value| {
+        assemble(&header.to_string(), &claims.to_string(), |message| {
+            key.sign(message)
+        })
+    };
+    // Our own key can: what follows is refused for its difference from this.
+    assert_identity(
+        &ask(&service, "", &signed(&good_header, &good_claims)).await,
+        ALICE,
+    );
+
+    let headed = |change: Value| {
+        let mut header = good_header.clone();
+        for (name, value) in change.as_object().unwrap() {
+            header[name] = value.clone();
+        }
+        signed(&header, &good_claims)
+    };
+    let mut forged: Vec<(String, String, &str)> = Vec::new();
+    let mut add = |what: &str, token: String, code| forged.push((what.to_owned(), token, code));
+
+    const ALGORITHM: &str = "app_token_algorithm_mismatch";
+    for alg in [
+        "none", "None", "HS256", "RS256", "ES384", "EdDSA", "es256", "", "ES256 ",
+    ] {
+        let token = headed(json!({"alg": alg}));
+        let bare = format!("{}.", token.rsplit_once('.').unwrap().0);
+        add(alg, token, ALGORITHM);
+        add("no signature", bare, ALGORITHM);
+    }
+    // Our public key is in everybody's hands; it is nobody's secret.
+    let x = own["x"].as_str().unwrap();
+    for secret in [
+        own.to_string().into_bytes(),
+        x.as_bytes().to_vec(),
+        URL_SAFE_NO_PAD.decode(x).unwrap(),
+    ] {
+        let secret = hmac::Key::new(hmac::HMAC_SHA256, &secret);
+        let header = json!({"alg": "HS256", "kid": kid, "typ": "JWT"}).to_string();
+        let token = assemble(&header, &good_claims.to_string(), |message| {
+            hmac::sign(&secret, message).as_ref().to_vec()
+        });
+        add("HS256", token, ALGORITHM);
+    }
+    const MALFORMED: &str = "app_token_malformed";
+    for change in [
+        json!({"alg": null}),
+        json!({"alg": ["ES256"]}),
+        json!({"kid": null}),
+        json!({"kid": 1}),
+        json!({"typ": null}),
+        json!({"crit": ["exp"]}),
+        json!({"jwk": own}),
+        json!({"jku": "https://evil.example/jwks.json"}),
+        json!({"b64": false}),
+        json!({"x": 1}),
+    ] {
+        add(&change.to_string(), headed(change.clone()), MALFORMED);
+    }
+    for name in ["alg", "kid", "typ"] {
+        let mut header = good_header.clone();
+        header.as_object_mut().unwrap().remove(name);
+        add(name, signed(&header, &good_claims), MALFORMED);
+    }
+    for (what, token) in [
+        ("empty", ".."),
+        ("opaque", "oat_0123456789"),
+        ("two parts", &message),
+        ("four parts", &format!("{token}.x")),
+        ("padding", &format!("{token}=")),
+        ("standard base64", &token.replacen('e', "+", 1)),
+        ("too large", &format!("{token}{}", "A".repeat(16 * 1024))),
+    ] {
+        add(what, token.to_owned(), MALFORMED);
+    }
+    let twice = good_claims
+        .to_string()
+        .replacen('{', "{\"sub\":\"user_2\",", 1);
+    let twice = assemble(&good_header.to_string(), &twice, |message| {
+        key.sign(message)
+    });
+    add("a member twice", twice, MALFORMED);
+
+    const UNKNOWN: &str = "app_token_key_unknown";
+    for other in [
+        "",
+        "ins_1",
+        &kid[1..],
+        &kid.to_uppercase(),
+        &format!("{kid} "),
+    ] {
+        add(other, headed(json!({"kid": other})), UNKNOWN);
+    }
+    for typ in ["jwt", "at+jwt", "application/JWT", "logout+jwt", ""] {
+        add(typ, headed(json!({"typ": typ})), "app_token_type_mismatch");
+    }
+    const SIGNATURE: &str = "app_token_signature_invalid";
+    let other_key = assemble(
+        &good_header.to_string(),
+        &good_claims.to_string(),
+        |message| Key::p256().sign(message),
+    );
+    add("another key", other_key, SIGNATURE);
+    let with = |signature: &[u8]| format!("{message}.{}", encode(signature));
+    for place in [0, 31, 32, 63] {
+        let mut changed = signature.clone();
+        changed[place] ^= 1;
+        add("a bit of the signature", with(&changed), SIGNATURE);
+    }
+    for changed in [
+        &[][..],
+        &[0; 64],
+        &[0; 32],
+        &signature[..63],
+        &[&signature[..], &[0]].concat(),
+    ] {
+        add("a signature that is none", with(changed), SIGNATURE);
+    }
+    let mut other = good_claims.clone();
+    other["sub"] = json!("user_2");
+    let (head, _) = message.split_once('.').unwrap();
+    let pieced = format!(
+        "{head}.{}.{}",
+        encode(other.to_string()),
+        encode(&signature)
+    );
+    add("other claims", pieced, SIGNATURE);
+
+    let mut said = |name: &str, value: Value, code| {
+        let mut claims = good_claims.clone();
+        if value.is_null() {
+            claims.as_object_mut().unwrap().remove(name);
+        } else {
+            claims[name] = value.clone();
+        }
+        add(
+            &format!("{name} {value}"),
+            signed(&good_header, &claims),
+            code,
+        );
+    };
+    said("exp", json!(now() - 1), "app_token_expired");
+    said("nbf", json!(now() + 60), "app_token_not_yet_valid");
+    said("client_id", json!("other"), "app_token_app_unknown");
+    said(
+        "aud",
+        json!("https://elsewhere.example"),
+        "app_token_audience_mismatch",
+    );
+    said(
+        "iss",
+        json!("https://elsewhere.example"),
+        "subject_token_issuer_untrusted",
+    );
+    said(
+        "iss",
+        json!("http://localhost:8080/"),
+        "subject_token_issuer_untrusted",
+    );
+    said("iss", Value::Null, "subject_token_issuer_missing");
+    said("iss", json!(issuer.url), "pass_through_not_allowed");
+    for (name, value) in [
+        ("sub", Value::Null),
+        ("sub", json!(1)),
+        ("aud", json!(["http://localhost:8080"])),
+        ("exp", Value::Null),
+        ("exp", json!("9999999999")),
+        ("exp", json!(9_999_999_999.5)),
+        ("iat", Value::Null),
+        ("nbf", json!([])),
+        ("sid", json!(1)),
+        ("org_id", json!({"id": "org_1"})),
+        ("roles", json!({"admin": true})),
+        ("roles", json!(["org:admin", 1])),
+        ("scope", json!(["read"])),
+    ] {
+        said(name, value, "app_token_claim_unusable");
+    }
+
+    for (what, token, code) in &forged {
+        for _ in 0..2 {
+            let answer = ask(&service, "", token).await;
+            assert_eq!(answer.body["code"], *code, "{what}: {}", answer.body);
+            answer.assert_refused(401, code);
+            let text = answer.body.to_string();
+            assert!(
+                token.len() < 16 || !text.contains(token.as_str()),
+                "{what}: {text}"
+            );
+        }
+    }
+    // And none of them has hurt the good one.
+    assert_identity(&ask(&service, "", &token).await, ALICE);
+}
+
+#[tokio::test]
+async fn a_remembered_bearer_expires_like_any_other() {
+    for cache in ["on", "off"] {
+        let issuer = Issuer::start().await;
+        let service = Service::builder()
+            .env("EXCHEQUER_VERIFY_CACHE", cache)
+            .one_app(&issuer, "", "")
+            .start()
+            .await;
+        let token = app_token(&service, &issuer).await;
+        let expires = claims(&token)["exp"].as_i64().unwrap();
+        service.shift_clocks(-20, 0);
+        let answer = ask(&service, "", &token).await;
+        answer.assert_refused(401, "app_token_not_yet_valid");
+        assert_eq!(answer.body["retryable"], true);
+        service.shift_clocks(0, 0);
+        for _ in 0..3 {
+            assert_identity(&ask(&service, "", &token).await, ALICE);
+        }
+        for _ in 0..2 {
+            service.shift_clocks(expires - now(), 0);
+            let answer = ask(&service, "", &token).await;
+            answer.assert_refused(401, "app_token_expired");
+            assert_eq!(answer.body["action"], "refresh_subject_token");
+            assert_eq!(answer.body["seen"]["exp"], expires);
+            service.shift_clocks(0, 0);
+            assert_identity(&ask(&service, "", &token).await, ALICE);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_retired_key_vouches_on_and_a_revoked_one_no_longer() {
+    let issuer = Issuer::start().await;
+    let service = Service::builder().one_app(&issuer, "", "").start().await;
+    let old = app_token(&service, &issuer).await;
+    let kid = header(&old)["kid"].as_str().unwrap().to_owned();
+    assert_identity(&ask(&service, "", &old).await, ALICE);
+    let ended = service.command().run(&["keys", "rotate", "--force"]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let mut new = old.clone();
+    eventually("the standby signs", async || {
+        new = app_token(&service, &issuer).await;
+        header(&new)["kid"] != kid.as_str()
+    })
+    .await;
+    for token in [&old, &new] {
+        assert_identity(&ask(&service, "", token).await, ALICE);
+    }
+    let ended = service.command().run(&["keys", "revoke", &kid]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    eventually("the key is revoked", async || {
+        ask(&service, "", &old).await.status != 200
+    })
+    .await;
+    ask(&service, "", &old)
+        .await
+        .assert_refused(401, "app_token_key_unknown");
+    assert_identity(&ask(&service, "", &new).await, ALICE);
+}
+
+#[tokio::test]
+async fn tokens_of_an_app_that_is_gone_or_was_changed_are_refused() {
+    let issuer = Issuer::start().await;
+    let mut service = Service::builder()
+        .one_app(
+            &issuer,
+            "",
+            "audience = [\"https://a.example\", \"https://b.example\"]",
+        )
+        .start()
+        .await;
+    let token = app_token(&service, &issuer).await;
+    assert_identity(&ask(&service, "", &token).await, ALICE);
+    let file = service.dir().join("exchequer.toml");
+    let config = std::fs::read_to_string(&file).unwrap();
+    for (from, to, code) in [
+        ("[apps.web]", "[apps.web]", None),
+        ("[apps.web]", "[apps.www]", Some("app_token_app_unknown")),
+        (
+            "\"https://a.example\", ",
+            "",
+            Some("app_token_audience_mismatch"),
+        ),
+        (
+            "[apps.web]",
+            "[apps.web]\ntyp = \"at+jwt\"",
+            Some("app_token_type_mismatch"),
+        ),
+    ] {
+        std::fs::write(&file, config.replacen(from, to, 1)).unwrap();
+        service.restart().await;
+        let answer = ask(&service, "", &token).await;
+        match code {
+            None => assert_identity(&answer, ALICE),
+            Some(code) => answer.assert_refused(401, code),
+        }
+    }
+}
+
+/// A service in this process, whose store the test can write; it listens until dropped.
+async fn in_process(
+    issuer: &Issuer,
+    app_lines: &str,
+) -> (String, Arc<exchequer::exchange::Exchange>) {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("exchequer.toml");
+    let toml = format!(
+        "[issuers.clerk]\nissuer = {:?}\nkind = \"clerk\"\n{PARTIES}\n[apps.web]\nissuers = \"clerk\"\n{app_lines}\n",
+        issuer.url
+    );
+    std::fs::write(&file, toml).unwrap();
+    let variable = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    let (settings, findings) = config::load(&Sources {
+        variables: [
+            ("EXCHEQUER_LISTEN", "127.0.0.1:0"),
+            ("EXCHEQUER_ADMIN_LISTEN", "127.0.0.1:0"),
+            ("EXCHEQUER_STORE", "memory"),
+            ("EXCHEQUER_CONFIG", file.to_str().unwrap()),
+        ]
+        .map(variable)
+        .to_vec(),
+        ..Sources::default()
+    });
+    assert_eq!(findings.errors, []);
+    let bound = Parts::new(settings.unwrap(), Place::Memory)
+        .unwrap()
+        .bind()
+        .await
+        .unwrap();
+    let url = format!("http://{}", bound.public.local_addr().unwrap());
+    let exchange = Arc::clone(&bound.service.exchange);
+    let (stop, stopping) = tokio::sync::watch::channel(false);
+    tokio::spawn(async move {
+        bound.serve(stopping).await;
+        drop(stop);
+    });
+    (url, exchange)
+}
+
+#[tokio::test]
+async fn a_remembered_bearer_is_refused_as_soon_as_what_it_depends_on_is_revoked() {
+    let issuer = Issuer::start().await;
+    let client = crate::support::service::client();
+    for (kind, parts, status) in [
+        (Kind::Session, &["sess_1"][..], "session_revoked"),
+        (Kind::User, &["user_1"], "user_deleted"),
+        (Kind::Membership, &["user_1", "org_1"], "membership_changed"),
+        // Somebody else's.
+        (Kind::Session, &["sess_2"], ""),
+        (Kind::User, &["user_2"], ""),
+        (Kind::Membership, &["user_1", "org_2"], ""),
+    ] {
+        let (url, exchange) = in_process(&issuer, OPEN).await;
+        let asked = async |bearer: &str| {
+            let request = client.get(format!("{url}{PATH}")).bearer_auth(bearer);
+            let answer = request.send().await.unwrap();
+            let status = answer.status().as_u16();
+            let text = answer.text().await.unwrap();
+            let body: Value = serde_json::from_str(&text).unwrap_or_default();
+            (status, body["code"].as_str().unwrap_or_default().to_owned())
+        };
+        let session = issuer.token();
+        let body = json!({"session_token": session}).to_string();
+        let exchanged = client
+            .post(format!("{url}/auth/exchange"))
+            .header("content-type", "application/json")
+            .body(body);
+        let text = exchanged.send().await.unwrap().text().await.unwrap();
+        let answer: Value = serde_json::from_str(&text).unwrap();
+        let bearers = [answer["token"].as_str().unwrap(), &session];
+        for bearer in bearers {
+            for _ in 0..2 {
+                assert_eq!(asked(bearer).await, (200, String::new()));
+            }
+        }
+        let parts: Vec<&str> = [issuer.url.as_str()].iter().chain(parts).copied().collect();
+        let revocation = Revocation {
+            key: store::Key::of(kind, &parts),
+            at: now() * 1000,
+            until: now() + 3600,
+        };
+        let change = Change {
+            revocations: vec![revocation],
+            ..Change::default()
+        };
+        exchange.store.commit(change, now()).await.unwrap();
+        for bearer in bearers {
+            for _ in 0..2 {
+                let expected = if status.is_empty() { 200 } else { 401 };
+                assert_eq!(asked(bearer).await, (expected, status.to_owned()));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_providers_token_passes_where_the_app_lets_it_and_as_the_exchange_would_have_it() {
+    let issuer = Issuer::start().await;
+    let url = &issuer.url;
+    let service = Service::builder()
+        .config(&format!(
+            "[issuers.clerk]\nissuer = {url:?}\nkind = \"clerk\"\n{PARTIES}\n\
+             [apps.closed]\nissuers = \"clerk\"\n\
+             [apps.web]\nissuers = \"clerk\"\naudience = [\"https://a.example\"]\nverify.pass_through = true\n\
+             subject = '\"u-\" + sub'\ncondition = 'sub != \"user_3\"'\nscopes.read = {{ permissions = \"see\" }}\n"
+        ))
+        .start()
+        .await;
+    let session = issuer.token();
+    let identity = [
+        "web",
+        "u-user_1",
+        "org_1",
+        "org:admin",
+        "read",
+        "org_1:u-user_1",
+    ];
+    for query in ["?app=web", "?app=web&audience=https://a.example&scope=read"] {
+        for _ in 0..2 {
+            assert_identity(&ask(&service, query, &session).await, identity);
+        }
+    }
+    let other = Token::clerk(url);
+    let expired = other
+        .clone()
+        .claim("exp", now() - 60)
+        .claim("iat", now() - 120);
+    for (what, query, token, status, code) in [
+        ("no app", "", session.clone(), 400, "app_required"),
+        (
+            "closed",
+            "?app=closed",
+            session.clone(),
+            401,
+            "pass_through_not_allowed",
+        ),
+        ("unknown", "?app=none", session.clone(), 400, "app_unknown"),
+        (
+            "audience",
+            "?app=web&audience=https://b.example",
+            session.clone(),
+            400,
+            "audience_not_allowed",
+        ),
+        (
+            "scope",
+            "?app=web&scope=write",
+            session.clone(),
+            403,
+            "insufficient_scope",
+        ),
+        (
+            "condition",
+            "?app=web",
+            other.clone().claim("sub", "user_3").sign(Key::rsa()),
+            403,
+            "condition_not_met",
+        ),
+        (
+            "pending",
+            "?app=web",
+            other.clone().claim("sts", "pending").sign(Key::rsa()),
+            403,
+            "session_pending",
+        ),
+        (
+            "azp",
+            "?app=web",
+            other
+                .clone()
+                .claim("azp", "https://evil.example")
+                .sign(Key::rsa()),
+            401,
+            "subject_token_authorized_party_mismatch",
+        ),
+        (
+            "expired",
+            "?app=web",
+            expired.sign(Key::rsa()),
+            401,
+            "subject_token_expired",
+        ),
+        (
+            "forged",
+            "?app=web",
+            other.clone().sign(Key::other_rsa()),
+            401,
+            "subject_token_signature_invalid",
+        ),
+        (
+            "issuer",
+            "?app=web",
+            other
+                .clone()
+                .claim("iss", "https://evil.example")
+                .sign(Key::rsa()),
+            401,
+            "subject_token_issuer_untrusted",
+        ),
+    ] {
+        for _ in 0..2 {
+            let answer = ask(&service, query, &token).await;
+            assert_eq!(answer.body["code"], code, "{what}: {}", answer.body);
+            answer.assert_refused(status, code);
+        }
+    }
+    // Remembered, it ends with the session token all the same.
+    service.shift_clocks(59, 0);
+    assert_eq!(ask(&service, "?app=web", &session).await.status, 200);
+    service.shift_clocks(66, 0);
+    ask(&service, "?app=web", &session)
+        .await
+        .assert_refused(401, "subject_token_expired");
+}
+
+#[tokio::test]
+async fn a_session_cookie_counts_only_where_the_app_says_so_and_only_once() {
+    let issuer = Issuer::start().await;
+    let url = &issuer.url;
+    let service = Service::builder()
+        .config(&format!(
+            "[issuers.clerk]\nissuer = {url:?}\nkind = \"clerk\"\n{PARTIES}\n\
+             [apps.api]\nissuers = \"clerk\"\n\
+             [apps.web]\nissuers = \"clerk\"\nverify.session_cookie = true\n"
+        ))
+        .start()
+        .await;
+    let session = issuer.token();
+    let cookie = async |query: &str, cookie: String| {
+        let question = Question::new(&service, query);
+        question.header("cookie", &cookie).ask().await
+    };
+    let good = format!("a=b; __session={session}; __session_1a2b3c4d=x; c=\"d\"");
+    for _ in 0..2 {
+        assert_identity(&cookie("?app=web", good.clone()).await, ALICE);
+    }
+    // In a header the same token is another matter, remembered or not.
+    ask(&service, "?app=web", &session)
+        .await
+        .assert_refused(401, "pass_through_not_allowed");
+    let own = json!({"session_token": session, "app": "web"});
+    let own = service.exchange(&own).await.token().to_owned();
+    let no_party = Token::clerk(url).without("azp").sign(Key::rsa());
+    let other_party = Token::clerk(url)
+        .claim("azp", "https://evil.example")
+        .sign(Key::rsa());
+    for (query, text, code) in [
+        ("?app=web", "a=b".to_owned(), "bearer_missing"),
+        ("?app=web", "__session=".to_owned(), "bearer_missing"),
+        ("?app=web", format!("__Session={session}"), "bearer_missing"),
+        (
+            "?app=web",
+            format!("__session_1a2b3c4d={session}"),
+            "bearer_missing",
+        ),
+        (
+            "?app=web",
+            format!("x__session={session}"),
+            "bearer_missing",
+        ),
+        ("?app=api", good.clone(), "bearer_missing"),
+        (
+            "?app=web",
+            format!("__session={session}; __session={session}"),
+            "session_cookie_ambiguous",
+        ),
+        (
+            "?app=web",
+            format!("__session={session}; __session="),
+            "session_cookie_ambiguous",
+        ),
+        ("?app=web", "__session=x".to_owned(), "app_token_malformed"),
+        (
+            "?app=web",
+            format!("__session=\"{session}\""),
+            "app_token_malformed",
+        ),
+        (
+            "?app=web",
+            format!("__session={own}"),
+            "subject_token_is_app_token",
+        ),
+        (
+            "?app=web",
+            format!("__session={no_party}"),
+            "subject_token_authorized_party_missing",
+        ),
+        (
+            "?app=web",
+            format!("__session={other_party}"),
+            "subject_token_authorized_party_mismatch",
+        ),
+    ] {
+        let answer = cookie(query, text.clone()).await;
+        assert_eq!(answer.body["code"], code, "{text}: {}", answer.body);
+        answer.assert_refused(401, code);
+    }
+    // Two headers are two places for cookies.
+    let twice = Question::new(&service, "?app=web")
+        .header("cookie", &format!("__session={session}"))
+        .header("cookie", &format!("__session={session}"));
+    twice
+        .ask()
+        .await
+        .assert_refused(401, "session_cookie_ambiguous");
+}
+
+#[test]
+fn cookies_without_authorized_parties_are_a_mistake() {
+    let dir = tempfile::tempdir().unwrap();
+    let toml = "[issuers.clerk]\nissuer = \"https://clerk.example.com\"\nkind = \"clerk\"\n[apps.web]\nissuers = \"clerk\"\nverify.session_cookie = true\n";
+    std::fs::write(dir.path().join("exchequer.toml"), toml).unwrap();
+    let check = || crate::support::Command::new(dir.path());
+    let ended = check().run(&["check"]);
+    assert_eq!(ended.code, 1, "{ended:?}");
+    let said = format!("{}{}", ended.stdout, ended.stderr);
+    assert!(
+        said.contains("verify.session_cookie needs authorized_parties"),
+        "{said}"
+    );
+    std::fs::write(
+        dir.path().join("exchequer.toml"),
+        toml.replacen("kind", &format!("{PARTIES}\nkind"), 1),
+    )
+    .unwrap();
+    let ended = check().run(&["check"]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let ended = check().env("EXCHEQUER_VERIFY_CACHE", "yes").run(&["check"]);
+    assert_eq!(ended.code, 1, "{ended:?}");
+}
+
+#[tokio::test]
+async fn refusals_are_logged_and_successes_are_not() {
+    let issuer = Issuer::start().await;
+    let service = Service::builder().one_app(&issuer, "", "").start().await;
+    let token = app_token(&service, &issuer).await;
+    for _ in 0..3 {
+        assert_identity(&ask(&service, "", &token).await, ALICE);
+    }
+    ask(&service, "", "x")
+        .await
+        .assert_refused(401, "app_token_malformed");
+    eventually("the refusal is logged", async || {
+        !service.logged("refused").is_empty()
+    })
+    .await;
+    assert_eq!(service.logged("refused")[0]["route"], "verify");
+    assert_eq!(service.logged("answered"), Vec::<Value>::new());
+    assert!(service.log().iter().all(|line| !line.contains(&token)));
+    let count = |outcome: &str, code: &str| {
+        format!(
+            "exchequer_requests_total{{route=\"verify\",outcome=\"{outcome}\",code=\"{code}\"}}"
+        )
+    };
+    assert_eq!(service.metric(&count("ok", "ok")).await, Some(3.0));
+    assert_eq!(
+        service
+            .metric(&count("refused", "app_token_malformed"))
+            .await,
+        Some(1.0)
+    );
 }

@@ -66,6 +66,15 @@ impl Key {
         })
     }
 
+    /// The P-256 key of a PKCS#8 document.
+    pub fn p256_from(pkcs8: &[u8]) -> Self {
+        let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
+        let pair = EcdsaKeyPair::from_pkcs8(algorithm, pkcs8, &SystemRandom::new()).unwrap();
+        Self {
+            pair: Pair::P256(pair),
+        }
+    }
+
     /// A P-384 key.
     pub fn p384() -> &'static Self {
         static KEY: OnceLock<Key> = OnceLock::new();
