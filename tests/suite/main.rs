@@ -16,6 +16,7 @@ mod config;
 mod discovery;
 mod exchange;
 mod forged;
+mod gateways;
 mod http;
 mod interop;
 mod key_crash;
