@@ -1,7 +1,8 @@
 //! The bound: what one exchange costs when nothing but the exchange is done.
 //!
 //! A hyper 1 handler that reads a body, verifies one RS256 signature, mints one ES256 token and
-//! answers. It checks no claim, keeps no log, counts nothing. The service is measured against it by
+//! answers. It checks no claim, keeps no log, counts nothing. For `/auth/verify` it does nothing but
+//! answer, with the headers that the service answers with. The service is measured against it by
 //! `benches/run.py`, side by side in one run; the figure that matters is the ratio of the two.
 //!
 //! It serves only when told to (`bare serve ADDR PUBLIC_KEY_PATH`), so that `cargo bench` and
@@ -47,6 +48,23 @@ type AnyError = Box<dyn Error + Send + Sync>;
 const USAGE: &str = "usage: bare serve ADDR PUBLIC_KEY_PATH   (see benches/run.py)";
 const ISSUER: &str = "http://localhost:8080";
 const CLIENT: &str = "default";
+/// What `/auth/verify` answers about the user of the bench.
+const IDENTITY: [(&str, &str); 11] = [
+    ("cache-control", "no-store"),
+    ("vary", "authorization, cookie"),
+    ("x-app", CLIENT),
+    ("x-user-id", "user_2abT9nUxYrM4KwQvCjPiHdGzSoB"),
+    ("x-org-id", "org_2cdR8kqYwVn3LhZsT0uXbJfGmEa"),
+    ("x-roles", "org:admin"),
+    ("x-scopes", ""),
+    (
+        "x-rate-limit-key",
+        "org_2cdR8kqYwVn3LhZsT0uXbJfGmEa:user_2abT9nUxYrM4KwQvCjPiHdGzSoB",
+    ),
+    ("x-signature", ""),
+    ("x-request-id", "AAAAAAAAAAAAAAAA"),
+    ("x-content-type-options", "nosniff"),
+];
 const LIFETIME: u64 = 600;
 const BACKDATED: u64 = 10;
 
@@ -217,6 +235,15 @@ impl Bare {
     }
 
     async fn handle(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        if request.uri().path() == "/auth/verify" {
+            let mut response = Response::new(Full::new(Bytes::new()));
+            let headers = response.headers_mut();
+            headers.reserve(IDENTITY.len());
+            for (name, value) in IDENTITY {
+                headers.insert(name, HeaderValue::from_static(value));
+            }
+            return response;
+        }
         let answer = match request.into_body().collect().await {
             Ok(body) => self.exchange(&body.to_bytes()),
             Err(error) => Err(error.into()),

@@ -5,6 +5,7 @@ Every figure is a comparison made in one run on one machine. The service and its
 under the same load, each pinned to one core with the load generator on another:
 
     POST /auth/exchange            against  benches/bare.rs, a handler that only verifies and signs
+    GET /auth/verify               against  the same, which only answers; and with its cache off
     GET /.well-known/jwks.json     against  nginx with the same bytes in a file
     100 000 revocations held       against  the same service with none
 
@@ -44,8 +45,11 @@ ORIGIN = "https://app.example.com"
 CONNECTIONS = 32
 STARTS = 10
 JWKS_PATH = "/.well-known/jwks.json"
+VERIFY_PATH = "/auth/verify"
 
 MAX_CPU_RATIO = 1.15
+MAX_VERIFY_CPU_RATIO = 1.15
+MIN_CACHE_GAIN = 5.0
 MIN_JWKS_RATIO = 0.90
 MAX_READY_MS = 100.0
 MAX_RSS_MIB = 20.0
@@ -192,9 +196,9 @@ class Server:
             what += "\n" + "\n".join(self.log.read_text(errors="replace").splitlines()[-12:])
         raise Failed(f"{self.name}: {what}")
 
-    def get(self, method, path, body=None):
+    def get(self, method, path, body=None, headers=None):
         connection = http.client.HTTPConnection(*self.address, timeout=5)
-        headers = {"content-type": "application/json"} if body else {}
+        headers = (headers or {}) | ({"content-type": "application/json"} if body else {})
         try:
             connection.request(method, path, body, headers)
             answer = connection.getresponse()
@@ -273,7 +277,7 @@ def is_ready(admin):
     return False
 
 
-def start_service(stack, cores, executable, folder, public_key, log, name="exchequer", store="memory"):
+def start_service(stack, cores, executable, folder, public_key, log, name="exchequer", store="memory", settings=None):
     """Starts the service and returns once it is ready, with the time that took."""
     # A silent service cannot say where it listens, so it is told.
     ports = (free_port(), free_port()) if log == "off" else (0, 0)
@@ -292,6 +296,7 @@ def start_service(stack, cores, executable, folder, public_key, log, name="exche
         "CLERK_JWT_ISSUER": IDP,
         "CLERK_JWT_KEY_FILE": str(public_key),
     }
+    environment |= settings or {}
     if log == "off":
         environment["EXCHEQUER_LOG"] = "off"
     begun = time.monotonic()
@@ -398,9 +403,11 @@ def memory_mib(pid, name):
     raise Failed(f"no {name} for process {pid}")
 
 
-def lua(method, body=None):
+def lua(method, body=None, headers=None):
     """What wrk sends, and how it hands its figures back: in microseconds, not in words."""
     lines = [f'wrk.method = "{method}"']
+    lines += [f"wrk.headers[{json.dumps(name)}] = {json.dumps(value)}"
+              for name, value in (headers or {}).items()]
     if body:
         lines += [
             'wrk.headers["Content-Type"] = "application/json"',
@@ -609,6 +616,28 @@ def measure(options, stack, cores, folder, service_path, bare_path, revoked_path
     exchanges = Turns(service, bare)
     exchanges.run(cores, exchange, "/auth/exchange", options.rounds, options.seconds, 2)
     peak = memory_mib(service.pid, "VmHWM")
+
+    # Both share the key ring, so a token of one is good at the other.
+    uncached = start_service(
+        stack, cores, service_path, folder, public_key, options.log, "uncached",
+        {"EXCHEQUER_VERIFY_CACHE": "off"},
+    )
+    _, content = service.get("POST", "/auth/exchange", body)
+    bearer = {"Authorization": "Bearer " + json.loads(content)["token"]}
+    answers = [
+        {name.lower(): value for name, value in server.get("GET", VERIFY_PATH, None, bearer)[0].getheaders()
+         if name.lower() not in ("date", "x-request-id")}
+        for server in (service, uncached, bare)
+    ]
+    if any(answer != answers[0] for answer in answers):
+        bare.fail(f"does not answer {VERIFY_PATH} as the service does: {answers}")
+    verify = folder / "verify.lua"
+    verify.write_text(lua("GET", None, bearer))
+    print(f"verifying a bearer of {len(bearer['Authorization'])} bytes", flush=True)
+    verifications, gains = Turns(service, bare), Turns(service, uncached)
+    verifications.run(cores, verify, VERIFY_PATH, options.rounds, options.seconds, 1)
+    gains.run(cores, verify, VERIFY_PATH, max(1, min(options.rounds, 4)), max(1, min(options.seconds, 3)), 1)
+    uncached.stop()
     bare.stop()
 
     answer, content = service.get("GET", JWKS_PATH)
@@ -643,6 +672,8 @@ def measure(options, stack, cores, folder, service_path, bare_path, revoked_path
         f" server on core {cores.server}, wrk on core {cores.load}"
     )
     report_turns("POST /auth/exchange", exchanges, common)
+    report_turns(f"GET {VERIFY_PATH}", verifications, common)
+    report_turns(f"GET {VERIFY_PATH}, its cache on and off", gains, common)
     report_turns(f"GET {JWKS_PATH}", fetches, common)
     report_turns(f"POST /auth/exchange with {REVOCATIONS:,} revocations, and with none", held, common)
     print(
@@ -654,6 +685,10 @@ def measure(options, stack, cores, folder, service_path, bare_path, revoked_path
     verdicts = [
         judge("CPU of an exchange / bare handler", statistics.median(exchanges.ratio("cpu_us")),
               MAX_CPU_RATIO, "{:.3f}".format),
+        judge("CPU of /auth/verify / bare handler", statistics.median(verifications.ratio("cpu_us")),
+              MAX_VERIFY_CPU_RATIO, "{:.3f}".format),
+        judge("/auth/verify requests/s, cache on / off", statistics.median(gains.ratio("rate")),
+              MIN_CACHE_GAIN, "{:.2f}".format, most=False),
         judge("key set requests/s / nginx", statistics.median(fetches.ratio("rate")),
               MIN_JWKS_RATIO, "{:.3f}".format, most=False),
         judge("ready", statistics.median(starts), MAX_READY_MS, "{:.1f} ms".format),
@@ -700,7 +735,7 @@ def main():
             raise Failed("took far longer than it should; ended")
 
         signal.signal(signal.SIGALRM, too_long)
-        signal.alarm(120 + 3 * options.rounds * (options.seconds + 3))
+        signal.alarm(220 + 9 * options.rounds * (options.seconds + 3))
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="exchequer-bench-")))
             cores = Cores.choose()

@@ -50,6 +50,13 @@ struct RequestLabels {
     code: &'static str,
 }
 
+/// The labels of a gateway's question that was answered.
+const VERIFIED: RequestLabels = RequestLabels {
+    route: "verify",
+    outcome: "ok",
+    code: "ok",
+};
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RouteLabels {
     route: &'static str,
@@ -144,6 +151,8 @@ pub struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
     durations: Durations,
+    /// What gateways are answered, found once: they ask about every request that they get.
+    verified: (Counter, Histogram),
     limited: Family<BucketLabels, Counter>,
     in_flight: Gauge,
     connections: Gauge,
@@ -174,9 +183,20 @@ impl Drop for InFlight {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("exchequer");
+        let requests = Family::<RequestLabels, Counter>::default();
+        let durations: Durations = Family::new_with_constructor(buckets);
+        let verified = (
+            requests.get_or_create(&VERIFIED).clone(),
+            durations
+                .get_or_create(&RouteLabels {
+                    route: VERIFIED.route,
+                })
+                .clone(),
+        );
         let metrics = Self {
-            requests: Family::default(),
-            durations: Family::new_with_constructor(buckets),
+            requests,
+            durations,
+            verified,
             limited: Family::default(),
             in_flight: Gauge::default(),
             connections: Gauge::default(),
@@ -321,13 +341,17 @@ impl Metrics {
         code: &'static str,
         took: Duration,
     ) {
-        self.requests
-            .get_or_create(&RequestLabels {
-                route,
-                outcome,
-                code,
-            })
-            .inc();
+        let labels = RequestLabels {
+            route,
+            outcome,
+            code,
+        };
+        if labels == VERIFIED {
+            self.verified.0.inc();
+            self.verified.1.observe(took.as_secs_f64());
+            return;
+        }
+        self.requests.get_or_create(&labels).inc();
         self.durations
             .get_or_create(&RouteLabels { route })
             .observe(took.as_secs_f64());

@@ -990,3 +990,133 @@ async fn refusals_are_logged_and_successes_are_not() {
         Some(1.0)
     );
 }
+
+/// What `X-Signature` covers, built here and not with the code under test.
+fn signed(secret: &[u8], time: &str, request: [&str; 3]) -> String {
+    let [method, target, digest] = request;
+    let [app, user, org, roles, scopes, limited] = ALICE;
+    let text = format!(
+        "v1\n{time}\n{method}\n{target}\n{digest}\nx-app:{app}\nx-user-id:{user}\nx-org-id:{org}\n\
+         x-roles:{roles}\nx-scopes:{scopes}\nx-rate-limit-key:{limited}"
+    );
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    format!(
+        "v1,t={time},{}",
+        STANDARD.encode(hmac::sign(&key, text.as_bytes()))
+    )
+}
+
+#[tokio::test]
+async fn the_signature_covers_the_identity_and_the_request_that_one_pair_of_headers_names() {
+    const SECRET: [u8; 24] = [7; 24];
+    let issuer = Issuer::start().await;
+    let service = Service::builder()
+        .env(
+            "SIGNING_SECRET",
+            format!("whsec_{}", STANDARD.encode(SECRET)),
+        )
+        .one_app(
+            &issuer,
+            "",
+            "verify.signing_secret = { env = \"SIGNING_SECRET\" }",
+        )
+        .start()
+        .await;
+    let token = app_token(&service, &issuer).await;
+    let bearer = format!("Bearer {token}");
+    let asked = async |headers: &[(&str, &str)]| {
+        let mut question = Question::new(&service, "").header("authorization", &bearer);
+        for (name, value) in headers {
+            question = question.header(name, value);
+        }
+        question.ask().await
+    };
+    let digest = STANDARD.encode(ring::digest::digest(&ring::digest::SHA256, b"body"));
+    let whole = format!("sha-256=:{digest}:");
+    let original = [
+        ("x-original-method", "POST"),
+        ("x-original-uri", "/a%20b?c=d&e"),
+    ];
+    let forwarded = [("x-forwarded-method", "GET"), ("x-forwarded-uri", "/")];
+    let [method, target] = original;
+    for (headers, covered) in [
+        (vec![method, target], ["POST", "/a%20b?c=d&e", "-"]),
+        (forwarded.to_vec(), ["GET", "/", "-"]),
+        (
+            vec![method, target, ("content-digest", &whole)],
+            ["POST", "/a%20b?c=d&e", &digest],
+        ),
+        (
+            vec![
+                method,
+                target,
+                ("content-digest", &format!("sha-512=:AAAA:, {whole}")),
+            ],
+            ["POST", "/a%20b?c=d&e", &digest],
+        ),
+        // Whatever is not one digest of 32 bytes is none.
+        (
+            vec![method, target, ("content-digest", "sha-256=:AAAA:")],
+            ["POST", "/a%20b?c=d&e", "-"],
+        ),
+        (
+            vec![method, target, ("content-digest", &digest)],
+            ["POST", "/a%20b?c=d&e", "-"],
+        ),
+        (
+            vec![
+                method,
+                target,
+                ("content-digest", &format!("{whole}, {whole}")),
+            ],
+            ["POST", "/a%20b?c=d&e", "-"],
+        ),
+        (
+            vec![
+                method,
+                target,
+                ("content-digest", &whole),
+                ("content-digest", &whole),
+            ],
+            ["POST", "/a%20b?c=d&e", "-"],
+        ),
+    ] {
+        let before = now();
+        let answer = asked(&headers).await;
+        assert_identity(&answer, ALICE);
+        let signature = answer.header("x-signature");
+        let time = signature
+            .split(',')
+            .nth(1)
+            .unwrap()
+            .strip_prefix("t=")
+            .unwrap();
+        assert!(
+            (before..=now()).contains(&time.parse().unwrap()),
+            "{signature}"
+        );
+        assert_eq!(signature, signed(&SECRET, time, covered), "{headers:?}");
+    }
+    for headers in [
+        vec![],
+        vec![method],
+        vec![target],
+        vec![method, target, forwarded[0]],
+        vec![method, target, forwarded[1]],
+        [original, forwarded].concat(),
+        vec![method, ("x-forwarded-uri", "/")],
+        vec![method, target, target],
+        vec![method, method, target],
+        vec![method, ("x-original-uri", "")],
+        vec![method, ("x-original-uri", "tasks")],
+        vec![method, ("x-original-uri", "/a b")],
+        vec![("x-original-method", "GET /"), target],
+    ] {
+        let answer = asked(&headers).await;
+        assert_eq!(
+            answer.body["code"], "original_request_unknown",
+            "{headers:?}"
+        );
+        answer.assert_refused(400, "original_request_unknown");
+    }
+}
