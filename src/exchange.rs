@@ -4,7 +4,7 @@
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::{IssuerKind, RateLimits, TokenKind};
 use crate::directory::Directory;
-use crate::explain::{Check, Code, Ladder, Limit, Refusal, Source};
+use crate::explain::{About, Check, Code, Ladder, Limit, Refusal, Source};
 use crate::keys::{Keeper, Signer};
 use crate::policy::app::Wish;
 use crate::policy::limits::{self, Takes};
@@ -91,6 +91,10 @@ pub struct Exchanged {
     pub is_new: Option<bool>,
     /// The subject's name in logs.
     pub pseudonym: String,
+    /// The session's name in logs.
+    pub session: Option<String>,
+    /// `aud` of the app token.
+    pub audience: String,
     /// Who vouched for the subject.
     pub issuer: Arc<Issuer>,
     /// The app.
@@ -149,6 +153,7 @@ impl Exchange {
                 refusal
             }
             Err(mut limited) => {
+                limited.about = refusal.about;
                 limited.cause = Some(format!("instead of {}", refusal.code.entry().slug));
                 limited.seen = refusal.seen;
                 limited.ladder = refusal.ladder;
@@ -233,7 +238,8 @@ impl Exchange {
         let exchanged = self.judge(&app, &issuer, &subject, request, ladder).await?;
         // Last, so that what is refused does not use the id up; before anybody has the token.
         if let Some(once) = told.once {
-            self.use_up(once, ladder).await?;
+            let used = self.use_up(once, ladder).await;
+            used.map_err(|refusal| refusal.about(self.about(&app, &subject)))?;
         }
         Ok(exchanged)
     }
@@ -296,8 +302,33 @@ impl Exchange {
         self.judge(app, issuer, &subject, request, ladder).await
     }
 
-    /// A verified subject: what was revoked, what the app grants, and the token that says so.
+    /// A verified subject: what it gets, or a refusal that says whom it is about.
     async fn judge(
+        &self,
+        app: &Arc<App>,
+        issuer: &Arc<Issuer>,
+        subject: &Subject<'_>,
+        request: &Request<'_>,
+        ladder: &mut Ladder,
+    ) -> Result<Exchanged, Box<Refusal>> {
+        let judged = self.judged(app, issuer, subject, request, ladder).await;
+        judged.map_err(|refusal| refusal.about(self.about(app, subject)))
+    }
+
+    /// Whom a refusal is about.
+    fn about(&self, app: &App, subject: &Subject<'_>) -> About {
+        let keys = self.keys.published();
+        let name = |id| keys.pseudonym(subject.issuer, id);
+        About {
+            app: app.settings.name.clone(),
+            issuer: Some(subject.issuer.to_owned()),
+            subject: Some(name(subject.id)),
+            session: subject.session_id.map(name),
+        }
+    }
+
+    /// What was revoked, what the app grants, and the token that says so.
+    async fn judged(
         &self,
         app: &Arc<App>,
         issuer: &Arc<Issuer>,
@@ -334,6 +365,10 @@ impl Exchange {
             role: organization.and_then(|org| org.role.as_deref().map(str::to_owned)),
             is_new,
             pseudonym: keys.pseudonym(subject.issuer, subject.id),
+            session: subject
+                .session_id
+                .map(|session| keys.pseudonym(subject.issuer, session)),
+            audience: grant.audience,
             signer: Arc::clone(signer),
             issuer: Arc::clone(issuer),
             app: Arc::clone(app),

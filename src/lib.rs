@@ -6,7 +6,7 @@
 //!
 //! Who may call whom: `cli, service, http, standin` → `webhooks, gate, exchange` →
 //! `subject, policy, token, directory` → `keys, store` →
-//! `standard_webhooks, explain, telemetry, crypto, clock, config`. Never upwards,
+//! `audit, standard_webhooks, explain, telemetry, crypto, clock, config`. Never upwards,
 //! and in no circle; `tests/suite/architecture.rs` reads the `use` lines and holds it.
 
 #![cfg_attr(
@@ -19,6 +19,7 @@
     )
 )]
 
+pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod config;

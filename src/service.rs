@@ -1,11 +1,13 @@
 //! The service put together: settings in, everything that runs out.
 
+use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::config::{IssuerKind, IssuerSettings, Settings};
 use crate::directory::Directory;
 use crate::exchange::Exchange;
 use crate::gate::Gate;
 use crate::http::admin::{self, Admin};
+use crate::http::audited::Audited;
 use crate::http::cors::Cors;
 use crate::http::front::Front;
 use crate::http::verify::Verify;
@@ -21,6 +23,7 @@ use crate::subject::fetch::Fetcher;
 use crate::subject::introspection::Introspection;
 use crate::subject::key_cache::KeyCache;
 use crate::telemetry::Metrics;
+use ipnet::IpNet;
 use jsonwebtoken::Algorithm;
 use std::collections::BTreeMap;
 use std::io;
@@ -39,6 +42,9 @@ pub enum StartError {
     /// The store.
     #[error("EXCHEQUER_STORE: {0}")]
     Store(#[from] OpenError),
+    /// The audit log.
+    #[error("EXCHEQUER_AUDIT: {0}")]
+    Audit(#[source] io::Error),
     /// The HTTP client.
     #[error("HTTP client: {0}")]
     Client(#[from] reqwest::Error),
@@ -74,6 +80,8 @@ pub struct Service {
     pub metrics: Arc<Metrics>,
     /// The client for upstream documents.
     pub fetcher: Fetcher,
+    /// The audit log.
+    pub audit: Arc<Audit>,
     settings: Settings,
 }
 
@@ -92,6 +100,14 @@ impl Service {
         let metrics = Arc::new(Metrics::default());
         let fetcher = Fetcher::new()?;
         let algorithms = signing_algorithms(&settings);
+        let audit = match place {
+            Place::Disk => {
+                let log = settings.audit.as_ref();
+                Audit::open(log, "serve", clock.clone(), Arc::clone(&metrics))
+                    .map_err(StartError::Audit)?
+            }
+            Place::Memory => Audit::off(clock.clone()),
+        };
         let open = match place {
             Place::Disk => Keeper::open,
             Place::Memory => Keeper::in_memory,
@@ -101,6 +117,7 @@ impl Service {
             algorithms,
             clock.clone(),
             Arc::clone(&metrics),
+            Arc::clone(&audit),
         )?;
         let store = match place {
             Place::Disk => Store::open(&settings.store, Arc::clone(&metrics))?,
@@ -155,6 +172,7 @@ impl Service {
                 .collect(),
             metrics,
             fetcher,
+            audit,
             settings,
         })
     }
@@ -188,9 +206,11 @@ impl Bound {
             exchange,
             key_sets,
             metrics,
+            audit,
             settings,
             ..
         } = self.service;
+        let proxies: Arc<[IpNet]> = settings.trusted_proxies.as_slice().into();
         let draining = Arc::new(AtomicBool::new(false));
         let background: Vec<_> = key_sets
             .iter()
@@ -205,10 +225,7 @@ impl Bound {
         let delivery = tokio::spawn(directory.deliver(delivery_stops));
         let keys = Arc::clone(&exchange.keys);
         let public = Front::new(
-            routes::public(
-                Arc::clone(&exchange),
-                settings.trusted_proxies.as_slice().into(),
-            ),
+            routes::public(Arc::clone(&exchange), Arc::clone(&proxies)),
             Some(Verify::new(
                 Gate::new(Arc::clone(&exchange)),
                 settings.verify_cache,
@@ -216,6 +233,10 @@ impl Bound {
             Cors::new(&settings.allowed_origins),
             Some(Arc::clone(&metrics)),
             Arc::clone(&keys),
+            Some(Audited {
+                audit: Arc::clone(&audit),
+                proxies,
+            }),
         );
         let admin = Front::new(
             admin::routes(Arc::new(Admin {
@@ -228,6 +249,7 @@ impl Bound {
             Cors::new(&[]),
             None,
             keys,
+            None,
         );
         // The admin listener outlives the public one: probes see the draining.
         let (stop_admin, admin_stops) = watch::channel(false);
@@ -248,6 +270,8 @@ impl Bound {
         for task in background {
             task.abort();
         }
+        // Nobody asks any more: what was recorded goes to disk before the process ends.
+        let _ = tokio::task::spawn_blocking(move || audit.stop()).await;
     }
 }
 

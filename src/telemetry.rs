@@ -167,6 +167,7 @@ pub struct Metrics {
     store_revocations: Gauge,
     store_commits: Histogram,
     events: Family<EventLabels, Counter>,
+    audit_lost: Counter,
     scrape: Mutex<()>,
 }
 
@@ -211,6 +212,7 @@ impl Default for Metrics {
             store_revocations: Gauge::default(),
             store_commits: buckets(),
             events: Family::default(),
+            audit_lost: Counter::default(),
             scrape: Mutex::default(),
             registry: Registry::default(),
         };
@@ -305,6 +307,11 @@ impl Default for Metrics {
             "webhook_events",
             "Well-signed webhook events, by type and by what became of them",
             metrics.events.clone(),
+        );
+        registry.register(
+            "audit_lost",
+            "Audit events that could not be written",
+            metrics.audit_lost.clone(),
         );
         Self {
             registry,
@@ -409,6 +416,11 @@ impl Metrics {
                 issuer: issuer.to_owned(),
             })
             .set(open.into());
+    }
+
+    /// Audit events could not be written.
+    pub fn audit_lost(&self, count: u64) {
+        self.audit_lost.inc_by(count);
     }
 
     /// The key ring could not be read, changed or saved.

@@ -6,7 +6,7 @@
 
 use crate::clock::UnixSeconds;
 use crate::exchange::Exchange;
-use crate::explain::{Code, Refusal, Source};
+use crate::explain::{About, Code, Refusal, Source};
 use crate::policy::App;
 use crate::standard_webhooks::{Message, TOLERANCE};
 use crate::store::{Change, Committed, Key, Kind, Once, Revocation, UnixMillis};
@@ -122,6 +122,16 @@ impl Door<'_> {
 
     /// Takes a message: returns when what it says is as durable as the store promises.
     pub async fn take(&self, message: Message<'_>) -> Result<Taken, Refused> {
+        let taken = self.taken(message).await;
+        taken.map_err(|refusal| {
+            refusal.about(About {
+                app: self.app.settings.name.clone(),
+                ..About::default()
+            })
+        })
+    }
+
+    async fn taken(&self, message: Message<'_>) -> Result<Taken, Refused> {
         let now = self.exchange.clock.now();
         let sent_at = check_time(&message, now)?;
         let signers = self.signers(&message)?;

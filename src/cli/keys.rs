@@ -1,7 +1,8 @@
 //! `exchequer keys`: the key ring in the folder; a running service takes changes over.
 
+use crate::audit::Audit;
 use crate::clock::Clock;
-use crate::config::KeySettings;
+use crate::config::{AuditSettings, KeySettings};
 use crate::keys::Keeper;
 use crate::keys::file::RingFolder;
 use crate::keys::jwk::algorithm_name;
@@ -67,7 +68,8 @@ pub(super) fn run(args: Args) -> ExitCode {
         Err(code) => return code,
     };
     let algorithms = signing_algorithms(&settings);
-    match act(args.command, &settings.keys, algorithms) {
+    let audit = settings.audit.as_ref();
+    match act(args.command, &settings.keys, algorithms, audit) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error}");
@@ -80,17 +82,22 @@ fn act(
     command: Command,
     settings: &KeySettings,
     algorithms: Vec<Algorithm>,
+    audit: Option<&AuditSettings>,
 ) -> Result<ExitCode, Failed> {
     if let Command::List { json } = command {
         return list(settings, json);
     }
-    let metrics = Arc::new(Metrics::default());
+    let (clock, metrics) = (Clock::system(), Arc::new(Metrics::default()));
+    // Standard output is this command's own.
+    let audit = audit.filter(|place| **place != AuditSettings::Stdout);
+    let audit = Audit::open(audit, "keys", clock.clone(), Arc::clone(&metrics))
+        .map_err(|error| format!("EXCHEQUER_AUDIT: {error}"))?;
     // A key imported where there is no ring yet is to be its first.
     let open = match command {
         Command::Import { .. } => Keeper::unopened,
         _ => Keeper::open,
     };
-    let keeper = open(settings, algorithms.clone(), Clock::system(), metrics)?;
+    let keeper = open(settings, algorithms.clone(), clock, metrics, audit)?;
     match command {
         Command::List { .. } => {}
         Command::Rotate { alg, force } => {

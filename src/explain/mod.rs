@@ -64,6 +64,19 @@ pub struct Limit {
     pub full_in: UnixSeconds,
 }
 
+/// Whom a refusal is about, where that was certain before it; under pseudonyms.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct About {
+    /// The app whose policy decided.
+    pub app: String,
+    /// The `iss` of the issuer that vouched for the subject.
+    pub issuer: Option<String>,
+    /// The subject.
+    pub subject: Option<String>,
+    /// The session.
+    pub session: Option<String>,
+}
+
 /// Why a request was refused.
 #[derive(Debug, Clone)]
 pub struct Refusal {
@@ -81,6 +94,8 @@ pub struct Refusal {
     pub limit: Option<Limit>,
     /// The scopes that are needed (RFC 6750 §3), where scopes are what is missing.
     pub scope: Option<String>,
+    /// Whom it is about, for the audit log.
+    pub about: Option<About>,
     /// The checks that were made, for the log and `explain`.
     pub ladder: Ladder,
     /// What lies behind it, for the log alone: an I/O error, an expression's error.
@@ -103,6 +118,7 @@ impl Refusal {
             retry_after: None,
             limit: None,
             scope: None,
+            about: None,
             ladder: Ladder::default(),
             cause: None,
         })
@@ -112,6 +128,13 @@ impl Refusal {
     #[must_use]
     pub fn caused_by(mut self: Box<Self>, cause: impl std::fmt::Display) -> Box<Self> {
         self.cause = Some(cause.to_string());
+        self
+    }
+
+    /// Says whom it is about.
+    #[must_use]
+    pub fn about(mut self: Box<Self>, about: About) -> Box<Self> {
+        self.about = Some(about);
         self
     }
 

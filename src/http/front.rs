@@ -2,6 +2,7 @@
 //! CORS, the metrics and one line in the log.
 
 use super::answer::{self, Allowed, Refused};
+use super::audited::{About, Audited};
 use super::cors::Cors;
 use super::exchange::Noted;
 use super::verify::{self, Verify};
@@ -42,6 +43,7 @@ pub struct Front {
     cors: Cors,
     metrics: Option<Arc<Metrics>>,
     keys: Arc<Keeper>,
+    audited: Option<Audited>,
 }
 
 impl Front {
@@ -53,6 +55,7 @@ impl Front {
         cors: Cors,
         metrics: Option<Arc<Metrics>>,
         keys: Arc<Keeper>,
+        audited: Option<Audited>,
     ) -> Arc<Self> {
         Arc::new(Self {
             routes,
@@ -60,6 +63,7 @@ impl Front {
             cors,
             metrics,
             keys,
+            audited,
         })
     }
 
@@ -71,6 +75,8 @@ impl Front {
         let id = request_id(request.headers());
         let trace = trace(request.headers());
         let origin = request.headers().get(ORIGIN).cloned();
+        let audited = self.audited.as_ref();
+        let network = audited.and_then(|audited| audited.network(&request));
         let has_body = !request.body().is_end_stream() && request.version() < Version::HTTP_2;
         let gateway = self.verify.as_ref();
         let gateway = gateway.filter(|_| request.uri().path() == verify::PATH);
@@ -106,6 +112,17 @@ impl Front {
             }
         }
         self.finish(&mut response, &id, trace.as_ref(), origin);
+        if let Some(audited) = audited {
+            let about = About {
+                route,
+                id: id.to_str().unwrap_or_default(),
+                trace: trace.as_ref().map(Trace::id),
+                network: network.as_deref(),
+            };
+            audited
+                .answered(about, refused.as_ref(), noted.as_ref(), heard.as_ref())
+                .await;
+        }
         if let Some(metrics) = &self.metrics {
             let took = began.elapsed();
             metrics.request_ended(route, outcome, code, took);

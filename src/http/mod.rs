@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod answer;
+pub mod audited;
 pub mod body;
 pub mod caller;
 pub mod cors;

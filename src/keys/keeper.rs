@@ -4,6 +4,7 @@
 use super::file::{Before, RingFileError, RingFolder, Version};
 use super::jwk::{algorithm_name, jwk, thumbprint};
 use super::ring::{Change, Fresh, Ring, Rotation, Schedule, State};
+use crate::audit::{Audit, Event};
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::KeySettings;
 use crate::crypto::{self, BackendFailed, KeyRejected, MacKey, SigningKey, VerifyingKey};
@@ -180,6 +181,7 @@ pub struct Keeper {
     algorithms: Vec<Algorithm>,
     clock: Clock,
     metrics: Arc<Metrics>,
+    audit: Arc<Audit>,
     ring: Mutex<(Ring, Option<Version>)>,
     published: ArcSwap<Published>,
 }
@@ -192,6 +194,36 @@ fn generate(algorithm: Algorithm) -> Result<Fresh, BackendFailed> {
 fn fresh(algorithm: Algorithm, pkcs8: Zeroizing<Vec<u8>>) -> Result<Fresh, KeyRejected> {
     let kid = thumbprint(SigningKey::from_pkcs8(algorithm, &pkcs8)?.public());
     Ok(Fresh { kid, pkcs8 })
+}
+
+/// How the keys of a ring turned into those of the next: each that is new, in another state
+/// or gone.
+fn turns<'r>(
+    before: &'r Ring,
+    after: &'r Ring,
+    changes: &[Change],
+) -> Vec<(&'r str, &'static str)> {
+    let came = after.keys.iter().filter_map(|key| {
+        let known = before.keys.iter().find(|known| known.kid == key.kid);
+        let turned = known.is_none_or(|known| known.state != key.state);
+        let outcome = match key.state {
+            State::Next => "published",
+            State::Active => "activated",
+            State::Retired => "retired",
+        };
+        turned.then_some((key.kid.as_str(), outcome))
+    });
+    let went = before.keys.iter().filter_map(|known| {
+        let gone = after.keys.iter().all(|key| key.kid != known.kid);
+        let in_time = |change: &Change| matches!(change, Change::Removed(kid) if *kid == known.kid);
+        let outcome = if changes.iter().any(in_time) {
+            "removed"
+        } else {
+            "revoked"
+        };
+        gone.then_some((known.kid.as_str(), outcome))
+    });
+    came.chain(went).collect()
 }
 
 /// An empty ring with its pseudonym key.
@@ -210,8 +242,9 @@ impl Keeper {
         algorithms: Vec<Algorithm>,
         clock: Clock,
         metrics: Arc<Metrics>,
+        audit: Arc<Audit>,
     ) -> Result<Self, KeeperError> {
-        let keeper = Self::unopened(settings, algorithms, clock, metrics)?;
+        let keeper = Self::unopened(settings, algorithms, clock, metrics, audit)?;
         keeper.change(|_, _| ())?;
         Ok(keeper)
     }
@@ -222,9 +255,10 @@ impl Keeper {
         algorithms: Vec<Algorithm>,
         clock: Clock,
         metrics: Arc<Metrics>,
+        audit: Arc<Audit>,
     ) -> Result<Self, KeeperError> {
         let folder = RingFolder::new(settings.dir.clone(), settings.secret.clone());
-        Self::new(Some(folder), settings, algorithms, clock, metrics)
+        Self::new(Some(folder), settings, algorithms, clock, metrics, audit)
     }
 
     /// A ring in memory that ends with the process.
@@ -233,8 +267,9 @@ impl Keeper {
         algorithms: Vec<Algorithm>,
         clock: Clock,
         metrics: Arc<Metrics>,
+        audit: Arc<Audit>,
     ) -> Result<Self, KeeperError> {
-        let keeper = Self::new(None, settings, algorithms, clock, metrics)?;
+        let keeper = Self::new(None, settings, algorithms, clock, metrics, audit)?;
         keeper.change(|_, _| ())?;
         Ok(keeper)
     }
@@ -245,6 +280,7 @@ impl Keeper {
         algorithms: Vec<Algorithm>,
         clock: Clock,
         metrics: Arc<Metrics>,
+        audit: Arc<Audit>,
     ) -> Result<Self, KeeperError> {
         let schedule = Schedule::from(settings);
         Ok(Self {
@@ -253,6 +289,7 @@ impl Keeper {
             algorithms,
             clock,
             metrics,
+            audit,
             ring: Mutex::new((Ring::default(), None)),
             published: ArcSwap::from_pointee(Published::new(&Ring::default(), &schedule)?),
         })
@@ -278,6 +315,12 @@ impl Keeper {
         let lock = self.folder.as_ref().map(RingFolder::lock).transpose()?;
         let (mut ring, unsaved, mut before) = self.present(&held.0)?;
         let (generation, keys) = (ring.generation, ring.keys.len());
+        // What another process changed meanwhile is told too, except at the start.
+        let known = if held.0.keys.is_empty() {
+            ring.clone()
+        } else {
+            held.0.clone()
+        };
         let done = change(&mut ring, self.clock.now());
         if ring.keys.len() < keys {
             // A key was revoked.
@@ -303,6 +346,14 @@ impl Keeper {
                 Change::Removed(kid) => ("removed", kid),
             };
             tracing::info!(kid, change = what, "the key ring changed");
+        }
+        for (kid, outcome) in turns(&known, &ring, &changes) {
+            self.audit.record_blocking(Event {
+                action: "key",
+                outcome,
+                kid: Some(kid),
+                ..Event::default()
+            });
         }
         self.published.store(Arc::new(published));
         *held = (ring, version);

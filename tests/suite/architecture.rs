@@ -10,6 +10,7 @@ const LAYERS: [&[&str]; 5] = [
     &["subject", "policy", "token", "directory"],
     &["keys", "store"],
     &[
+        "audit",
         "standard_webhooks",
         "explain",
         "telemetry",
