@@ -10,6 +10,7 @@
 )]
 
 mod architecture;
+mod audit;
 mod clerk_claims;
 mod cli;
 mod config;
