@@ -4,7 +4,7 @@
 //! The way of a request, forward only:
 //! [`http`] → [`exchange`] → [`subject`] → [`policy`] → [`token`] with [`keys`] → [`http::answer`].
 //!
-//! Who may call whom: `cli, service, http, standin` → `webhooks, gate, exchange` →
+//! Who may call whom: `cli, service, http, standin` → `webhooks, gate, exchange, oauth` →
 //! `subject, policy, token, directory` → `keys, store` →
 //! `audit, standard_webhooks, explain, telemetry, crypto, clock, config`. Never upwards,
 //! and in no circle; `tests/suite/architecture.rs` reads the `use` lines and holds it.
@@ -30,6 +30,7 @@ pub mod explain;
 pub mod gate;
 pub mod http;
 pub mod keys;
+pub mod oauth;
 pub mod policy;
 pub mod service;
 pub mod standard_webhooks;

@@ -14,6 +14,7 @@ use crate::http::verify::Verify;
 use crate::http::{routes, server};
 use crate::keys::Keeper;
 use crate::keys::keeper::KeeperError;
+use crate::oauth::OAuth;
 use crate::policy::{App, Apps};
 use crate::store::{Memory, OpenError, Store};
 use crate::subject::Issuer;
@@ -85,11 +86,19 @@ pub struct Service {
     settings: Settings,
 }
 
-/// The algorithms that the apps sign with, each once, in a stable order.
+/// The algorithms that the apps' tokens and the clients' are signed with, each once, in a
+/// stable order.
 pub fn signing_algorithms(settings: &Settings) -> Vec<Algorithm> {
     [Algorithm::ES256, Algorithm::RS256, Algorithm::EdDSA]
         .into_iter()
-        .filter(|algorithm| settings.apps.iter().any(|app| app.algorithm == *algorithm))
+        .filter(|algorithm| {
+            let clients = settings
+                .clients
+                .values()
+                .any(|each| !each.audiences.is_empty());
+            settings.apps.iter().any(|app| app.algorithm == *algorithm)
+                || (clients && settings.keys.algorithm == *algorithm)
+        })
         .collect()
 }
 
@@ -225,7 +234,10 @@ impl Bound {
         let delivery = tokio::spawn(directory.deliver(delivery_stops));
         let keys = Arc::clone(&exchange.keys);
         let public = Front::new(
-            routes::public(Arc::clone(&exchange), Arc::clone(&proxies)),
+            routes::public(
+                Arc::new(OAuth::new(Arc::clone(&exchange), &settings)),
+                Arc::clone(&proxies),
+            ),
             Some(Verify::new(
                 Gate::new(Arc::clone(&exchange)),
                 settings.verify_cache,

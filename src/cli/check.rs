@@ -64,7 +64,16 @@ fn print(settings: &Settings) {
             );
         }
     }
-    for id in settings.clients.keys() {
-        println!("ok:    client {id}");
+    for (id, client) in &settings.clients {
+        if client.audiences.is_empty() {
+            println!("ok:    client {id}");
+            continue;
+        }
+        println!(
+            "ok:    client {id}: audience {}; scopes {}; {} s",
+            client.audiences.join(", "),
+            client.scopes.join(", "),
+            client.ttl
+        );
     }
 }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::crypto::PublicKey;
 use jsonwebtoken::Algorithm;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -66,7 +66,16 @@ const SCOPE: &[&str] = &["permissions", "when"];
 const PROFILE: &[&str] = &["user", "organization", "membership", "max_age", "events"];
 const EVENTS: &[&str] = &["url", "secret", "allow_private_network"];
 const VERIFY: &[&str] = &["pass_through", "session_cookie", "signing_secret"];
-const CLIENT: &[&str] = &["secret", "jwks_uri", "auth_method", "redirect_uris", "apps"];
+const CLIENT: &[&str] = &[
+    "secret",
+    "audience",
+    "scopes",
+    "ttl",
+    "jwks_uri",
+    "auth_method",
+    "redirect_uris",
+    "apps",
+];
 const PROVIDER: &[&str] = &[
     "issuer",
     "client_id",
@@ -198,11 +207,9 @@ pub(super) fn read(
                     structure.apps.insert(entry.to_owned(), app);
                 }
                 "clients" => {
-                    let secret = section.secret("secret");
-                    structure
-                        .clients
-                        .insert(entry.to_owned(), ClientSettings { secret });
-                    section.note_here("clients have no effect yet but in `exchequer explain`");
+                    let client = read_client(&mut section);
+                    structure.places.insert(format!("client {entry}"), place);
+                    structure.clients.insert(entry.to_owned(), client);
                 }
                 _ => section.note_here("providers have no effect yet"),
             }
@@ -469,6 +476,40 @@ fn read_profile(section: &mut Section<'_, '_, '_>) -> ProfileSettings {
                 })
             })
             .flatten(),
+    }
+}
+
+fn read_client(section: &mut Section<'_, '_, '_>) -> ClientSettings {
+    let audiences = section.texts("audience").unwrap_or_default();
+    let secret = section.secret("secret");
+    if audiences.is_empty() {
+        section
+            .note_here("a client without `audience` has no effect yet but in `exchequer explain`");
+    } else if !section.has("secret") {
+        section.error_here("`secret` is missing: the client proves itself with it");
+    }
+    let short = |secret: &SecretString| secret.expose_secret().len() < 32;
+    if !audiences.is_empty() && secret.as_ref().is_some_and(short) {
+        section.note(
+            "secret",
+            "shorter than 32 characters: make one with `openssl rand -base64 32`",
+        );
+    }
+    for key in ["jwks_uri", "auth_method", "redirect_uris", "apps"] {
+        if section.has(key) {
+            section.note(key, "has no effect yet");
+        }
+    }
+    let scopes = section.texts("scopes").unwrap_or_default();
+    for scope in scopes.iter().filter(|scope| !value::is_scope(scope)) {
+        let message = format!("{scope:?} is no scope: it has a space, a quote or a backslash");
+        section.error("scopes", &message);
+    }
+    ClientSettings {
+        secret,
+        audiences,
+        scopes,
+        ttl: section.duration("ttl", 30, 3600).unwrap_or(300),
     }
 }
 

@@ -428,8 +428,15 @@ pub struct VerifySettings {
 /// A registered OAuth client.
 #[derive(Debug, Clone)]
 pub struct ClientSettings {
-    /// Its secret, for assertions signed with HMAC.
+    /// Its secret.
     pub secret: Option<SecretString>,
+    /// The audiences that it may ask for; the first is the default. Without one it gets no
+    /// tokens of its own.
+    pub audiences: Vec<String>,
+    /// The scopes that it may have.
+    pub scopes: Vec<String>,
+    /// How long its tokens live, seconds.
+    pub ttl: UnixSeconds,
 }
 
 /// Where the configuration is read from.
@@ -574,7 +581,23 @@ fn judge(common: &env::Common, structure: &Structure, findings: &mut Findings) {
         judge_app(app, structure, findings);
     }
     judge_audiences(structure, findings);
-    let longest = structure.apps.values().map(|app| app.ttl).max();
+    for id in structure.clients.keys() {
+        if structure.apps.contains_key(id) {
+            findings.error(
+                structure.place(&format!("client {id}")),
+                format!(
+                    "there is an app {id:?} too: `client_id` could not tell their tokens apart"
+                ),
+            );
+        }
+    }
+    let clients = structure.clients.values().map(|client| client.ttl);
+    let longest = structure
+        .apps
+        .values()
+        .map(|app| app.ttl)
+        .chain(clients)
+        .max();
     if let Some(longest) = longest
         && common.keys.keep_after < longest + 300
     {

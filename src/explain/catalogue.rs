@@ -132,7 +132,7 @@ catalogue! {
         mend: "Send exactly one credential."
     ParameterMalformed "parameter_malformed": 400 "invalid_request" FixRequest
         "A parameter of the request is malformed."
-        cause: "`app`, `audience`, `scope`, `code_verifier` or `subject_token_type` is empty, too long, or has characters that it cannot have."
+        cause: "`app`, `audience`, `scope`, `code_verifier`, `subject_token_type`, `grant_type` or another parameter is empty, missing, repeated, too long, or has characters that it cannot have."
         confirm: "The description names the parameter."
         mend: "Correct the parameter."
     SubjectTokenTypeUnsupported "subject_token_type_unsupported": 400 "invalid_request" FixRequest
@@ -157,9 +157,9 @@ catalogue! {
         mend: "Send `\"app\": \"NAME\"` with the exchange."
     AudienceNotAllowed "audience_not_allowed": 400 "invalid_target" FixRequest
         "The app may not ask for this audience."
-        cause: "`audience` is none of those configured for the app."
+        cause: "`audience` (or `resource`) is none of those configured for the app or the client, or a client asks for several at once."
         confirm: "`exchequer check` lists each app's audiences."
-        mend: "Ask for a configured audience, or add it to the app's `audience`."
+        mend: "Ask for one configured audience, or add it to the app's or the client's `audience`."
     SessionIdUnsupported "session_id_unsupported": 400 "invalid_request" FixRequest
         "Session ids are not accepted here: send a session token."
         cause: "The request carries a `session_id`, and the app (or every app) has `session_id = \"off\"`, or its Clerk issuer has no secret key with which the session could be looked up."
@@ -573,6 +573,33 @@ catalogue! {
         cause: "This subject or this address asked more often than EXCHEQUER_RATE_LIMIT allows. A refused request counts for more than one."
         confirm: "The RateLimit headers say which limit was reached and when it allows more."
         mend: "Wait as long as `Retry-After` says. An app should keep its token until shortly before it expires."
+
+    // Clients of ours, at the token endpoint.
+    GrantTypeUnsupported "grant_type_unsupported": 400 "unsupported_grant_type" FixRequest
+        "This `grant_type` is none of those that there are here."
+        cause: "`grant_type` is another than `client_credentials`."
+        confirm: "`grant_types_supported` in /.well-known/oauth-authorization-server lists those that there are."
+        mend: "Send `grant_type=client_credentials`. A user's token is exchanged at POST /auth/exchange."
+    ClientAuthenticationMissing "client_authentication_missing": 401 "invalid_client" FixRequest
+        "The request does not say which client it is from, or does not prove it."
+        cause: "There is neither an `Authorization: Basic` header nor `client_id` and `client_secret` in the form, or the header is of another scheme or malformed."
+        confirm: "Look at the request's headers and body; an empty variable in the client's configuration is the usual reason."
+        mend: "Send the client's id and secret in the one or the other way (RFC 6749 §2.3.1)."
+    ClientAuthenticationFailed "client_authentication_failed": 401 "invalid_client" FixConfig
+        "The client is unknown, or its secret is wrong."
+        cause: "No `[clients.ID]` has this id, or its secret is another. Strangers are not told which; the log line's `cause` says it."
+        confirm: "Look for the request id in the log; `exchequer check` lists the clients."
+        mend: "Give the client the id and the secret that are configured here: the secret's text as it stands, without a line's end."
+    ClientNotAllowed "client_not_allowed": 400 "unauthorized_client" FixConfig
+        "This client gets no tokens of its own."
+        cause: "The client has no `audience` in the configuration."
+        confirm: "`exchequer check` lists each client's audiences."
+        mend: "Set `audience` in `[clients.ID]` to the backends that the client may call."
+    ScopeNotAllowed "scope_not_allowed": 400 "invalid_scope" FixRequest
+        "The client may have none of the scopes that it asks for."
+        cause: "`scope` is malformed, or names none of the client's `scopes`."
+        confirm: "`exchequer check` lists each client's scopes."
+        mend: "Ask for configured scopes, leave `scope` out to get all of them, or add them to the client's `scopes`."
 
     // What could not be asked.
     IssuerKeysUnavailable "issuer_keys_unavailable": 503 "temporarily_unavailable" Retry ["jwk-remote-failed-to-load", "jwk-local-missing"]

@@ -142,6 +142,12 @@ fn challenge(refusal: &Refusal) -> Option<HeaderValue> {
     let text = match (refusal.code, entry.status, &refusal.scope) {
         // §3.1: who sent nothing has made no error yet.
         (Code::BearerMissing, ..) => return Some(HeaderValue::from_static("Bearer")),
+        // RFC 6749 §5.2: our own client authentication.
+        _ if entry.error == "invalid_client" => {
+            return Some(HeaderValue::from_static(
+                "Basic realm=\"exchequer\", charset=\"UTF-8\"",
+            ));
+        }
         (_, _, Some(scope)) => format!("Bearer error=\"{}\", scope=\"{scope}\"", entry.error),
         (_, 401, None) => {
             let description: String = refusal

@@ -89,7 +89,7 @@ async fn attempt<B: Buf>(
     let body = if bytes.is_empty() {
         Body::default()
     } else {
-        is_json(headers)?;
+        has_type(headers, "application/json")?;
         read(&bytes)?
     };
     let (mut request, scope_asked) = request(&body, bearer)?;
@@ -203,7 +203,7 @@ pub fn request<'b>(
     Ok((request, scope_asked))
 }
 
-fn malformed(name: &str) -> Box<Refusal> {
+pub(super) fn malformed(name: &str) -> Box<Refusal> {
     Refusal::because(
         Code::ParameterMalformed,
         format!("The parameter `{name}` is malformed."),
@@ -222,7 +222,7 @@ fn code_verifier(text: Option<&str>) -> Result<Option<&str>, Box<Refusal>> {
 }
 
 /// RFC 6749 §3.3, and the space between scopes.
-fn is_scope_byte(byte: u8) -> bool {
+pub(super) fn is_scope_byte(byte: u8) -> bool {
     matches!(byte, 0x20 | 0x21 | 0x23..=0x5b | 0x5d..=0x7e)
 }
 
@@ -250,9 +250,14 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Box<Refusal>> {
     }
 }
 
-/// Whether the body is JSON, not compressed.
-pub(super) fn is_json(headers: &HeaderMap) -> Result<(), Box<Refusal>> {
-    let unsupported = || Refusal::new(Code::ContentTypeUnsupported);
+/// Whether the body is of this content type, in UTF-8 and not compressed.
+pub(super) fn has_type(headers: &HeaderMap, expected: &str) -> Result<(), Box<Refusal>> {
+    let unsupported = || {
+        Refusal::because(
+            Code::ContentTypeUnsupported,
+            format!("The request body must be `{expected}`, not compressed."),
+        )
+    };
     let encoded = headers
         .get(CONTENT_ENCODING)
         .is_some_and(|encoding| encoding.as_bytes() != b"identity");
@@ -264,16 +269,16 @@ pub(super) fn is_json(headers: &HeaderMap) -> Result<(), Box<Refusal>> {
         .and_then(|value| value.to_str().ok())
         .ok_or_else(unsupported)?;
     let mut parts = text.split(';').map(str::trim);
-    let json = parts
+    let fits = parts
         .next()
-        .is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"));
+        .is_some_and(|kind| kind.eq_ignore_ascii_case(expected));
     let utf8 = parts.all(|parameter| {
         parameter.split_once('=').is_some_and(|(name, value)| {
             !name.eq_ignore_ascii_case("charset")
                 || value.trim_matches('"').eq_ignore_ascii_case("utf-8")
         })
     });
-    if json && utf8 {
+    if fits && utf8 {
         Ok(())
     } else {
         Err(unsupported())

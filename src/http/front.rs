@@ -5,6 +5,7 @@ use super::answer::{self, Allowed, Refused};
 use super::audited::{About, Audited};
 use super::cors::Cors;
 use super::exchange::Noted;
+use super::token;
 use super::verify::{self, Verify};
 use super::webhooks::Heard;
 use crate::explain::{Code, Refusal};
@@ -96,6 +97,7 @@ impl Front {
         let allowed = response.extensions_mut().remove::<Allowed>();
         let noted = response.extensions_mut().remove::<Noted>();
         let heard = response.extensions_mut().remove::<Heard>();
+        let issued = response.extensions_mut().remove::<token::Noted>();
         if let Some(Refused(refusal)) = &refused {
             let entry = refusal.code.entry();
             outcome = if entry.status >= 500 {
@@ -137,6 +139,9 @@ impl Front {
             let limited = limited.filter(|refusal| refusal.code == Code::RateLimited);
             if let Some(limit) = limited.and_then(|refusal| refusal.limit) {
                 metrics.rate_limited(limit.bucket);
+            }
+            if let Some(issued) = &issued {
+                line.issued(issued);
             }
             match (refused, noted, heard) {
                 (Some(Refused(refusal)), ..) => line.refused(&refusal, &self.keys),
@@ -241,6 +246,19 @@ impl Line<'_> {
         );
     }
 
+    fn issued(&self, token::Noted(issued): &token::Noted) {
+        tracing::info!(
+            request_id = self.id,
+            trace_id = self.trace,
+            client = issued.client.id,
+            jti = issued.token.jti,
+            kid = issued.signer.kid,
+            scope = issued.scope,
+            micros = self.micros,
+            "issued"
+        );
+    }
+
     fn refused(&self, refusal: &Refusal, keys: &Keeper) {
         let entry = refusal.code.entry();
         let failure = refusal.ladder.failure();
@@ -283,6 +301,7 @@ fn route(path: &str) -> &'static str {
     match path {
         "/auth/exchange" | "/auth/clerk/exchange" => "exchange",
         verify::PATH => "verify",
+        "/oauth/token" => "token",
         "/.well-known/jwks.json" => "jwks",
         "/.well-known/openid-configuration" | "/.well-known/oauth-authorization-server" => {
             "metadata"

@@ -1,8 +1,9 @@
 //! The public documents: our key set and our metadata.
 
 use super::answer;
-use crate::exchange::Exchange;
+use super::token::{AUTH_METHODS, GRANTS};
 use crate::keys::Keeper;
+use crate::oauth::OAuth;
 use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue,
@@ -60,13 +61,19 @@ struct Metadata<'m> {
     subject_types_supported: [&'static str; 1],
     response_types_supported: [&'static str; 0],
     grant_types_supported: &'static [&'static str],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_endpoint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_endpoint_auth_methods_supported: Option<[&'static str; 2]>,
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     scopes_supported: BTreeSet<&'m str>,
 }
 
 /// `GET /.well-known/openid-configuration` and `/.well-known/oauth-authorization-server`:
 /// what verifiers and clients configure themselves from.
-pub fn metadata(exchange: &Exchange) -> Answer {
+pub fn metadata(oauth: &OAuth) -> Answer {
+    let exchange = &oauth.exchange;
+    let clients = oauth.clients.any();
     let issuer = exchange.issuer.as_str();
     let scopes = exchange.apps.iter().flat_map(|app| &app.settings.scopes);
     let document = Metadata {
@@ -75,7 +82,9 @@ pub fn metadata(exchange: &Exchange) -> Answer {
         id_token_signing_alg_values_supported: &exchange.keys.published().algorithms,
         subject_types_supported: ["public"],
         response_types_supported: [],
-        grant_types_supported: &[],
+        grant_types_supported: if clients { &GRANTS } else { &[] },
+        token_endpoint: clients.then(|| format!("{issuer}/oauth/token")),
+        token_endpoint_auth_methods_supported: clients.then_some(AUTH_METHODS),
         scopes_supported: scopes.map(|scope| scope.name.as_str()).collect(),
     };
     let text = serde_json::to_string(&document).unwrap_or_default();

@@ -12,5 +12,6 @@ mod identity_signature;
 pub mod metadata;
 pub mod routes;
 pub mod server;
+pub mod token;
 pub mod verify;
 pub mod webhooks;

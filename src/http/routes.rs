@@ -1,8 +1,9 @@
 //! The whole public surface on one page.
 
-use super::{answer, caller, exchange, metadata, webhooks};
+use super::{answer, caller, exchange, metadata, token, webhooks};
 use crate::exchange::Exchange;
 use crate::explain::{Code, Refusal};
+use crate::oauth::OAuth;
 use http::{HeaderMap, Method, StatusCode};
 use ipnet::IpNet;
 use std::convert::Infallible;
@@ -18,7 +19,9 @@ const POST: &str = "POST, OPTIONS";
 const POST_ALONE: &str = "POST";
 
 /// The public listener's routes.
-pub fn public(exchange: Arc<Exchange>, proxies: Arc<[IpNet]>) -> BoxedFilter<(Answer,)> {
+pub fn public(oauth: Arc<OAuth>, proxies: Arc<[IpNet]>) -> BoxedFilter<(Answer,)> {
+    let exchange = Arc::clone(&oauth.exchange);
+    let oauth = warp::any().map(move || Arc::clone(&oauth));
     let address = caller::address(proxies);
     let exchange = warp::any().map(move || Arc::clone(&exchange));
 
@@ -28,11 +31,22 @@ pub fn public(exchange: Arc<Exchange>, proxies: Arc<[IpNet]>) -> BoxedFilter<(An
         .and(only(POST))
         .and(exchange.clone())
         .and(warp::header::headers_cloned())
-        .and(address)
+        .and(address.clone())
         .and(warp::body::stream())
         .then(
             |exchange: Arc<Exchange>, headers: HeaderMap, address, body| async move {
                 exchange::handle(&exchange, &headers, address, body).await
+            },
+        );
+    let tokens = at("/oauth/token")
+        .and(only(POST))
+        .and(oauth.clone())
+        .and(warp::header::headers_cloned())
+        .and(address)
+        .and(warp::body::stream())
+        .then(
+            |oauth: Arc<OAuth>, headers: HeaderMap, address, body| async move {
+                token::handle(&oauth, &headers, address, body).await
             },
         );
     let webhooks = below("/webhooks/clerk/")
@@ -47,7 +61,7 @@ pub fn public(exchange: Arc<Exchange>, proxies: Arc<[IpNet]>) -> BoxedFilter<(An
         );
     let jwks = at("/.well-known/jwks.json")
         .and(only(GET))
-        .and(exchange.clone())
+        .and(exchange)
         .and(warp::header::headers_cloned())
         .map(|exchange: Arc<Exchange>, headers: HeaderMap| {
             metadata::jwks(&exchange.keys, &headers)
@@ -56,13 +70,15 @@ pub fn public(exchange: Arc<Exchange>, proxies: Arc<[IpNet]>) -> BoxedFilter<(An
         .or(at("/.well-known/oauth-authorization-server"))
         .unify()
         .and(only(GET))
-        .and(exchange)
-        .map(|exchange: Arc<Exchange>| metadata::metadata(&exchange));
+        .and(oauth)
+        .map(|oauth: Arc<OAuth>| metadata::metadata(&oauth));
     let health = at("/healthz")
         .and(only(GET))
         .map(|| answer::plain(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"));
 
     exchanges
+        .or(tokens)
+        .unify()
         .or(webhooks)
         .unify()
         .or(jwks)

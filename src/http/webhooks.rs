@@ -59,7 +59,7 @@ async fn attempt<B: Buf>(
 ) -> Result<Taken, Box<Refusal>> {
     let door = webhooks::door(exchange, app)?;
     let body = body::read_up_to(MAX_BODY, headers, stream).await?;
-    exchange::is_json(headers)?;
+    exchange::has_type(headers, "application/json")?;
     let [id, timestamp, signatures] = signed(headers)?;
     let message = Message {
         id,

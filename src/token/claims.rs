@@ -1,5 +1,6 @@
-//! The claims of an app JWT: absent rather than null.
+//! The claims of a token of ours: absent rather than null.
 
+use crate::clock::UnixSeconds;
 use crate::policy::Grant;
 use crate::subject::Subject;
 use serde::ser::{Serialize, SerializeMap, Serializer};
@@ -8,72 +9,115 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 /// from a clock that is three seconds ahead of theirs.
 pub(super) const BACKDATE: i64 = 10;
 
+/// What a client of ours gets for itself: no user is behind it.
+#[derive(Debug, Clone, Copy)]
+pub struct ServiceGrant<'g> {
+    /// The client: `sub` and `client_id`.
+    pub client: &'g str,
+    /// `aud`.
+    pub audience: &'g str,
+    /// `scope`, where the client has some.
+    pub scope: Option<&'g str>,
+    /// When it expires.
+    pub expires_at: UnixSeconds,
+}
+
+/// Whom a token speaks for.
+pub(super) enum Bearer<'c> {
+    /// A user of an app.
+    User {
+        app: &'c str,
+        subject: &'c Subject<'c>,
+        grant: &'c Grant,
+    },
+    /// A client of ours.
+    Service(&'c ServiceGrant<'c>),
+}
+
 /// The claims, as they are written.
 pub(super) struct Claims<'c> {
     pub issuer: &'c str,
-    pub app: &'c str,
     pub jti: &'c str,
-    pub now: i64,
-    pub subject: &'c Subject<'c>,
-    pub grant: &'c Grant,
+    pub now: UnixSeconds,
+    pub bearer: Bearer<'c>,
 }
 
 impl Serialize for Claims<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self {
-            issuer,
-            app,
-            jti,
-            now,
-            subject,
-            grant,
-        } = self;
+        let (sub, aud, exp, client) = match &self.bearer {
+            Bearer::User { app, grant, .. } => (
+                grant.subject.as_str(),
+                grant.audience.as_str(),
+                grant.expires_at,
+                *app,
+            ),
+            Bearer::Service(grant) => {
+                (grant.client, grant.audience, grant.expires_at, grant.client)
+            }
+        };
         let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("iss", issuer)?;
-        map.serialize_entry("sub", &grant.subject)?;
-        map.serialize_entry("aud", &grant.audience)?;
-        map.serialize_entry("exp", &grant.expires_at)?;
-        map.serialize_entry("iat", &(now - BACKDATE))?;
-        map.serialize_entry("nbf", &(now - BACKDATE))?;
-        map.serialize_entry("jti", jti)?;
-        map.serialize_entry("client_id", app)?;
-        map.serialize_entry("idp", subject.issuer)?;
-        if let Some(sid) = subject.session_id {
-            map.serialize_entry("sid", &sid)?;
-        }
-        if let Some(actor) = &subject.actor {
-            map.serialize_entry("act", actor)?;
-        }
-        // The app's own claims come in the place of these.
-        let ours = |name: &str| !grant.claims.contains_key(name);
-        if let Some(organization) = &subject.organization {
-            if ours("org_id") {
-                map.serialize_entry("org_id", organization.id)?;
+        map.serialize_entry("iss", self.issuer)?;
+        map.serialize_entry("sub", sub)?;
+        map.serialize_entry("aud", aud)?;
+        map.serialize_entry("exp", &exp)?;
+        map.serialize_entry("iat", &(self.now - BACKDATE))?;
+        map.serialize_entry("nbf", &(self.now - BACKDATE))?;
+        map.serialize_entry("jti", self.jti)?;
+        map.serialize_entry("client_id", client)?;
+        match &self.bearer {
+            Bearer::User { subject, grant, .. } => user(&mut map, subject, grant)?,
+            Bearer::Service(grant) => {
+                if let Some(scope) = grant.scope {
+                    map.serialize_entry("scope", scope)?;
+                }
             }
-            if let Some(slug) = organization.slug.filter(|_| ours("org_slug")) {
-                map.serialize_entry("org_slug", &slug)?;
-            }
-            if let Some(role) = organization.role.as_ref().filter(|_| ours("roles")) {
-                map.serialize_entry("roles", &[role])?;
-            }
-            let upstream = grant.scopes.is_none() && !organization.permissions.is_empty();
-            if upstream && ours("permissions") {
-                map.serialize_entry("permissions", &organization.permissions)?;
-            }
-        }
-        // Both are there even where nothing is granted: absent could be read as unrestricted.
-        if let Some(scopes) = &grant.scopes {
-            map.serialize_entry("scope", &scopes.names)?;
-            if ours("permissions") {
-                map.serialize_entry("permissions", &scopes.permissions)?;
-            }
-        }
-        if let Some(time) = subject.authenticated_at.filter(|_| ours("auth_time")) {
-            map.serialize_entry("auth_time", &time)?;
-        }
-        for (name, value) in &grant.claims {
-            map.serialize_entry(name, value)?;
         }
         map.end()
     }
+}
+
+/// What a token says of its user.
+fn user<M: SerializeMap>(
+    map: &mut M,
+    subject: &Subject<'_>,
+    grant: &Grant,
+) -> Result<(), M::Error> {
+    map.serialize_entry("idp", subject.issuer)?;
+    if let Some(sid) = subject.session_id {
+        map.serialize_entry("sid", &sid)?;
+    }
+    if let Some(actor) = &subject.actor {
+        map.serialize_entry("act", actor)?;
+    }
+    // The app's own claims come in the place of these.
+    let ours = |name: &str| !grant.claims.contains_key(name);
+    if let Some(organization) = &subject.organization {
+        if ours("org_id") {
+            map.serialize_entry("org_id", organization.id)?;
+        }
+        if let Some(slug) = organization.slug.filter(|_| ours("org_slug")) {
+            map.serialize_entry("org_slug", &slug)?;
+        }
+        if let Some(role) = organization.role.as_ref().filter(|_| ours("roles")) {
+            map.serialize_entry("roles", &[role])?;
+        }
+        let upstream = grant.scopes.is_none() && !organization.permissions.is_empty();
+        if upstream && ours("permissions") {
+            map.serialize_entry("permissions", &organization.permissions)?;
+        }
+    }
+    // Both are there even where nothing is granted: absent could be read as unrestricted.
+    if let Some(scopes) = &grant.scopes {
+        map.serialize_entry("scope", &scopes.names)?;
+        if ours("permissions") {
+            map.serialize_entry("permissions", &scopes.permissions)?;
+        }
+    }
+    if let Some(time) = subject.authenticated_at.filter(|_| ours("auth_time")) {
+        map.serialize_entry("auth_time", &time)?;
+    }
+    for (name, value) in &grant.claims {
+        map.serialize_entry(name, value)?;
+    }
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! Minting: typed claims in, a compact JWS (RFC 7515 §7.1) out.
 
-use super::claims::Claims;
+use super::claims::{Bearer, Claims, ServiceGrant};
 use crate::clock::UnixSeconds;
 use crate::config::AppSettings;
 use crate::keys::Signer;
@@ -39,18 +39,41 @@ pub fn mint(
     now: UnixSeconds,
     signer: &Signer,
 ) -> Result<AppToken, MintFailed> {
+    let bearer = Bearer::User {
+        app: &app.name,
+        subject,
+        grant,
+    };
+    write(issuer, bearer, &app.typ, now, signer)
+}
+
+/// Mints a service token, of type `JWT`.
+pub fn mint_service(
+    issuer: &str,
+    grant: &ServiceGrant<'_>,
+    now: UnixSeconds,
+    signer: &Signer,
+) -> Result<AppToken, MintFailed> {
+    write(issuer, Bearer::Service(grant), "JWT", now, signer)
+}
+
+fn write(
+    issuer: &str,
+    bearer: Bearer<'_>,
+    typ: &str,
+    now: UnixSeconds,
+    signer: &Signer,
+) -> Result<AppToken, MintFailed> {
     let jti = URL_SAFE_NO_PAD.encode(rand::rng().random::<[u8; 16]>());
     let mut claims = Vec::with_capacity(1024);
     let written = Claims {
         issuer,
-        app: &app.name,
         jti: &jti,
         now,
-        subject,
-        grant,
+        bearer,
     };
     serde_json::to_writer(&mut claims, &written).map_err(|_| MintFailed)?;
-    let header = signer.header(&app.typ);
+    let header = signer.header(typ);
     let mut compact = String::with_capacity(header.len() + claims.len() * 4 / 3 + 350);
     compact.push_str(header);
     compact.push('.');

@@ -1,8 +1,9 @@
-//! What we mint: the app JWT, and how it is read when it comes back.
+//! What we mint, the app JWT and the service token, and how it is read when it comes back.
 
 pub mod claims;
 pub mod mint;
 pub mod read;
 pub mod verify;
 
-pub use mint::{AppToken, mint};
+pub use claims::ServiceGrant;
+pub use mint::{AppToken, mint, mint_service};

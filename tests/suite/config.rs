@@ -568,7 +568,7 @@ fn what_has_no_effect_yet_says_so() {
         notes(&ended),
         [
             "exchequer.toml:6: providers have no effect yet",
-            "exchequer.toml:8: clients have no effect yet but in `exchequer explain`",
+            "exchequer.toml:8: a client without `audience` has no effect yet but in `exchequer explain`",
         ]
     );
 }

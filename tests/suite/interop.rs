@@ -164,13 +164,13 @@ const VERIFIERS: [(&str, &str, &str); 2] = [
 ];
 
 /// One of each verifying library, nothing cached.
-fn verifiers() -> Vec<Foreign> {
+pub fn verifiers() -> Vec<Foreign> {
     let start = |(program, script, _): &(&str, &str, &str)| Foreign::start(program, &[script]);
     VERIFIERS.iter().map(start).collect()
 }
 
 /// What each of them says to the token.
-fn verdicts(
+pub fn verdicts(
     verifiers: &mut [Foreign],
     service: &Service,
     token: &str,

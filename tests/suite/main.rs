@@ -33,6 +33,7 @@ mod policy;
 mod profiles;
 mod scopes;
 mod server;
+mod service_tokens;
 mod session_ids;
 mod standin;
 mod store;

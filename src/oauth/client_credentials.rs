@@ -1,0 +1,150 @@
+//! `client_credentials` (RFC 6749 §4.4): a backend gets a token of its own to call another.
+
+use super::OAuth;
+use super::clients::{Client, Proof};
+use crate::exchange::Caller;
+use crate::explain::{Code, Limit, Refusal, Source};
+use crate::keys::Signer;
+use crate::policy::limits::Takes;
+use crate::policy::scopes;
+use crate::store::Question;
+use crate::token::{AppToken, ServiceGrant, mint_service};
+use std::sync::Arc;
+
+/// What a client asks for.
+#[derive(Debug, Default)]
+pub struct Wish<'r> {
+    /// `audience` and `resource` (RFC 8707): whom it wants to call; the client's first where
+    /// there is none.
+    pub audiences: Vec<&'r str>,
+    /// `scope`, where there is one.
+    pub scope: Option<&'r str>,
+}
+
+/// What a client gets.
+pub struct Issued {
+    /// The service token.
+    pub token: AppToken,
+    /// Seconds until it expires.
+    pub expires_in: i64,
+    /// The scopes that were granted, where the client has some or asked for some.
+    pub scope: Option<String>,
+    /// The nearest rate limit.
+    pub limit: Option<Limit>,
+    /// The client.
+    pub client: Arc<Client>,
+    /// The key that signed it.
+    pub signer: Arc<Signer>,
+}
+
+impl OAuth {
+    /// Issues a service token to a client that proves itself.
+    pub async fn client_credentials(
+        &self,
+        proof: Result<Proof<'_>, Box<Refusal>>,
+        wish: &Wish<'_>,
+        caller: Caller<'_>,
+    ) -> Result<Issued, Box<Refusal>> {
+        match self.issue(proof, wish, caller).await {
+            Ok(issued) => Ok(issued),
+            Err(refusal) => Err(self.exchange.counted(refusal, caller).await),
+        }
+    }
+
+    async fn issue(
+        &self,
+        proof: Result<Proof<'_>, Box<Refusal>>,
+        wish: &Wish<'_>,
+        caller: Caller<'_>,
+    ) -> Result<Issued, Box<Refusal>> {
+        let client = self.clients.authenticate(&proof?)?;
+        let limit = self.limited(client, caller).await?;
+        let exchange = &self.exchange;
+        let now = exchange.clock.now();
+        let audience = audience(client, &wish.audiences)?;
+        let scope = scope(client, wish.scope)?;
+        let keys = exchange.keys.published();
+        let signer = keys.signer(self.algorithm).ok_or_else(|| {
+            Refusal::new(Code::SigningKeyUnavailable).unavailable(Source::Exchequer, 5)
+        })?;
+        let grant = ServiceGrant {
+            client: &client.id,
+            audience,
+            scope: scope.as_deref().filter(|_| !client.scopes.is_empty()),
+            expires_at: now + client.settings.ttl,
+        };
+        let token = mint_service(&exchange.issuer, &grant, now, signer)
+            .map_err(|error| Refusal::new(Code::InternalError).caused_by(error))?;
+        Ok(Issued {
+            token,
+            expires_in: client.settings.ttl,
+            scope,
+            limit,
+            client: Arc::clone(client),
+            signer: Arc::clone(signer),
+        })
+    }
+
+    async fn limited(
+        &self,
+        client: &Client,
+        caller: Caller<'_>,
+    ) -> Result<Option<Limit>, Box<Refusal>> {
+        let exchange = &self.exchange;
+        let network = caller.network();
+        let who = ["client", &client.id];
+        let takes = Takes::of(exchange.limits.as_ref(), &who, network.as_deref());
+        let question = Question {
+            takes: &takes.takes,
+            ..Question::default()
+        };
+        let answer = exchange.store.ask(question, exchange.clock.now()).await;
+        let answer = answer.map_err(|error| {
+            Refusal::new(Code::StoreUnavailable)
+                .unavailable(Source::Exchequer, 1)
+                .caused_by(error)
+        })?;
+        takes.judge(&answer.levels)
+    }
+}
+
+/// The one audience of a token: a backend that is called could send a token for two to the
+/// other.
+fn audience<'c>(client: &'c Client, asked: &[&str]) -> Result<&'c str, Box<Refusal>> {
+    let known = &client.settings.audiences;
+    let first = known
+        .first()
+        .ok_or_else(|| Refusal::new(Code::ClientNotAllowed))?;
+    let Some(wanted) = asked.first() else {
+        return Ok(first);
+    };
+    if asked.iter().any(|each| each != wanted) {
+        return Err(Refusal::because(
+            Code::AudienceNotAllowed,
+            "A service token has one audience: ask for a token for each.",
+        ));
+    }
+    known
+        .iter()
+        .find(|each| each == wanted)
+        .map(String::as_str)
+        .ok_or_else(|| {
+            Refusal::because(
+                Code::AudienceNotAllowed,
+                "The client may not ask for this audience.",
+            )
+        })
+}
+
+/// The scopes, narrowed to the client's. A client that gets none of those that it asked for is
+/// told so at once (RFC 6749 §5.2): nobody is there to look at an answer's `scope`.
+fn scope(client: &Client, asked: Option<&str>) -> Result<Option<String>, Box<Refusal>> {
+    if client.scopes.is_empty() && asked.is_none() {
+        return Ok(None);
+    }
+    let granted = scopes::grant(&client.scopes, asked, None, |_| Ok(true));
+    if asked.is_some() && granted.names.is_empty() {
+        return Err(Refusal::new(Code::ScopeNotAllowed));
+    }
+    Ok(Some(granted.names))
+}
