@@ -199,6 +199,11 @@ an OAuth client brings an access token that only its issuer can read.
   OAUTH=$(curl -s {upstream}/oauth-token)
   curl -s {base}/auth/exchange -H "Authorization: Bearer $OAUTH" -X POST
 
+What a gateway learns of a request that brings an app JWT:
+
+  APP=$(curl -s {base}/auth/exchange -H "Authorization: Bearer $(curl -s {upstream}/session-token)" -X POST | sed 's/.*"token":"\([^"]*\)".*/\1/')
+  curl -s -o /dev/null -w '%{{header_json}}' {base}/auth/verify -H "Authorization: Bearer $APP"
+
 What a refusal looks like: a token that expired half a minute ago, and an unfinished sign-in.
 
   OLD=$(curl -s '{upstream}/session-token?age=90')

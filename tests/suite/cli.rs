@@ -321,12 +321,13 @@ fn the_lines_that_dev_prints_work_when_pasted_into_a_shell() {
             .lines()
             .filter_map(|line| line.strip_prefix("  "))
             .collect();
-        assert_eq!(lines.len(), 15, "{printed}");
+        assert_eq!(lines.len(), 17, "{printed}");
         let answers = paste(&(lines.join("\n") + "\n"));
         let [
             exchanged,
             by_id,
             by_oauth,
+            verified,
             expired,
             pending,
             signed_out,
@@ -339,6 +340,11 @@ fn the_lines_that_dev_prints_work_when_pasted_into_a_shell() {
         for exchanged in [exchanged, by_id, by_oauth] {
             assert_eq!(exchanged["user"]["id"], "user_2standin", "{exchanged}");
         }
+        assert_eq!(
+            verified["x-user-id"],
+            json!(["user_2standin"]),
+            "{verified}"
+        );
         assert_eq!(expired["code"], "subject_token_expired");
         assert_eq!(pending["code"], "session_pending");
         assert_eq!(signed_out["webhook_taken"], true, "{signed_out}");
