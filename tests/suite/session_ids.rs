@@ -256,9 +256,10 @@ async fn a_dead_backend_api_is_soon_left_alone_and_found_again() {
         let answer = exchange(&service, known::SESSION).await;
         assert_whole(&answer, 503, "provider_unavailable", "retry", "5");
     }
-    // Five failures, whoever asked, and what was on its way already.
+    // Five failures, what was on its way already, and on a slow machine a probe or two:
+    // without a breaker it would be four times as many.
     let asked = calls(&clerk).len();
-    assert!((5..=6).contains(&asked), "{:?}", calls(&clerk));
+    assert!((5..=8).contains(&asked), "{:?}", calls(&clerk));
     let name = clerk
         .issuer()
         .trim_start_matches("http://")
@@ -274,9 +275,11 @@ async fn a_dead_backend_api_is_soon_left_alone_and_found_again() {
 
     // One probe after the pause; it fails, and the pause is longer.
     service.shift_clocks(0, 2);
-    exchange(&service, known::SESSION).await;
-    exchange(&service, known::SESSION).await;
-    assert_eq!(calls(&clerk).len(), asked + 1);
+    for _ in 0..5 {
+        exchange(&service, known::SESSION).await;
+    }
+    let probes = calls(&clerk).len() - asked;
+    assert!((1..=2).contains(&probes), "{:?}", calls(&clerk));
 
     clerk.fault(None);
     service.shift_clocks(0, 60);
