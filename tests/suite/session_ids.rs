@@ -953,3 +953,34 @@ async fn an_answer_that_is_not_the_session_that_was_asked_for_is_none() {
         .await
         .assert_refused(503, "provider_unavailable");
 }
+
+#[tokio::test]
+async fn memberships_of_another_user_are_nobodys() {
+    let (issuer, service) = scripted().await;
+    let membership = |user: &str, role: &str| {
+        json!({
+            "role": role, "permissions": [], "public_user_data": {"user_id": user},
+            "organization": {"id": "org_1", "slug": "acme"},
+        })
+    };
+    let own = membership("user_1", "org:member");
+    let other = membership("user_2", "org:admin");
+    for (number, listed, roles) in [
+        (1, json!([other]), Value::Null),
+        (2, json!([other, own]), json!(["org:member"])),
+    ] {
+        let id = format!("sess_{number}");
+        let mut session = plain_session();
+        session["id"] = json!(id);
+        session["last_active_organization_id"] = json!("org_1");
+        let path = format!("/v1/sessions/{id}");
+        issuer.behave(&path, Behaviour::Answer(200, session.to_string()));
+        let listed = json!({"data": listed, "total_count": 2}).to_string();
+        issuer.behave(
+            "/v1/users/user_1/organization_memberships?limit=50&offset=0",
+            Behaviour::Answer(200, listed),
+        );
+        let answer = exchange(&service, &id).await;
+        assert_eq!(token::claims(answer.token())["roles"], roles);
+    }
+}
