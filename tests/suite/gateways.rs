@@ -208,13 +208,11 @@ fn nginx(folder: &str) -> String {
 
 /// A service whose app signs the identity headers.
 async fn service(issuer: &Issuer) -> Service {
-    let lines = format!(
-        "verify.signing_secret = {{ env = \"SIGNING_SECRET\" }}\n\
-         scopes.\"read:tasks\" = \"task.view\"\nscopes.\"read:reports\" = \"report.view\""
-    );
+    let lines = "verify.signing_secret = { env = \"SIGNING_SECRET\" }\n\
+                 scopes.\"read:tasks\" = \"task.view\"\nscopes.\"read:reports\" = \"report.view\"";
     Service::builder()
         .env("SIGNING_SECRET", SECRET)
-        .one_app(issuer, "", &lines)
+        .one_app(issuer, "", lines)
         .start()
         .await
 }
