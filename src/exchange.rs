@@ -130,10 +130,34 @@ impl Exchange {
         }
     }
 
+    /// Looks, before a provider is asked on a stranger's word, whether its address could pay
+    /// for a refusal. A provider's answer costs more than this call of the store, and the
+    /// provider counts it; a signature costs less, so a JWT is verified without looking.
+    async fn may_ask(&self, caller: Caller<'_>, ladder: &mut Ladder) -> Result<(), Box<Refusal>> {
+        let takes = Takes::of_look(self.limits.as_ref(), caller.network().as_deref());
+        if takes.takes.is_empty() {
+            return Ok(());
+        }
+        let question = Question {
+            takes: &takes.takes,
+            ..Question::default()
+        };
+        let answer = self.store.ask(question, self.clock.now()).await;
+        let answer = answer.map_err(store_unavailable)?;
+        takes
+            .judge(&answer.levels)
+            .map(drop)
+            .inspect_err(|refusal| {
+                ladder.fail(
+                    Check::Limits,
+                    refusal.description.as_str(),
+                    "fewer requests",
+                );
+            })
+    }
+
     /// A refusal that its address's bucket has paid for: where that is empty, the refusal
-    /// that says so. The bucket is looked at here alone before a subject is known: looking at
-    /// it first would cost every honest request a call of the store to spare strangers'
-    /// requests a signature, which costs less.
+    /// that says so.
     pub async fn counted(&self, mut refusal: Box<Refusal>, caller: Caller<'_>) -> Box<Refusal> {
         let takes = Takes::of_refused(self.limits.as_ref(), caller.network().as_deref());
         if takes.takes.is_empty() || !limits::counts(&refusal) {
@@ -232,6 +256,7 @@ impl Exchange {
             at: asked_at,
             traceparent: request.caller.traceparent,
         };
+        self.may_ask(request.caller, ladder).await?;
         let told = session::look_up(asked, &app.settings, &issuer, ladder).await?;
         let claims = told.claims()?;
         let subject = session::judge(&claims, &issuer, asked_at, ladder)?;
@@ -294,6 +319,7 @@ impl Exchange {
         request: &Request<'_>,
         ladder: &mut Ladder,
     ) -> Result<Exchanged, Box<Refusal>> {
+        self.may_ask(request.caller, ladder).await?;
         let trace = request.caller.traceparent;
         let told = issuer.look_up(token, kind, trace, ladder).await?;
         let claims = told.claims(ladder)?;

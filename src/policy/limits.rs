@@ -5,6 +5,7 @@
 //! client address keeps a stranger from guessing. What is refused takes more from the address
 //! than what succeeds: honest apps are seldom refused.
 
+use crate::clock::UnixSeconds;
 use crate::config::{RateLimit, RateLimits};
 use crate::explain::{Code, Limit, Refusal};
 use crate::store::{Key, Kind, Level, Take};
@@ -62,6 +63,15 @@ impl Takes {
         takes
     }
 
+    /// Of a look from this network, which takes nothing: whether a refusal could be paid for.
+    pub fn of_look(limits: Option<&RateLimits>, network: Option<&str>) -> Self {
+        let mut takes = Self::default();
+        if let (Some(limits), Some(network)) = (limits, network) {
+            takes.add(Bucket::Address, limits.address, &[network], 0);
+        }
+        takes
+    }
+
     fn add(&mut self, bucket: Bucket, limit: RateLimit, parts: &[&str], cost: u32) {
         let kind = match bucket {
             Bucket::Subject => Kind::SubjectBucket,
@@ -91,7 +101,7 @@ impl Takes {
                         left: level.left,
                         full_in: level.full_in,
                     };
-                    (*bucket, limit, level.wait)
+                    (*bucket, limit, level.wait.or_else(|| short(take, level)))
                 });
         let mut nearest: Option<Limit> = None;
         for (bucket, limit, wait) in limits {
@@ -114,6 +124,14 @@ impl Takes {
         }
         Ok(nearest)
     }
+}
+
+/// How long a look must wait until a refusal could be paid for.
+fn short(take: &Take, level: &Level) -> Option<UnixSeconds> {
+    let missing = REFUSED.min(take.burst).saturating_sub(level.left);
+    let burst = i64::from(take.burst.max(1));
+    let wait = (i64::from(missing) * take.window + burst - 1) / burst;
+    (take.cost == 0 && missing > 0).then_some(wait.max(1))
 }
 
 /// Whether a refusal is one that its caller could have avoided: not the service's or a
@@ -177,6 +195,11 @@ mod tests {
         let refused = Takes::of_refused(Some(&wider), Some("a")).takes;
         assert_eq!(refused[0].cost, REFUSED);
         assert!(Takes::of_refused(Some(&LIMITS), None).takes.is_empty());
+        let look = Takes::of_look(Some(&wider), Some("a"));
+        assert_eq!((look.takes[0].key, look.takes[0].cost), (refused[0].key, 0));
+        assert!(look.judge(&[level(REFUSED, None)]).is_ok());
+        let short = look.judge(&[level(REFUSED - 3, None)]).unwrap_err();
+        assert_eq!(short.retry_after, Some(2), "three of 120 in 60 s");
         assert!(counts(&Refusal::new(Code::SubjectTokenExpired)));
         assert!(counts(&Refusal::new(Code::ConditionNotMet)));
         for code in [

@@ -2,6 +2,8 @@
 //! less often.
 
 use crate::support::{Answer, Command, Issuer, Key, Service, Token, eventually};
+use exchequer::clock::Clock;
+use exchequer::standin::StandIn;
 use serde_json::{Value, json};
 
 async fn limited(issuer: &Issuer, limit: &str) -> Service {
@@ -280,6 +282,54 @@ async fn failures_count_harder_and_an_empty_bucket_is_told_instead() {
         let answer = from(&service, &[], &forged(&issuer)).await;
         answer.assert_refused(401, "subject_token_signature_invalid");
         assert_eq!(rates(&answer), [""; 3]);
+    }
+}
+
+#[tokio::test]
+async fn whoever_guesses_ids_and_opaque_tokens_soon_costs_the_provider_nothing() {
+    let clerk = StandIn::start(Clock::system()).await.unwrap();
+    let (url, api) = (clerk.issuer(), clerk.api_url());
+    let service = Service::builder()
+        .config(&format!(
+            "[issuers.clerk]\nissuer = {url:?}\nkind = \"clerk\"\napi_url = {api:?}\n\
+             secret_key = {{ env = \"KEY\" }}\naccepts = [\"session\", \"api_key\"]\n\
+             [apps.web]\nissuers = \"clerk\"\n"
+        ))
+        .env("KEY", clerk.secret_key())
+        // Twenty for an address: four failures.
+        .env("EXCHEQUER_RATE_LIMIT", "2/1h")
+        .env("EXCHEQUER_TRUSTED_PROXIES", "127.0.0.1")
+        .start()
+        .await;
+    for (address, member, prefix) in [
+        ("203.0.113.1", "session_id", "sess_"),
+        ("203.0.113.2", "subject_token", "ak_"),
+    ] {
+        let before = clerk.calls().len();
+        let mut asked = before;
+        for guess in 0..12 {
+            let body = json!({ member: format!("{prefix}0123456789{guess}") });
+            let request = service
+                .client
+                .post(format!("{}/auth/exchange", service.url))
+                .header("content-type", "application/json")
+                .header("x-forwarded-for", address)
+                .body(body.to_string());
+            let answer = service.send(request).await;
+            if guess < 4 {
+                assert_ne!(
+                    answer.body["code"], "rate_limited",
+                    "{guess} {}",
+                    answer.body
+                );
+                asked = clerk.calls().len();
+            } else {
+                answer.assert_refused(429, "rate_limited");
+                assert!(!answer.header("retry-after").is_empty());
+            }
+        }
+        assert!(asked >= before + 4, "{member}");
+        assert_eq!(clerk.calls().len(), asked, "{member}");
     }
 }
 
