@@ -1,7 +1,7 @@
 //! `exchequer doctor`: a live setting, checked from where the service runs.
 
 use crate::clock::Clock;
-use crate::config::{IssuerSettings, Settings, StoreSettings};
+use crate::config::{IssuerKind, IssuerSettings, Settings, StoreSettings};
 use crate::crypto::SigningKey;
 use crate::explain::Code;
 use crate::keys::Keeper;
@@ -13,6 +13,7 @@ use crate::subject::address::Reach;
 use crate::subject::clerk::api::BackendApi;
 use crate::subject::discovery::key_set_url;
 use crate::subject::fetch::{Document, Fetcher};
+use crate::subject::introspection::Introspection;
 use crate::subject::jwks::{KeySet, public_keys};
 use crate::telemetry::Metrics;
 use crate::token::verify;
@@ -140,6 +141,10 @@ fn print(report: &Report, as_json: bool) {
 
 async fn check_issuer(fetcher: &Fetcher, issuer: &IssuerSettings, report: &mut Report) {
     let name = format!("issuer {}", issuer.name);
+    check_introspection(fetcher, issuer, report).await;
+    if issuer.kind == IssuerKind::Introspection {
+        return;
+    }
     if let Some(key) = &issuer.jwt_key {
         let set = KeySet::only(key, &issuer.algorithms);
         report_keys(&name, &set, "a configured key, no network", report);
@@ -147,6 +152,24 @@ async fn check_issuer(fetcher: &Fetcher, issuer: &IssuerSettings, report: &mut R
     }
     let set = check_key_set(fetcher, issuer, &name, report).await;
     check_secret_key(fetcher, issuer, set.as_ref(), report).await;
+}
+
+/// Asks the introspection endpoint about a token that there is not: whoever answers that it
+/// is not active takes our credentials.
+async fn check_introspection(fetcher: &Fetcher, issuer: &IssuerSettings, report: &mut Report) {
+    let name = format!("introspection {}", issuer.name);
+    let metrics = Arc::new(Metrics::default());
+    let clock = Clock::system();
+    let Some(endpoint) = Introspection::new(issuer, fetcher, &clock, &metrics) else {
+        return;
+    };
+    match endpoint.ask("exchequer-doctor", None).await {
+        Err(refusal) if refusal.code != Code::SubjectTokenInactive => {
+            let cause = refusal.cause.unwrap_or(refusal.description);
+            report.fail(&name, cause, refusal.code);
+        }
+        _ => report.add(&name, Status::Ok, "it takes our client id and secret"),
+    }
 }
 
 async fn check_key_set(

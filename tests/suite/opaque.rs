@@ -1247,3 +1247,64 @@ async fn a_machines_own_secret_key_verifies_its_tokens() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_deleted_users_key_is_refused_at_once_whatever_is_kept() {
+    let standin = standin().await;
+    add(&standin, "ak_x", TokenKind::ApiKey, "user_x");
+    let secret = standin.webhook_secret();
+    let issuer = section(
+        "clerk",
+        &standin,
+        &format!(
+            "{}\nwebhook_secret = {{ env = \"WEBHOOK_SECRET\" }}",
+            accepting(&["api_key"], BY_SECRET_KEY)
+        ),
+    );
+    let service = Service::builder()
+        .config(&format!("{issuer}[apps.web]\nissuers = \"clerk\"\n"))
+        .env("SECRET_KEY", standin.secret_key())
+        .env("WEBHOOK_SECRET", secret)
+        .start()
+        .await;
+    assert_eq!(service.session("ak_x").await.status, 200);
+    let event = json!({
+        "type": "user.deleted", "object": "event", "timestamp": now() * 1000,
+        "data": {"id": "user_x", "object": "user", "deleted": true},
+    });
+    let url = format!("{}/webhooks/clerk/web", service.url);
+    standin.send(&url, &event).await.unwrap();
+    service.refuses("deleted", "ak_x", "user_deleted").await;
+    let asked = questions(&standin);
+    assert_eq!(asked, ["POST /v1/api_keys/verify"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_asks_the_endpoint_with_our_credentials() {
+    let (server, service) = introspecting("", "").await;
+    let row = || {
+        let ended = service.command().run(&["doctor", "--json"]);
+        let said: Value = serde_json::from_str(&ended.stdout).unwrap();
+        let rows = said["checks"].as_array().unwrap().clone();
+        let named = |row: &&Value| row["check"] == "introspection server";
+        let row = rows.iter().find(named).unwrap_or_else(|| panic!("{said}"));
+        (row["status"].clone(), row["code"].clone())
+    };
+    for (status, body, expected) in [
+        (200, json!({"active": false}), (json!("ok"), Value::Null)),
+        (
+            401,
+            json!({"error": "invalid_client"}),
+            (json!("fail"), json!("provider_credentials_invalid")),
+        ),
+        (
+            500,
+            json!({}),
+            (json!("fail"), json!("provider_unavailable")),
+        ),
+    ] {
+        answers(&server, status, body);
+        assert_eq!(row(), expected, "{status}");
+    }
+    assert_eq!(server.asked(super::support::issuer::JWKS), 0);
+}
