@@ -9,7 +9,7 @@ use crate::exchange::Exchange;
 use crate::explain::{About, Code, Refusal, Source};
 use crate::policy::App;
 use crate::standard_webhooks::{Message, TOLERANCE};
-use crate::store::{Change, Committed, Key, Kind, Once, Revocation, UnixMillis};
+use crate::store::{Change, Committed, Key, Kind, Once, Revocation, StoreError, UnixMillis};
 use crate::subject::Issuer;
 use serde_json::Value;
 use std::sync::Arc;
@@ -60,6 +60,8 @@ pub struct Door<'e> {
 pub enum Outcome {
     /// Something is revoked from now on.
     Revoked,
+    /// What is known of a user, an organisation or a membership is known anew.
+    Kept,
     /// It says nothing that concerns this service.
     Ignored,
     /// It was taken before.
@@ -71,6 +73,7 @@ impl Outcome {
     pub fn name(self) -> &'static str {
         match self {
             Self::Revoked => "revoked",
+            Self::Kept => "kept",
             Self::Ignored => "ignored",
             Self::Repeated => "repeated",
         }
@@ -153,31 +156,34 @@ impl Door<'_> {
             subject: user.map(pseudonym),
             session: session.map(pseudonym),
         };
-        let Some(effect) = effect else {
-            return Ok(taken);
-        };
-        taken.outcome = Outcome::Repeated;
         // Each issuer's change is whole; where one fails, the sender's next attempt finds the
         // others done.
         for issuer in signers {
             let iss = issuer.settings.issuer.as_str();
+            let directory = &self.exchange.directory;
+            let told = directory.change_for(iss, &event.kind, event.at, &event.data);
+            let told = told.await.map_err(unavailable)?;
+            if effect.is_none() && told.records.is_empty() {
+                continue;
+            }
             let change = Change {
                 once: Some(Once {
                     key: Key::of(Kind::Event, &[iss, message.id]),
                     until: now + REMEMBERED,
                 }),
-                revocations: vec![effect.revocation(iss, now, self.longest(issuer))],
-                ..Change::default()
+                revocations: effect
+                    .iter()
+                    .map(|effect| effect.revocation(iss, now, self.longest(issuer)))
+                    .collect(),
+                ..told
             };
             let committed = self.exchange.store.commit(change, now).await;
-            let committed = committed.map_err(|error| {
-                Refusal::new(Code::StoreUnavailable)
-                    .unavailable(Source::Exchequer, 1)
-                    .caused_by(error)
-            })?;
-            if committed == Committed::Done {
-                taken.outcome = Outcome::Revoked;
-            }
+            taken.outcome = match (committed.map_err(unavailable)?, &effect) {
+                (Committed::Done, Some(_)) => Outcome::Revoked,
+                (Committed::Done, None) => Outcome::Kept,
+                (Committed::Repeated, _) if taken.outcome == Outcome::Ignored => Outcome::Repeated,
+                (Committed::Repeated, _) => taken.outcome,
+            };
         }
         Ok(taken)
     }
@@ -244,6 +250,12 @@ fn check_time(message: &Message<'_>, now: UnixSeconds) -> Result<UnixSeconds, Re
         )
     };
     Err(Refusal::because(Code::WebhookTimestampInvalid, sentence))
+}
+
+fn unavailable(error: StoreError) -> Refused {
+    Refusal::new(Code::StoreUnavailable)
+        .unavailable(Source::Exchequer, 1)
+        .caused_by(error)
 }
 
 fn malformed(sentence: impl Into<String>) -> Refused {

@@ -6,7 +6,8 @@ use super::{Directory, Refused};
 use crate::explain::{Code, Refusal, Source};
 use crate::store::{Key, Kind, Record, StoreError, UnixMillis};
 use crate::subject::Issuer;
-use crate::subject::clerk::api::{ApiError, BackendApi};
+use crate::subject::clerk::api::{ApiError, Asking};
+use crate::subject::clerk::instance::Occasion;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// The whole of a fetch: nobody waits longer.
-const DEADLINE: Duration = Duration::from_secs(4);
+const DEADLINE: Duration = Duration::from_secs(5);
 /// How long nothing is refreshed after a failure.
 const REST: Duration = Duration::from_secs(5);
 /// The longest that a provider may ask us to rest.
@@ -39,11 +40,14 @@ pub(super) enum Lost {
     /// The Backend API.
     #[error("the Backend API: {0}")]
     Api(#[from] ApiError),
+    /// The Backend API does not know the user: what that means.
+    #[error("the Backend API does not know the user: {}", .0.code.entry().slug)]
+    Unknown(Refused),
     /// What was fetched could not be kept.
     #[error("the store: {0}")]
     Store(#[from] StoreError),
     /// It took too long, or ended early.
-    #[error("no answer within 4 s")]
+    #[error("no answer within 5 s")]
     Late,
 }
 
@@ -55,15 +59,11 @@ impl Lost {
                 .caused_by(self)
         };
         match self {
-            Self::Api(error @ (ApiError::KeyRefused(_) | ApiError::RateLimited(_))) => {
-                error.refusal()
-            }
-            Self::Api(ApiError::NotFound) => {
-                unavailable(Code::ProfileUnknown, Source::UpstreamIdp, 60)
-            }
-            Self::Api(_) | Self::Late => {
+            Self::Api(ApiError::Unavailable(_)) | Self::Late => {
                 unavailable(Code::ProfileUnavailable, Source::UpstreamIdp, 5)
             }
+            Self::Api(error) => error.refusal(),
+            Self::Unknown(refusal) => refusal.clone(),
             Self::Store(_) => unavailable(Code::StoreUnavailable, Source::Exchequer, 1),
         }
     }
@@ -155,7 +155,7 @@ impl Directory {
         };
         let rest = match error {
             // It says nothing of the next one.
-            Lost::Api(ApiError::NotFound) => return,
+            Lost::Unknown(_) => return,
             Lost::Api(ApiError::RateLimited(after)) => Duration::from_secs(*after.min(&MAX_REST)),
             _ => REST,
         };
@@ -178,15 +178,16 @@ impl Directory {
         let instance = self.instances.get(iss);
         let instance = instance.ok_or_else(|| unavailable("no app asks about this issuer"))?;
         let (asked, fetched) = (&instance.asked, Origin::Fetched);
+        let asking = backend.asking(None);
         let at: UnixMillis = self.clock.now().saturating_mul(1000);
         let found = match of {
             Of::User(id) => {
-                let user = object(&backend.get(&format!("users/{id}")).await?)?;
+                let user = known(asking, issuer, &format!("users/{id}")).await?;
                 let user = Found::user(iss, &user, asked, fetched, at);
                 Vec::from_iter(user.filter(|found| found.user.as_ref() == Some(id)))
             }
             Of::Membership(user, organization) => {
-                match membership(backend, user, organization).await? {
+                match membership(asking, issuer, user, organization).await? {
                     None => vec![
                         Found::no_membership(iss, user, organization),
                         Found::no_organization(iss, organization),
@@ -213,24 +214,34 @@ impl Directory {
     }
 }
 
-fn object(body: &[u8]) -> Result<Value, ApiError> {
-    let object = serde_json::from_slice(body).ok().filter(Value::is_object);
-    object.ok_or_else(|| ApiError::Unavailable("its answer is no JSON object".to_owned()))
+/// What the API has of a user whose token is genuine.
+async fn known(asking: Asking<'_>, issuer: &Issuer, path: &str) -> Result<Value, Lost> {
+    match asking.get(path).await {
+        Ok(body) => Ok(serde_json::from_slice(&body).unwrap_or_default()),
+        // It was deleted, unless the secret key is another instance's.
+        Err(ApiError::NotFound) => {
+            let other = asking.check_instance(issuer, Occasion::NotFound).await;
+            let deleted = || Refusal::new(Code::UserDeleted).caused_by("the API does not know it");
+            Err(Lost::Unknown(other.err().unwrap_or_else(deleted)))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The user's membership in the organisation; `None` where there is none.
 async fn membership(
-    backend: &BackendApi,
+    asking: Asking<'_>,
+    issuer: &Issuer,
     user: &str,
     organization: &str,
-) -> Result<Option<Value>, ApiError> {
+) -> Result<Option<Value>, Lost> {
     for page in 0..PAGES {
         let offset = page * PAGE;
         let path = format!("users/{user}/organization_memberships?limit={PAGE}&offset={offset}");
-        let mut body = object(&backend.get(&path).await?)?;
+        let mut body = known(asking, issuer, &path).await?;
         let Some(Value::Array(list)) = body.get_mut("data").map(Value::take) else {
             let error = "its answer is no list of memberships".to_owned();
-            return Err(ApiError::Unavailable(error));
+            return Err(ApiError::Unavailable(error).into());
         };
         let last = list.len() < PAGE;
         let id =

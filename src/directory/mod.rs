@@ -14,7 +14,9 @@ use crate::clock::{Clock, UnixSeconds};
 use crate::config::{AppSettings, EventSettings, Settings};
 use crate::explain::{Code, Refusal};
 use crate::policy::Profile;
-use crate::store::{Change, Committed, Key, Kind, Once, Question, Record, Store, StoreError};
+use crate::store::{
+    Change, Committed, Key, Kind, Once, Question, Record, Store, StoreError, UnixMillis,
+};
 use crate::subject::fetch::Fetcher;
 use crate::subject::{Issuer, Subject};
 use events::{Event, Happened};
@@ -238,9 +240,8 @@ impl Directory {
         Ok(Some(committed == Committed::Done))
     }
 
-    /// The records and the messages that an event of Clerk's makes: one whose signature is
-    /// verified, the whole envelope with `type`, `timestamp` and `data`, of the instance whose
-    /// `iss` is `issuer`.
+    /// The records and the messages that an event of Clerk's makes, whose signature is verified:
+    /// its `type`, when it happened, and its `data`, of the instance whose `iss` is `issuer`.
     ///
     /// To be committed with whatever else the event does; `once` and `revocations` are the
     /// caller's, and empty here. Empty altogether for an event that is none of users,
@@ -249,11 +250,17 @@ impl Directory {
     ///
     /// # Errors
     /// Where the store cannot be asked what was known.
-    pub async fn change_for(&self, issuer: &str, event: &Value) -> Result<Change, StoreError> {
+    pub async fn change_for(
+        &self,
+        issuer: &str,
+        kind: &str,
+        at: UnixMillis,
+        data: &Value,
+    ) -> Result<Change, StoreError> {
         let Some(instance) = self.instances.get(issuer) else {
             return Ok(Change::default());
         };
-        let found = Found::told(issuer, event, &instance.asked);
+        let found = Found::told(issuer, kind, at, data, &instance.asked);
         let found = Vec::from_iter(found);
         self.change(issuer, instance, &found, Origin::Told).await
     }
@@ -393,7 +400,7 @@ fn named(id: &str, fields: &Fields) -> Fields {
 mod tests {
     use super::*;
     use crate::config::{Sources, load};
-    use crate::store::{Memory, UnixMillis};
+    use crate::store::Memory;
     use serde_json::json;
 
     const ISSUER: &str = "https://clerk.example.com";
@@ -451,8 +458,16 @@ mod tests {
         })
     }
 
+    /// The change that an event in Clerk's envelope makes.
+    async fn change_of(directory: &Directory, issuer: &str, event: &Value) -> Change {
+        let kind = event["type"].as_str().unwrap();
+        let at = event["timestamp"].as_i64().unwrap();
+        let change = directory.change_for(issuer, kind, at, &event["data"]);
+        change.await.unwrap()
+    }
+
     async fn told(directory: &Directory, event: &Value) -> Vec<Value> {
-        let change = directory.change_for(ISSUER, event).await.unwrap();
+        let change = change_of(directory, ISSUER, event).await;
         assert!(change.once.is_none() && change.revocations.is_empty());
         let bodies = change.messages.iter();
         let bodies = bodies.map(|each| serde_json::from_slice(&each.body).unwrap());
@@ -561,13 +576,11 @@ mod tests {
     async fn nothing_is_kept_that_no_app_asks_for() {
         let directory = directory();
         let other = "https://other.example.com";
-        let change = directory
-            .change_for(other, &updated("Ada", "King", 1))
-            .await;
-        assert!(change.unwrap().records.is_empty());
+        let change = change_of(&directory, other, &updated("Ada", "King", 1)).await;
+        assert!(change.records.is_empty());
         let data = json!({"id": "org_1", "name": "Acme", "updated_at": 1});
         let event = json!({"type": "organization.updated", "timestamp": 1, "data": data});
-        let change = directory.change_for(ISSUER, &event).await.unwrap();
+        let change = change_of(&directory, ISSUER, &event).await;
         assert!(change.records.is_empty());
     }
 

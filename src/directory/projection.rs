@@ -155,13 +155,17 @@ impl Found {
         Self::gone(Kind::Organization, &[issuer, organization], Some(0))
     }
 
-    /// What an event of Clerk's tells; `None` where it is none of users, organisations and
+    /// What an event of Clerk's of this type and time tells by its `data`; `None` where it is none of users, organisations and
     /// memberships, or is malformed.
-    pub(super) fn told(issuer: &str, event: &Value, asked: &Asked) -> Option<Self> {
-        let data = event.get("data")?;
-        let at = event.get("timestamp")?.as_i64()?;
+    pub(super) fn told(
+        issuer: &str,
+        kind: &str,
+        at: UnixMillis,
+        data: &Value,
+        asked: &Asked,
+    ) -> Option<Self> {
         let told = Origin::Told;
-        match text(event, "type")? {
+        match kind {
             "user.created" | "user.updated" => Self::user(issuer, data, asked, told, at),
             // A user's id never comes back: nothing is newer than its end.
             "user.deleted" => {
@@ -358,21 +362,24 @@ mod tests {
     #[test]
     fn events_that_are_none_of_ours_or_malformed_tell_nothing() {
         let asked = asked(&["first_name"], &["name"], &["role"]);
-        for event in [
-            json!(null),
-            json!([]),
-            json!({"type": "user.updated", "timestamp": 1}),
-            json!({"type": "user.updated", "data": ada()}),
-            json!({"type": "user.updated", "timestamp": "1", "data": ada()}),
-            json!({"type": "user.updated", "timestamp": 1, "data": {"id": ""}}),
-            json!({"type": "user.updated", "timestamp": 1, "data": {"id": 5}}),
-            json!({"type": "user.renamed", "timestamp": 1, "data": ada()}),
-            json!({"type": "session.ended", "timestamp": 1, "data": {"id": "sess_1"}}),
-            json!({"type": "organizationMembership.updated", "timestamp": 1, "data": {"role": "x"}}),
-            json!({"type": "organizationMembership.deleted", "timestamp": 1, "data": {"organization": {"id": "org_1"}}}),
-            json!({"type": "organization.deleted", "timestamp": 1, "data": {}}),
+        for (kind, data) in [
+            ("user.updated", json!(null)),
+            ("user.updated", json!([])),
+            ("user.updated", json!({"id": ""})),
+            ("user.updated", json!({"id": 5})),
+            ("user.renamed", ada()),
+            ("session.ended", json!({"id": "sess_1"})),
+            ("organizationMembership.updated", json!({"role": "x"})),
+            (
+                "organizationMembership.deleted",
+                json!({"organization": {"id": "org_1"}}),
+            ),
+            ("organization.deleted", json!({})),
         ] {
-            assert!(Found::told("iss", &event, &asked).is_none(), "{event}");
+            assert!(
+                Found::told("iss", kind, 1, &data, &asked).is_none(),
+                "{kind} {data}"
+            );
         }
     }
 
@@ -380,8 +387,7 @@ mod tests {
     fn records_never_grow_older() {
         let asked = asked(&["first_name"], &[], &["role"]);
         let told = |kind: &str, timestamp: i64, data: Value| {
-            let event = json!({"type": kind, "timestamp": timestamp, "data": data});
-            Found::told("iss", &event, &asked).unwrap()
+            Found::told("iss", kind, timestamp, &data, &asked).unwrap()
         };
         let updated = told("user.updated", 9, ada());
         let deleted = told("user.deleted", 3, json!({"id": "user_1", "deleted": true}));

@@ -339,7 +339,7 @@ catalogue! {
         mend: "Sign the user in again."
     UserDeleted "user_deleted": 401 "invalid_token" SignIn
         "The user no longer exists."
-        cause: "The provider told by a webhook that the user was deleted."
+        cause: "The provider told by a webhook that the user was deleted, or does not know the user when asked for a profile."
         confirm: "Look for the user in the provider's dashboard."
         mend: "Sign in as another user."
     MembershipChanged "membership_changed": 401 "invalid_token" RefreshSubjectToken
@@ -463,11 +463,6 @@ catalogue! {
         cause: "The app asks for a profile, nothing of this user is kept yet, and the provider's Backend API did not answer in time, answered 5xx, or with something else than was asked for."
         confirm: "The log line has the cause; `exchequer doctor` asks the API."
         mend: "Try again after `Retry-After`. Users whose profile is kept are not affected; an app that needs none can do without `[apps.NAME.profile]`."
-    ProfileUnknown "profile_unknown": 503 "temporarily_unavailable" FixConfig
-        "The identity provider's API does not know this user, whose token is genuine."
-        cause: "The issuer and its `secret_key` belong to two Clerk instances, as when a development key meets production tokens; or the user was deleted within the last minute."
-        confirm: "Look the user up in the dashboard of the instance whose secret key is configured. If all users of the issuer are refused, it is the key."
-        mend: "Set the issuer's `secret_key` (CLERK_SECRET_KEY) to the one of the instance that signs the tokens."
 
     // What webhooks bring.
     WebhookUnknown "webhook_unknown": 404 "invalid_request" FixConfig

@@ -37,10 +37,13 @@ async fn start(instances: &[(&str, &StandIn)], apps: &str) -> Service {
         write!(
             toml,
             "[issuers.{name}]\nissuer = {issuer:?}\nkind = \"clerk\"\napi_url = {api_url:?}\n\
-             secret_key = {{ env = \"KEY_OF_{name}\" }}\n"
+             secret_key = {{ env = \"KEY_OF_{name}\" }}\n\
+             webhook_secret = {{ env = \"WEBHOOKS_OF_{name}\" }}\n"
         )
         .unwrap();
-        builder = builder.env(&format!("KEY_OF_{name}"), clerk.secret_key());
+        builder = builder
+            .env(&format!("KEY_OF_{name}"), clerk.secret_key())
+            .env(&format!("WEBHOOKS_OF_{name}"), clerk.webhook_secret());
     }
     builder.config(&(toml + apps)).start().await
 }
@@ -328,18 +331,19 @@ async fn without_a_profile_at_hand_a_dead_api_is_the_reason_given_and_the_user_s
     let service = service(&clerk, "", "user = [\"first_name\"]").await;
     let cases = [
         (Fault::Status(500), "profile_unavailable", true),
-        (Fault::Status(503), "profile_unavailable", true),
         (Fault::Html, "profile_unavailable", true),
         (Fault::Truncated, "profile_unavailable", true),
         (Fault::Hangup, "profile_unavailable", true),
         (Fault::Stall, "profile_unavailable", true),
         (Fault::Status(401), "provider_credentials_invalid", false),
+        (Fault::Status(422), "provider_request_refused", false),
         (
             Fault::RateLimited { retry_after: 7 },
             "provider_rate_limited",
             true,
         ),
-        (Fault::Status(404), "profile_unknown", false),
+        // Not even the key set is there: it is no Backend API.
+        (Fault::Status(404), "provider_request_refused", false),
     ];
     for (minutes, (fault, code, retryable)) in (1..).zip(cases) {
         let what = format!("{fault:?}");
@@ -351,10 +355,8 @@ async fn without_a_profile_at_hand_a_dead_api_is_the_reason_given_and_the_user_s
         answer.assert_refused(503, code);
         assert_eq!(answer.body["retryable"], retryable, "{what}");
         assert_eq!(answer.body["source"], "upstream-idp", "{what}");
-        assert!(
-            answer.header("retry-after").parse::<u32>().unwrap() > 0,
-            "{what}"
-        );
+        let retry_after: u32 = answer.header("retry-after").parse().unwrap();
+        assert!(retry_after > 0, "{what}");
     }
     clerk.fault(None);
     eventually("the profile is fetched", async || {
@@ -365,6 +367,33 @@ async fn without_a_profile_at_hand_a_dead_api_is_the_reason_given_and_the_user_s
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_user_that_the_api_does_not_know_is_gone_or_another_instances() {
+    let (clerk, other) = (
+        instance().await,
+        StandIn::start(Clock::system()).await.unwrap(),
+    );
+    let gone = service(&clerk, "", "user = [\"first_name\"]").await;
+    let token = session(&clerk, "sess_1ada");
+    let user = clerk.world(|world| world.users.remove(USER)).unwrap();
+    let answer = gone.session(&token).await;
+    answer.assert_refused(401, "user_deleted");
+    clerk.world(|world| world.users.insert(USER.to_owned(), user));
+    let answer = gone.session(&token).await;
+    assert_eq!(answer.body["user"]["is_new"], true, "{}", answer.body);
+
+    let toml = format!(
+        "[issuers.clerk]\nissuer = {:?}\nkind = \"clerk\"\napi_url = {:?}\nsecret_key = {{ env = \"KEY\" }}\n\
+         [apps.web]\nissuers = [\"clerk\"]\n[apps.web.profile]\nuser = [\"first_name\"]\n",
+        clerk.issuer(),
+        other.api_url()
+    );
+    let builder = Service::builder().config(&toml);
+    let mixed = builder.env("KEY", other.secret_key()).start().await;
+    let answer = mixed.session(&token).await;
+    answer.assert_refused(503, "provider_instance_mismatch");
 }
 
 #[tokio::test]
@@ -656,4 +685,93 @@ async fn a_receiver_that_wants_no_more_is_not_asked_again_and_that_is_said_loudl
     service.shift_clocks(200_000, 200_000);
     tokio::time::sleep(Duration::from_millis(2500)).await;
     receiver.took(1).await;
+}
+
+/// Has the instance tell the service; gives what came of it.
+async fn told(service: &Service, clerk: &StandIn, id: &str, event: &Value) -> Value {
+    let (headers, body) = clerk.webhook(event, id, now());
+    let url = format!("{}/webhooks/clerk/web", service.url);
+    let request = service.client.post(url).body(body);
+    let request = request.header("content-type", "application/json");
+    let headers = headers.into_iter();
+    let request = headers.fold(request, |request, (name, value)| {
+        request.header(name, value)
+    });
+    let answer = service.send(request).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    answer.body["result"].clone()
+}
+
+#[tokio::test]
+async fn webhooks_change_what_is_known_at_once_and_tell_the_apps() {
+    let (clerk, receiver) = (instance().await, Receiver::start().await);
+    let lines =
+        "claims.known = '[user.first_name, org.name, string(\"x\" in membership.permissions)]'";
+    let profile = format!("membership = [\"permissions\"]\n{}", receiver.lines());
+    let service = service(&clerk, lines, &profile).await;
+    let known = async || claims(&exchange(&service, &clerk).await)["known"].clone();
+    assert_eq!(known().await, json!(["Ada", "acme", "false"]));
+    receiver.took(1).await;
+    let calls = asked(&clerk);
+    let (user, mut organization, mut membership) = clerk.world(|world| {
+        let membership = world.memberships_of(USER)[0].clone();
+        let organization = world.organizations["org_1acme"].clone();
+        (world.users[USER].clone(), organization, membership)
+    });
+    let before = clerk.event("user.updated", user);
+    change(&clerk, "first_name", "Augusta");
+    let user = clerk.world(|world| world.users[USER].clone());
+    let after = clerk.event("user.updated", user);
+    for (id, event, result) in [
+        ("msg_1", &after, "kept"),
+        ("msg_1", &after, "repeated"),
+        // It comes late, and changes nothing any more.
+        ("msg_2", &before, "ignored"),
+    ] {
+        assert_eq!(told(&service, &clerk, id, event).await, result, "{id}");
+        assert_eq!(
+            known().await,
+            json!(["Augusta", "acme", "false"]),
+            "{id} {result}"
+        );
+    }
+    organization["name"] = json!("Acme Ltd");
+    organization["members_count"] = json!(2);
+    let event = clerk.event("organization.updated", organization);
+    assert_eq!(told(&service, &clerk, "msg_3", &event).await, "kept");
+    membership["permissions"] = json!(["x"]);
+    let event = clerk.event("organizationMembership.created", membership);
+    assert_eq!(told(&service, &clerk, "msg_4", &event).await, "kept");
+    assert_eq!(known().await, json!(["Augusta", "Acme Ltd", "true"]));
+    assert_eq!(asked(&clerk), calls, "{:?}", clerk.calls());
+    let taken = receiver.took(2).await;
+    verifies(&taken[1]);
+    let event = taken[1].json();
+    assert_eq!(event["type"], "user.updated");
+    assert_eq!(event["data"]["user"]["first_name"], "Augusta");
+}
+
+#[tokio::test]
+async fn a_user_told_by_a_webhook_is_not_asked_for_and_is_new_at_the_first_exchange() {
+    let clerk = instance().await;
+    let service = service(
+        &clerk,
+        "claims.name = 'user.first_name'",
+        "user = [\"first_name\"]",
+    )
+    .await;
+    let user = clerk.world(|world| world.users[USER].clone());
+    let event = clerk.event("user.created", user);
+    assert_eq!(told(&service, &clerk, "msg_1", &event).await, "kept");
+    let answer = exchange(&service, &clerk).await;
+    assert_eq!(claims(&answer)["name"], "Ada");
+    assert_eq!(answer.body["user"]["is_new"], true);
+    assert_eq!(asked(&clerk), 0, "{:?}", clerk.calls());
+
+    let token = session(&clerk, "sess_1ada");
+    let event = clerk.delete_user(USER).unwrap();
+    assert_eq!(told(&service, &clerk, "msg_2", &event).await, "revoked");
+    let answer = service.session(&token).await;
+    answer.assert_refused(401, "user_deleted");
+    assert_eq!(asked(&clerk), 0, "{:?}", clerk.calls());
 }

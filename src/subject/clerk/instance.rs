@@ -27,7 +27,7 @@ struct Known {
 
 /// When the instance is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Occasion {
+pub enum Occasion {
     /// The API is used: once is enough.
     Use,
     /// It does not know a session.
@@ -37,7 +37,7 @@ pub(super) enum Occasion {
 impl Asking<'_> {
     /// Refuses where the API's instance is not the issuer's, or where that was never known
     /// and cannot be found out.
-    pub(super) async fn check_instance(
+    pub async fn check_instance(
         &self,
         issuer: &Issuer,
         occasion: Occasion,

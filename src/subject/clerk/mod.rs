@@ -2,7 +2,7 @@
 //! tokens.
 
 pub mod api;
-pub(super) mod instance;
+pub mod instance;
 pub mod session;
 pub(super) mod session_claims;
 pub(super) mod tokens;
