@@ -9,7 +9,7 @@ use crate::exchange::Exchange;
 use crate::explain::{About, Code, Refusal, Source};
 use crate::policy::App;
 use crate::standard_webhooks::{Message, TOLERANCE};
-use crate::store::{Change, Committed, Key, Kind, Once, Revocation, StoreError, UnixMillis};
+use crate::store::{Committed, Key, Kind, Once, Revocation, StoreError, UnixMillis};
 use crate::subject::Issuer;
 use serde_json::Value;
 use std::sync::Arc;
@@ -60,8 +60,8 @@ pub struct Door<'e> {
 pub enum Outcome {
     /// Something is revoked from now on.
     Revoked,
-    /// What is known of a user, an organisation or a membership is known anew.
-    Kept,
+    /// What is known of a user, an organisation or a membership changed.
+    Recorded,
     /// It says nothing that concerns this service.
     Ignored,
     /// It was taken before.
@@ -73,7 +73,7 @@ impl Outcome {
     pub fn name(self) -> &'static str {
         match self {
             Self::Revoked => "revoked",
-            Self::Kept => "kept",
+            Self::Recorded => "recorded",
             Self::Ignored => "ignored",
             Self::Repeated => "repeated",
         }
@@ -89,6 +89,8 @@ pub struct Taken {
     pub kind: &'static str,
     /// What became of it.
     pub outcome: Outcome,
+    /// Whether it is one that revokes something.
+    pub revokes: bool,
     /// The app whose door it came through.
     pub app: String,
     /// The `iss` of each issuer that it is believed for.
@@ -148,6 +150,7 @@ impl Door<'_> {
             id: message.id.to_owned(),
             kind: event.known(),
             outcome: Outcome::Ignored,
+            revokes: effect.is_some(),
             app: self.app.settings.name.clone(),
             issuers: signers
                 .iter()
@@ -161,26 +164,22 @@ impl Door<'_> {
         for issuer in signers {
             let iss = issuer.settings.issuer.as_str();
             let directory = &self.exchange.directory;
-            let told = directory.change_for(iss, &event.kind, event.at, &event.data);
-            let told = told.await.map_err(unavailable)?;
-            if effect.is_none() && told.records.is_empty() {
+            let told = directory.change_for(iss, event.kind(), event.at, event.data());
+            let mut change = told.await.map_err(unavailable)?;
+            if let Some(effect) = &effect {
+                let longest = self.longest(issuer);
+                change.revocations = vec![effect.revocation(iss, now, longest)];
+            } else if change.records.is_empty() && change.messages.is_empty() {
                 continue;
             }
-            let change = Change {
-                once: Some(Once {
-                    key: Key::of(Kind::Event, &[iss, message.id]),
-                    until: now + REMEMBERED,
-                }),
-                revocations: effect
-                    .iter()
-                    .map(|effect| effect.revocation(iss, now, self.longest(issuer)))
-                    .collect(),
-                ..told
-            };
+            change.once = Some(Once {
+                key: Key::of(Kind::Event, &[iss, message.id]),
+                until: now + REMEMBERED,
+            });
             let committed = self.exchange.store.commit(change, now).await;
             taken.outcome = match (committed.map_err(unavailable)?, &effect) {
                 (Committed::Done, Some(_)) => Outcome::Revoked,
-                (Committed::Done, None) => Outcome::Kept,
+                (Committed::Done, None) => Outcome::Recorded,
                 (Committed::Repeated, _) if taken.outcome == Outcome::Ignored => Outcome::Repeated,
                 (Committed::Repeated, _) => taken.outcome,
             };
@@ -264,46 +263,52 @@ fn malformed(sentence: impl Into<String>) -> Refused {
 
 /// A verified event.
 struct Event {
-    kind: String,
+    body: Value,
     /// When it happened, as far as it says; else when this attempt was made.
     at: UnixMillis,
-    data: Value,
 }
 
 impl Event {
     fn read(body: &[u8], sent_at: UnixSeconds) -> Result<Self, Refused> {
-        let mut body: Value = serde_json::from_slice(body).map_err(|error| {
+        let body: Value = serde_json::from_slice(body).map_err(|error| {
             malformed(format!(
                 "The webhook's body is not JSON: line {}, column {}.",
                 error.line(),
                 error.column()
             ))
         })?;
-        let kind = body
-            .get("type")
-            .and_then(Value::as_str)
-            .ok_or_else(|| malformed("The event has no `type`."))?
-            .to_owned();
         let at = body.get("timestamp").and_then(Value::as_i64);
-        let data = body.get_mut("data").map(Value::take).unwrap_or_default();
         // An object that was deleted says when it was last updated before. The later time costs
         // one fresh token at most.
-        let changed_at = data.get("updated_at").and_then(Value::as_i64);
-        Ok(Self {
-            at: at.max(changed_at).unwrap_or(sent_at.saturating_mul(1000)),
-            kind,
-            data,
-        })
+        let changed_at = body.pointer("/data/updated_at").and_then(Value::as_i64);
+        let at = at.max(changed_at).unwrap_or(sent_at.saturating_mul(1000));
+        let event = Self { body, at };
+        match event.kind() {
+            "" => Err(malformed("The event has no `type`.")),
+            _ => Ok(event),
+        }
     }
 
+    fn kind(&self) -> &str {
+        self.body
+            .get("type")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    }
+
+    fn data(&self) -> &Value {
+        self.body.get("data").unwrap_or(&Value::Null)
+    }
+
+    /// The type, where it is known by name.
     fn known(&self) -> &'static str {
         let mut known = KNOWN.iter().copied();
-        known.find(|known| *known == self.kind).unwrap_or("other")
+        known.find(|known| *known == self.kind()).unwrap_or("other")
     }
 
     /// An id in the event's object.
     fn id(&self, pointer: &str, prefix: &str) -> Result<&str, Refused> {
-        let id = self.data.pointer(pointer).and_then(Value::as_str);
+        let id = self.data().pointer(pointer).and_then(Value::as_str);
         id.filter(|id| is_id(id, prefix)).ok_or_else(|| {
             let place = pointer.replace('/', ".");
             malformed(format!(
@@ -342,7 +347,7 @@ impl<'v> Effect<'v> {
     /// The effect of an event; most have none. A session that is pending may become active,
     /// and its tokens say themselves that it is not yet.
     fn of(event: &'v Event, now: UnixSeconds) -> Result<Option<Self>, Refused> {
-        Ok(Some(match event.kind.as_str() {
+        Ok(Some(match event.kind() {
             "session.ended" | "session.removed" | "session.revoked" => Self::Session {
                 session: event.id("/id", "sess_")?,
                 user: event.id("/user_id", "user_").ok(),

@@ -6,7 +6,6 @@ use super::exchange::Noted;
 use super::webhooks::Heard;
 use crate::audit::{Audit, Event, network};
 use crate::crypto::sha256;
-use crate::webhooks::Outcome;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Request;
@@ -110,7 +109,7 @@ impl Audited {
     }
 
     async fn heard(&self, base: Event<'_>, Heard(taken): &Heard) {
-        if taken.outcome == Outcome::Ignored {
+        if !taken.revokes {
             return;
         }
         let issuers = taken.issuers.join(" ");

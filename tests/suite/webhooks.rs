@@ -1,6 +1,6 @@
 //! What Clerk tells by webhooks holds at once and for good, whoever else knocks at the door.
 
-use crate::support::{Answer, Issuer, Key, Service, Token, eventually, now};
+use crate::support::{Answer, Issuer, Key, Service, Token, eventually, now, token};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use exchequer::clock::Clock;
@@ -1023,4 +1023,78 @@ async fn what_the_stand_in_for_clerk_sends_is_taken() {
     let event = clerk.delete_user("user_2b").unwrap();
     clerk.send(&url, &event).await.unwrap();
     service.refuses("deleted", &b, "user_deleted").await;
+}
+
+#[tokio::test]
+async fn what_is_told_of_a_user_is_known_at_the_next_exchange_without_asking() {
+    let clerk = StandIn::start(Clock::system()).await.unwrap();
+    clerk.world(|world| {
+        world.add_user("user_2a");
+        world.add_session("sess_2a", "user_2a", "active");
+    });
+    let service = Service::builder()
+        .env("KEY", clerk.secret_key())
+        .env("HOOK", clerk.webhook_secret())
+        .env("EXCHEQUER_AUDIT", "file:audit.jsonl")
+        .config(&format!(
+            r#"
+            [issuers.clerk]
+            issuer = "{}"
+            kind = "clerk"
+            api_url = "{}"
+            secret_key = {{ env = "KEY" }}
+            webhook_secret = {{ env = "HOOK" }}
+            [apps.web]
+            issuers = "clerk"
+            claims.name = 'user.first_name'
+            [apps.web.profile]
+            user = ["first_name"]
+            "#,
+            clerk.issuer(),
+            clerk.api_url()
+        ))
+        .start()
+        .await;
+    let name = async || {
+        let token = clerk.session_token(&Session {
+            session: Some("sess_2a".to_owned()),
+            ..Session::default()
+        });
+        token::claims(service.session(&token).await.token())["name"].clone()
+    };
+    assert_eq!(name().await, "Ada");
+    let asked = clerk.calls().len();
+    let updated = |name: &str, later: i64| {
+        let mut user = clerk.world(|world| world.users["user_2a"].clone());
+        user["first_name"] = json!(name);
+        user["updated_at"] = json!(user["updated_at"].as_i64().unwrap() + later);
+        clerk.event("user.updated", user)
+    };
+    let (newer, older) = (updated("Grace", 9_000), updated("Augusta", 5_000));
+    for (id, event, result) in [
+        ("msg_2", &newer, "recorded"),
+        ("msg_2", &newer, "repeated"),
+        // It comes late, and changes nothing.
+        ("msg_1", &older, "ignored"),
+    ] {
+        Hook::raw(clerk.webhook_secret(), id, event.to_string())
+            .to("web")
+            .taken(&service, result)
+            .await;
+        assert_eq!(name().await, "Grace");
+    }
+    // But for what was asked of the key set, nobody was asked again.
+    let calls = clerk.calls();
+    assert!(
+        !calls[asked..].iter().any(|call| call.contains("/v1/users")),
+        "{calls:?}"
+    );
+    // It revoked nothing, and the audit log does not say so.
+    let audit = || std::fs::read_to_string(service.dir().join("audit.jsonl")).unwrap();
+    eventually("the exchanges are told", async || {
+        audit().matches("\"exchange\"").count() == 4
+    })
+    .await;
+    let audit = audit();
+    assert!(!audit.contains("\"revoke\""), "{audit}");
 }
