@@ -775,3 +775,33 @@ async fn a_user_told_by_a_webhook_is_not_asked_for_and_is_new_at_the_first_excha
     answer.assert_refused(401, "user_deleted");
     assert_eq!(asked(&clerk), 0, "{:?}", clerk.calls());
 }
+
+#[tokio::test]
+async fn what_is_known_and_what_is_to_be_told_survive_a_kill() {
+    let (clerk, receiver) = (instance().await, Receiver::start().await);
+    let mut service = service(&clerk, "", &receiver.lines()).await;
+    receiver.answer(503);
+    assert_eq!(
+        exchange(&service, &clerk).await.body["user"]["is_new"],
+        true
+    );
+    let calls = asked(&clerk);
+    receiver.took(1).await;
+    eventually("it is put off", async || {
+        service.logged("an event was not taken").len() == 1
+    })
+    .await;
+    service.restart().await;
+    receiver.answer(200);
+    assert_eq!(
+        exchange(&service, &clerk).await.body["user"]["is_new"],
+        false
+    );
+    assert_eq!(asked(&clerk), calls, "{:?}", clerk.calls());
+    // It looks for what it was to tell when it starts, and every half minute.
+    service.shift_clocks(40, 40);
+    let taken = receiver.took(2).await;
+    verifies(&taken[1]);
+    assert_eq!(taken[0].header("webhook-id"), taken[1].header("webhook-id"));
+    assert_eq!(taken[0].body, taken[1].body);
+}
