@@ -6,6 +6,17 @@ const PREFIXES: [&str; 7] = [
     "sk_test_", "sk_live_", "whsec_", "oat_", "mt_", "ak_", "user_",
 ];
 
+/// What is random or a hash in base64url, and how long it is.
+const RANDOM: [(&str, usize); 7] = [
+    ("request_id", 16),
+    ("id", 16),
+    ("jti", 22),
+    ("subject", 12),
+    ("session", 12),
+    ("kid", 43),
+    ("token_sha256", 43),
+];
+
 /// The first token, secret or e-mail address of a line.
 pub fn leak(line: &str) -> Option<&str> {
     let of_word = |each: char| each.is_ascii_alphanumeric() || "_-.@+=/".contains(each);
@@ -23,7 +34,13 @@ pub fn leak(line: &str) -> Option<&str> {
                 && !user.contains('/')
                 && host.contains('.')
         });
-        token || secret || address
+        // Random ones begin with `mt_` or `ak_` once in a hundred thousand.
+        let random = secret
+            && RANDOM.iter().any(|(member, length)| {
+                let said = format!("\"{member}\":\"{word}\"");
+                word.len() == *length && line.contains(&said)
+            });
+        token || (secret && !random) || address
     })
 }
 
@@ -50,6 +67,9 @@ fn leaks_are_seen() {
         (r#"{"subject":"user_2abcdefghij"}"#, true),
         (r#"{"token":"oat_0123456789"}"#, true),
         (r#"{"to":"someone@example.com"}"#, true),
+        (r#"{"request_id":"mt_45Mh5U97LlpX8"}"#, false),
+        (r#"{"jti":"x","seen":"mt_45Mh5U97LlpX8"}"#, true),
+        (r#"{"request_id":"mt_0123456789abcdefghijkl"}"#, true),
         (
             r#"{"issuer":"https://clerk.example.com","subject":"p-3f"}"#,
             false,
