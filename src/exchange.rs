@@ -363,7 +363,7 @@ impl Exchange {
         ladder: &mut Ladder,
     ) -> Result<Exchanged, Box<Refusal>> {
         let now = self.clock.now();
-        let records = self.directory.records(&app.settings, subject);
+        let records = self.directory.records(&app.settings, issuer, subject);
         let (limit, records) = self
             .remembered(app, subject, &records, request.caller, now, ladder)
             .await?;

@@ -675,7 +675,9 @@ fn judge_app(app: &AppSettings, structure: &Structure, findings: &mut Findings) 
             continue;
         }
         kinds.push(issuer.kind);
-        if app.profile.is_some() && issuer.backend.is_none() {
+        // Users of any other provider have no profile but their id.
+        let clerk = issuer.kind == IssuerKind::Clerk;
+        if app.profile.is_some() && clerk && issuer.backend.is_none() {
             findings.error(
                 &place,
                 format!(

@@ -97,8 +97,9 @@ impl Directory {
 
     /// The records to ask the store for, for [`Self::know`]: none where the app asks for no
     /// profile, or the subject is no user.
-    pub fn records(&self, app: &AppSettings, subject: &Subject<'_>) -> Vec<Key> {
-        if app.profile.is_none() || !is_id(subject.id, "user_") {
+    pub fn records(&self, app: &AppSettings, issuer: &Issuer, subject: &Subject<'_>) -> Vec<Key> {
+        let asks = app.profile.is_some() && issuer.backend.is_some();
+        if !asks || !is_id(subject.id, "user_") {
             return Vec::new();
         }
         let (issuer, user) = (subject.issuer, subject.id);
@@ -151,7 +152,7 @@ impl Directory {
             }
         }
         if !missing.is_empty() {
-            let keys = self.records(app, subject);
+            let keys = self.records(app, issuer, subject);
             let mut lost = None;
             for fetched in join_all(missing).await {
                 let fetched = fetched.unwrap_or_else(|error| {

@@ -128,6 +128,7 @@ const GOOD: &[(&str, &[&str])] = &[
         &["10.0.0.1", "10.0.0.0/8, fd00::/8", "::1"],
     ),
     ("EXCHEQUER_AUDIT", &["off", "stdout", "file:audit.log"]),
+    ("EXCHEQUER_VERIFY_CACHE", &["on", "off"]),
     ("EXCHEQUER_LOG", &["debug", "warn,exchequer=trace"]),
     ("EXCHEQUER_LOG_FORMAT", &["json", "text"]),
 ];
@@ -296,6 +297,11 @@ const BAD: &[(&str, &[&str], &str)] = &[
         "EXCHEQUER_AUDIT",
         &["on", "file:", "audit.log"],
         "is neither off, stdout nor file:PATH",
+    ),
+    (
+        "EXCHEQUER_VERIFY_CACHE",
+        &["yes", "1", "ON"],
+        "is neither on nor off",
     ),
     (
         "EXCHEQUER_LOG",
