@@ -37,13 +37,16 @@ const FORMAT: u8 = 1;
 /// What happened. Absent is what does not apply.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Event<'e> {
-    /// `exchange`, `verify`, `revoke` or `key`: what was asked for, or done.
+    /// `exchange`, `token`, `verify`, `revoke` or `key`: what was asked for, or done.
     pub action: &'e str,
     /// `ok`, a code of the catalogue, or what became of a revocation or a key.
     pub outcome: &'e str,
     /// The app whose policy decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub app: Option<&'e str>,
+    /// The client that got a service token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<&'e str>,
     /// The `iss` of the issuer that vouched for the subject.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issuer: Option<&'e str>,

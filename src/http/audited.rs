@@ -3,6 +3,7 @@
 use super::answer::Refused;
 use super::caller::{self, Peer};
 use super::exchange::Noted;
+use super::token;
 use super::webhooks::Heard;
 use crate::audit::{Audit, Event, network};
 use crate::crypto::sha256;
@@ -33,6 +34,18 @@ pub(super) struct About<'a> {
     pub(super) network: Option<&'a str>,
 }
 
+impl<'a> About<'a> {
+    fn event(self, action: &'a str) -> Event<'a> {
+        Event {
+            action,
+            request_id: Some(self.id),
+            trace_id: self.trace,
+            network: self.network,
+            ..Event::default()
+        }
+    }
+}
+
 impl Audited {
     /// The network that a request came from, where it can be told and is asked for.
     pub(super) fn network<B>(&self, request: &Request<B>) -> Option<String> {
@@ -57,19 +70,32 @@ impl Audited {
             "webhooks" => "revoke",
             route => route,
         };
-        let base = Event {
-            action,
-            request_id: Some(about.id),
-            trace_id: about.trace,
-            network: about.network,
-            ..Event::default()
-        };
+        let base = about.event(action);
         match (refused, noted, heard) {
             (Some(refused), ..) => self.refused(base, refused).await,
             (None, Some(noted), _) => self.exchanged(base, noted).await,
             (None, None, Some(heard)) => self.heard(base, heard).await,
             (None, None, None) => {}
         }
+    }
+
+    /// Records a service token that was issued.
+    pub(super) async fn issued(&self, about: About<'_>, token::Noted(issued): &token::Noted) {
+        if !self.audit.is_on() {
+            return;
+        }
+        let hash = URL_SAFE_NO_PAD.encode(sha256(issued.token.compact.as_bytes()));
+        let event = Event {
+            outcome: "ok",
+            client: Some(&issued.client.id),
+            audience: Some(&issued.audience),
+            scope: issued.scope.as_deref(),
+            token_sha256: Some(&hash),
+            jti: Some(&issued.token.jti),
+            kid: Some(&issued.signer.kid),
+            ..about.event(about.route)
+        };
+        self.audit.record(event).await;
     }
 
     async fn refused(&self, base: Event<'_>, Refused(refusal): &Refused) {

@@ -121,9 +121,14 @@ impl Front {
                 trace: trace.as_ref().map(Trace::id),
                 network: network.as_deref(),
             };
-            audited
-                .answered(about, refused.as_ref(), noted.as_ref(), heard.as_ref())
-                .await;
+            match &issued {
+                Some(issued) => audited.issued(about, issued).await,
+                None => {
+                    audited
+                        .answered(about, refused.as_ref(), noted.as_ref(), heard.as_ref())
+                        .await;
+                }
+            }
         }
         if let Some(metrics) = &self.metrics {
             let took = began.elapsed();
@@ -140,17 +145,15 @@ impl Front {
             if let Some(limit) = limited.and_then(|refusal| refusal.limit) {
                 metrics.rate_limited(limit.bucket);
             }
-            if let Some(issued) = &issued {
-                line.issued(issued);
-            }
-            match (refused, noted, heard) {
+            match (refused, noted, heard, issued) {
                 (Some(Refused(refusal)), ..) => line.refused(&refusal, &self.keys),
-                (None, Some(noted), _) => line.exchanged(&noted),
-                (None, None, Some(Heard(taken))) => {
+                (None, Some(noted), ..) => line.exchanged(&noted),
+                (None, None, None, Some(issued)) => line.issued(&issued),
+                (None, None, Some(Heard(taken)), _) => {
                     metrics.webhook_taken(taken.kind, taken.outcome.name());
                     line.heard(&taken);
                 }
-                (None, None, None) => tracing::debug!(
+                (None, None, None, None) => tracing::debug!(
                     route,
                     request_id = line.id,
                     status = response.status().as_u16(),

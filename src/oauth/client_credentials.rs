@@ -27,6 +27,8 @@ pub struct Issued {
     pub token: AppToken,
     /// Seconds until it expires.
     pub expires_in: i64,
+    /// `aud` of the token.
+    pub audience: String,
     /// The scopes that were granted, where the client has some or asked for some.
     pub scope: Option<String>,
     /// The nearest rate limit.
@@ -78,6 +80,7 @@ impl OAuth {
         Ok(Issued {
             token,
             expires_in: client.settings.ttl,
+            audience: audience.to_owned(),
             scope,
             limit,
             client: Arc::clone(client),

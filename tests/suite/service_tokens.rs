@@ -13,7 +13,7 @@ const SECRET: &str = "9oTfJ+q/Zp3w8xA1b%2Fe=0mQkV7uYhRsC";
 async fn world() -> (Issuer, Service) {
     let issuer = Issuer::start().await;
     let service = with(&issuer, "")
-        .env("EXCHEQUER_RATE_LIMIT", "off")
+        .env("EXCHEQUER_AUDIT", "file:audit")
         .start()
         .await;
     (issuer, service)
@@ -111,6 +111,25 @@ async fn a_client_gets_a_short_lived_token_with_no_user_in_it() {
     assert_eq!(lines[0]["client"], "reports");
     assert_eq!(lines[0]["jti"], token::claims(&compact)["jti"]);
     assert!(service.log().iter().all(|line| !line.contains(SECRET)));
+
+    let mut event = Value::Null;
+    eventually("it is in the audit log", async || {
+        let events = std::fs::read_to_string(service.dir().join("audit")).unwrap();
+        let lines = events.lines();
+        let events = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        event = events.last().unwrap_or_default();
+        event["action"] == "token"
+    })
+    .await;
+    for (member, value) in [
+        ("outcome", "ok"),
+        ("client", "reports"),
+        ("audience", "https://tasks.internal"),
+        ("scope", "read:tasks send:mail"),
+    ] {
+        assert_eq!(event[member], value, "{event}");
+    }
+    assert_eq!(event["jti"], lines[0]["jti"]);
 
     // A client without scopes has none in its token.
     let body = form(&[("grant_type", "client_credentials")]);
