@@ -723,7 +723,7 @@ async fn webhooks_change_what_is_known_at_once_and_tell_the_apps() {
     let user = clerk.world(|world| world.users[USER].clone());
     let after = clerk.event("user.updated", user);
     for (id, event, result) in [
-        ("msg_1", &after, "kept"),
+        ("msg_1", &after, "recorded"),
         ("msg_1", &after, "repeated"),
         // It comes late, and changes nothing any more.
         ("msg_2", &before, "ignored"),
@@ -738,10 +738,10 @@ async fn webhooks_change_what_is_known_at_once_and_tell_the_apps() {
     organization["name"] = json!("Acme Ltd");
     organization["members_count"] = json!(2);
     let event = clerk.event("organization.updated", organization);
-    assert_eq!(told(&service, &clerk, "msg_3", &event).await, "kept");
+    assert_eq!(told(&service, &clerk, "msg_3", &event).await, "recorded");
     membership["permissions"] = json!(["x"]);
     let event = clerk.event("organizationMembership.created", membership);
-    assert_eq!(told(&service, &clerk, "msg_4", &event).await, "kept");
+    assert_eq!(told(&service, &clerk, "msg_4", &event).await, "recorded");
     assert_eq!(known().await, json!(["Augusta", "Acme Ltd", "true"]));
     assert_eq!(asked(&clerk), calls, "{:?}", clerk.calls());
     let taken = receiver.took(2).await;
@@ -762,7 +762,7 @@ async fn a_user_told_by_a_webhook_is_not_asked_for_and_is_new_at_the_first_excha
     .await;
     let user = clerk.world(|world| world.users[USER].clone());
     let event = clerk.event("user.created", user);
-    assert_eq!(told(&service, &clerk, "msg_1", &event).await, "kept");
+    assert_eq!(told(&service, &clerk, "msg_1", &event).await, "recorded");
     let answer = exchange(&service, &clerk).await;
     assert_eq!(claims(&answer)["name"], "Ada");
     assert_eq!(answer.body["user"]["is_new"], true);
