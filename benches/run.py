@@ -8,6 +8,7 @@ under the same load, each pinned to one core with the load generator on another:
     GET /auth/verify               against  the same, which only answers; and with its cache off
     GET /.well-known/jwks.json     against  nginx with the same bytes in a file
     100 000 revocations held       against  the same service with none
+    a session id exchanged         against  the provider asked for the session
 
 Absolute figures belong to the machine; the ratios are what the targets are about. Time to readiness
 and memory are measured on the way. Needs cargo, openssl, wrk, nginx and taskset, and Python's
@@ -23,6 +24,7 @@ import argparse
 import base64
 import contextlib
 import http.client
+import http.server
 import json
 import os
 import platform
@@ -33,6 +35,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +60,10 @@ REVOCATIONS = 100_000
 MAX_REVOCATIONS_MIB = 32.0
 # None, but for what two rounds of the same thing differ by.
 MAX_REVOCATIONS_P99_RATIO = 1.10
+PROVIDER_MS = 20
+SESSION_IDS = 200
+# What an exchange adds is no more than the provider's own time.
+MAX_ADDED_RATIO = 1.0
 
 
 class Failed(Exception):
@@ -521,6 +528,88 @@ class Turns:
 
 
 # ---------------------------------------------------------------------------------------------------
+# Exchanges by session id
+
+
+def start_clerk_api(stack, public_key):
+    """As much of Clerk's Backend API as an exchange by session id asks for, each answer after a
+    fixed delay. It knows every session."""
+    text = subprocess.run(
+        ["openssl", "rsa", "-pubin", "-in", public_key, "-noout", "-modulus"],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True,
+    ).stdout.decode()
+    modulus = base64url(bytes.fromhex(text.strip().partition("=")[2]))
+    key = {"kty": "RSA", "use": "sig", "alg": "RS256", "kid": "ins_bench", "n": modulus, "e": "AQAB"}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def setup(self):
+            super().setup()
+            # Head and body are two writes: the second must not wait for the first's receipt.
+            self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+        def do_GET(self):
+            now = time.time_ns() // 1_000_000
+            session = {
+                "object": "session", "id": self.path.rpartition("/")[2], "client_id": "client_bench",
+                "user_id": "user_2abT9nUxYrM4KwQvCjPiHdGzSoB", "status": "active",
+                "last_active_organization_id": None, "actor": None, "last_active_at": now,
+                "expire_at": now + 86_400_000, "abandon_at": now + 86_400_000, "created_at": now,
+                "updated_at": now,
+            }
+            answer = {"keys": [key]} if self.path.endswith("/jwks") else session
+            content = json.dumps(answer).encode()
+            time.sleep(PROVIDER_MS / 1000)
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_):
+            pass
+
+    api = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    api.daemon_threads = True
+    threading.Thread(target=api.serve_forever, daemon=True).start()
+    stack.callback(api.shutdown)
+    return api.server_address
+
+
+def timed(connection, method, path, body=None):
+    begun = time.monotonic()
+    connection.request(method, path, body, {"content-type": "application/json"} if body else {})
+    answer = connection.getresponse()
+    content = answer.read()
+    if answer.status != 200:
+        raise Failed(f"{method} {path} answered {answer.status}: {content[:600]!r}")
+    return (time.monotonic() - begun) * 1000
+
+
+def exchange_session_ids(stack, cores, folder, service_path, public_key, options):
+    """Milliseconds that the provider takes, and that exchanges of session ids take, in turn."""
+    address = start_clerk_api(stack, public_key)
+    service = start_service(
+        stack, cores, service_path, folder, public_key, options.log, "session-ids",
+        folder / "session-ids.redb",
+        {"CLERK_SECRET_KEY": "sk_test_bench", "CLERK_API_URL": f"http://{address[0]}:{address[1]}"},
+    )
+    provider = http.client.HTTPConnection(*address, timeout=5)
+    exchequer = http.client.HTTPConnection(*service.address, timeout=5)
+    pairs = []
+    for number in range(SESSION_IDS + 5):
+        name = f"sess_{time.time_ns():x}{number}"
+        pairs.append((
+            timed(provider, "GET", f"/v1/sessions/{name}"),
+            timed(exchequer, "POST", "/auth/exchange", json.dumps({"session_id": name})),
+        ))
+    service.stop()
+    # The first ones open connections and look at the instance's keys.
+    return [list(column) for column in zip(*pairs[5:])]
+
+
+# ---------------------------------------------------------------------------------------------------
 # The report
 
 
@@ -620,7 +709,7 @@ def measure(options, stack, cores, folder, service_path, bare_path, revoked_path
     # Both share the key ring, so a token of one is good at the other.
     uncached = start_service(
         stack, cores, service_path, folder, public_key, options.log, "uncached",
-        {"EXCHEQUER_VERIFY_CACHE": "off"},
+        settings={"EXCHEQUER_VERIFY_CACHE": "off"},
     )
     _, content = service.get("POST", "/auth/exchange", body)
     bearer = {"Authorization": "Bearer " + json.loads(content)["token"]}
@@ -657,6 +746,10 @@ def measure(options, stack, cores, folder, service_path, bare_path, revoked_path
     held = hold_revocations(stack, cores, folder, service_path, revoked_path, public_key, options)
     held.run(cores, exchange, "/auth/exchange", rounds, seconds, 1)
 
+    print(f"exchanging session ids, the provider answering in {PROVIDER_MS} ms", flush=True)
+    asked, exchanged = exchange_session_ids(stack, cores, folder, service_path, public_key, options)
+    added = [total - own for own, total in zip(asked, exchanged)]
+
     common = [
         ("requests/s", "rate", 0),
         ("p50, ms", "p50_ms", 2),
@@ -677,6 +770,10 @@ def measure(options, stack, cores, folder, service_path, bare_path, revoked_path
     report_turns(f"GET {JWKS_PATH}", fetches, common)
     report_turns(f"POST /auth/exchange with {REVOCATIONS:,} revocations, and with none", held, common)
     print(
+        f"\nexchange of a session id {spread(exchanged, 2)} ms, the provider alone"
+        f" {spread(asked, 2)} ms, added {spread(added, 2)} ms"
+    )
+    print(
         f"\nready after {spread(starts, 1)} ms, {STARTS} starts;"
         f" the very first, which makes its keys: {first:.1f} ms"
         f"\nRSS at rest {idle:.1f} MiB, most ever {peak:.1f} MiB\n"
@@ -689,6 +786,8 @@ def measure(options, stack, cores, folder, service_path, bare_path, revoked_path
               MAX_VERIFY_CPU_RATIO, "{:.3f}".format),
         judge("/auth/verify requests/s, cache on / off", statistics.median(gains.ratio("rate")),
               MIN_CACHE_GAIN, "{:.2f}".format, most=False),
+        judge("added to a session id's exchange / the provider's own time",
+              statistics.median(added) / statistics.median(asked), MAX_ADDED_RATIO, "{:.3f}".format),
         judge("key set requests/s / nginx", statistics.median(fetches.ratio("rate")),
               MIN_JWKS_RATIO, "{:.3f}".format, most=False),
         judge("ready", statistics.median(starts), MAX_READY_MS, "{:.1f} ms".format),
