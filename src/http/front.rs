@@ -323,7 +323,7 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     });
     given.cloned().unwrap_or_else(|| {
         let id = URL_SAFE_NO_PAD.encode(rand::rng().random::<[u8; 12]>());
-        HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("none"))
+        HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("none"))
     })
 }
 

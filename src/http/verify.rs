@@ -146,7 +146,8 @@ impl Verify {
         now: UnixSeconds,
     ) -> Result<Arc<Entry>, Box<Refusal>> {
         let verified = async || {
-            let admitted = self.gate.admit(shown, demand).await?;
+            // Boxed, or every request would carry the room that an exchange needs.
+            let admitted = Box::pin(self.gate.admit(shown, demand)).await?;
             let values = values(&admitted.identity);
             Ok(Arc::new(Entry { admitted, values }))
         };
