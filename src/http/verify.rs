@@ -42,6 +42,8 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const NOTHING: HeaderValue = HeaderValue::from_static("");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const VARIES: HeaderValue = HeaderValue::from_static("authorization, cookie");
+/// The scheme of a bearer, and the space after it.
+const SCHEME: &[u8] = b"bearer ";
 /// Clerk's session cookie. Its SDK writes a second one, with a suffix, for sites that have
 /// several Clerk applications: this one it writes too.
 const SESSION_COOKIE: &[u8] = b"__session";
@@ -249,13 +251,18 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Box<Refusal>> {
     let Some(first) = first else {
         return Ok(None);
     };
+    // Every byte is looked at in any case: so many at once.
+    let sound = |token: &&[u8]| {
+        let each = |sound, byte: &u8| sound & byte.is_ascii_graphic() & (*byte != b',');
+        !token.is_empty() && token.iter().fold(true, each)
+    };
     let token = first
-        .to_str()
-        .ok()
-        .and_then(|text| text.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| token.trim_matches(' '))
-        .filter(|token| !token.is_empty() && !token.contains([' ', ',', '\t']));
+        .as_bytes()
+        .split_at_checked(SCHEME.len())
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(SCHEME))
+        .map(|(_, token)| token.trim_ascii())
+        .filter(sound)
+        .and_then(|token| std::str::from_utf8(token).ok());
     match (token, second) {
         (Some(token), None) => Ok(Some(token)),
         _ => Err(Refusal::new(Code::BearerMalformed)),
