@@ -18,7 +18,8 @@ use crate::explain::{Check, Code, Ladder, Refusal, Source};
 use crate::policy::app::Wish;
 use crate::store::{Question, Standing};
 use crate::subject::json::Json;
-use crate::subject::revocation::{Dependence, Hit};
+use crate::subject::revocation::{Dependence, Hit, Issued};
+use crate::token::claims::BACKDATE;
 use crate::token::read::{Decoded, Said, Unverified};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -172,7 +173,8 @@ impl Gate {
             user: said.user,
             session: said.session,
             organization: said.organization,
-            issued_at: said.issued_at,
+            // Its `iat` lies back.
+            issued: Issued::Here(said.issued_at + BACKDATE),
         });
         Ok(self.admitted(said, dependence, Some(verified.kid), said.expires_at))
     }
@@ -230,7 +232,7 @@ impl Gate {
             user: claims.text("sub").unwrap_or(said.user),
             session: said.session,
             organization: said.organization,
-            issued_at: whole("iat").unwrap_or(said.issued_at),
+            issued: Issued::Upstream(whole("iat").unwrap_or(said.issued_at)),
         };
         let until = said.expires_at.min(self.now() + LOOK_AGAIN);
         let until = whole("exp").map_or(until, |exp| until.min(exp + issuer.settings.clock_skew));

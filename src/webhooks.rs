@@ -167,8 +167,7 @@ impl Door<'_> {
             let told = directory.change_for(iss, event.kind(), event.at, event.data());
             let mut change = told.await.map_err(unavailable)?;
             if let Some(effect) = &effect {
-                let longest = self.longest(issuer);
-                change.revocations = vec![effect.revocation(iss, now, longest)];
+                change.revocations = effect.revocations(iss, now, self.longest(issuer));
             } else if change.records.is_empty() && change.messages.is_empty() {
                 continue;
             }
@@ -373,22 +372,34 @@ impl<'v> Effect<'v> {
         }
     }
 
-    fn revocation(&self, issuer: &str, now: UnixSeconds, longest: UnixSeconds) -> Revocation {
-        let (kind, parts, at, kept): (_, &[&str], _, _) = match *self {
-            Self::Session { session, .. } => {
-                (Kind::Session, &[issuer, session], UnixMillis::MAX, longest)
-            }
-            Self::User(user) => (Kind::User, &[issuer, user], UnixMillis::MAX, USER_GONE),
+    fn revocations(&self, issuer: &str, now: UnixSeconds, longest: UnixSeconds) -> Vec<Revocation> {
+        let until = now + longest;
+        match *self {
+            Self::Session { session, .. } => vec![Revocation {
+                key: Key::of(Kind::Session, &[issuer, session]),
+                at: UnixMillis::MAX,
+                until,
+            }],
+            Self::User(user) => vec![Revocation {
+                key: Key::of(Kind::User, &[issuer, user]),
+                at: UnixMillis::MAX,
+                until: now + USER_GONE,
+            }],
+            // What was minted between the change and its event says the old role too.
             Self::Membership {
                 user,
                 organization,
                 at,
-            } => (Kind::Membership, &[issuer, user, organization], at, longest),
-        };
-        Revocation {
-            key: Key::of(kind, parts),
-            at,
-            until: now + kept,
+            } => [
+                (Kind::Membership, at),
+                (Kind::MintedMembership, now.saturating_mul(1000)),
+            ]
+            .map(|(kind, at)| Revocation {
+                key: Key::of(kind, &[issuer, user, organization]),
+                at,
+                until,
+            })
+            .into(),
         }
     }
 }

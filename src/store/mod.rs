@@ -35,7 +35,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// Milliseconds since the Unix epoch, as Clerk dates its objects and events.
 pub type UnixMillis = i64;
 
-/// What a key is about; no two kinds share a key.
+/// What a key is about; no two kinds share a key. Their order is kept on disk: new ones come last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A session: issuer, session id.
@@ -56,6 +56,8 @@ pub enum Kind {
     SubjectBucket,
     /// A bucket of a client address: the address or its network.
     AddressBucket,
+    /// A user in an organisation as app tokens say it: issuer, user id, organisation id.
+    MintedMembership,
 }
 
 /// A key: a hash of what it is about.

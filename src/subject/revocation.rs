@@ -16,8 +16,17 @@ pub struct Dependence<'d> {
     pub session: Option<&'d str>,
     /// The organisation that the token acts for.
     pub organization: Option<&'d str>,
-    /// When it was issued.
-    pub issued_at: UnixSeconds,
+    /// When it was issued, and by whom.
+    pub issued: Issued,
+}
+
+/// When a token was issued, and by whom.
+#[derive(Debug, Clone, Copy)]
+pub enum Issued {
+    /// By the provider: it says what held then.
+    Upstream(UnixSeconds),
+    /// By this service: it says what held when its subject token was issued, a while before.
+    Here(UnixSeconds),
 }
 
 /// What a revocation hit.
@@ -50,14 +59,18 @@ impl<'d> Dependence<'d> {
             user: subject.id,
             session: subject.session_id,
             organization: subject.organization.as_ref().map(|org| org.id),
-            issued_at: subject.issued_at.unwrap_or(now),
+            issued: Issued::Upstream(subject.issued_at.unwrap_or(now)),
         }
     }
 
     /// What to look up, and what a hit means.
     pub fn standings(&self) -> impl Iterator<Item = (Hit, Standing)> {
+        let (kind, issued_at) = match self.issued {
+            Issued::Upstream(time) => (Kind::Membership, time),
+            Issued::Here(time) => (Kind::MintedMembership, time),
+        };
         // A token issued in the second of a revocation may be older than it.
-        let since = self.issued_at.saturating_mul(1000);
+        let since = issued_at.saturating_mul(1000);
         // An ended session and a deleted user never come back, whatever a token says.
         let ever = UnixMillis::MIN;
         let session = self.session.map(|session| {
@@ -66,7 +79,7 @@ impl<'d> Dependence<'d> {
         });
         let user = Key::of(Kind::User, &[self.issuer, self.user]);
         let membership = self.organization.map(|organization| {
-            let key = Key::of(Kind::Membership, &[self.issuer, self.user, organization]);
+            let key = Key::of(kind, &[self.issuer, self.user, organization]);
             (Hit::Membership, Standing { key, since })
         });
         let user = (

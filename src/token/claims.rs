@@ -7,7 +7,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 /// How far `iat` and `nbf` lie back, in seconds: PyJWT, jose and jsonwebtoken refuse a token
 /// from a clock that is three seconds ahead of theirs.
-pub(super) const BACKDATE: i64 = 10;
+pub const BACKDATE: i64 = 10;
 
 /// What a client of ours gets for itself: no user is behind it.
 #[derive(Debug, Clone, Copy)]

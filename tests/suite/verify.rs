@@ -704,13 +704,15 @@ async fn a_remembered_bearer_is_refused_as_soon_as_what_it_depends_on_is_revoked
             }
         }
         let parts: Vec<&str> = [issuer.url.as_str()].iter().chain(parts).copied().collect();
-        let revocation = Revocation {
+        // A membership is revoked as the provider's tokens and as ours say it.
+        let minted = (kind == Kind::Membership).then_some(Kind::MintedMembership);
+        let revocation = |kind| Revocation {
             key: store::Key::of(kind, &parts),
             at: now() * 1000,
             until: now() + 3600,
         };
         let change = Change {
-            revocations: vec![revocation],
+            revocations: [kind].into_iter().chain(minted).map(revocation).collect(),
             ..Change::default()
         };
         exchange.store.commit(change, now()).await.unwrap();

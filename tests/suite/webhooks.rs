@@ -248,6 +248,38 @@ async fn a_changed_membership_revokes_what_was_issued_before_and_nothing_else() 
 }
 
 #[tokio::test]
+async fn what_was_minted_between_a_change_and_its_event_is_verified_no_longer() {
+    let issuer = Issuer::start().await;
+    let service = service(&issuer).await;
+    let verify = async |token: &str| {
+        let request = service.client.get(format!("{}/auth/verify", service.url));
+        service.send(request.bearer_auth(token)).await
+    };
+    // Issued before the change, exchanged after it: the provider's event is late.
+    let stale = Token::clerk(&issuer.url)
+        .claim("iat", now() - 30)
+        .sign(Key::rsa());
+    let minted = service.session(&stale).await.token().to_owned();
+    assert_eq!(verify(&minted).await.status, 200);
+    Hook::new(
+        "msg_1",
+        &membership_event("organizationMembership.updated", 20),
+    )
+    .taken(&service, "revoked")
+    .await;
+    verify(&minted)
+        .await
+        .assert_refused(401, "membership_changed");
+    // What is exchanged from then on says the new role, and passes at once.
+    service.shift_clocks(1, 0);
+    let fresh = Token::clerk(&issuer.url)
+        .claim("iat", now() - 5)
+        .sign(Key::rsa());
+    let minted = service.session(&fresh).await.token().to_owned();
+    assert_eq!(verify(&minted).await.status, 200);
+}
+
+#[tokio::test]
 async fn memberships_that_change_out_of_order_stay_as_the_latest_change_says() {
     let issuer = Issuer::start().await;
     let service = service(&issuer).await;
