@@ -91,8 +91,8 @@ pub struct Exchanged {
     pub is_new: Option<bool>,
     /// The subject's name in logs.
     pub pseudonym: String,
-    /// The session's name in logs.
-    pub session: Option<String>,
+    /// The provider's session: personal data, for whoever makes a pseudonym of it.
+    pub session_id: Option<String>,
     /// `aud` of the app token.
     pub audience: String,
     /// Who vouched for the subject.
@@ -203,14 +203,14 @@ impl Exchange {
         request: Request<'_>,
         ladder: &mut Ladder,
     ) -> Result<Exchanged, Box<Refusal>> {
+        // What asks a provider is boxed, or the common way would carry the room that it needs.
         match request.credential {
             Credential::Token(token) => match Opaque::of(token) {
-                Some(opaque) => self.of_opaque(token, opaque, &request, ladder).await,
+                Some(opaque) => Box::pin(self.of_opaque(token, opaque, &request, ladder)).await,
                 None => self.of_jwt(token, &request, ladder).await,
             },
             Credential::SessionId { id, code_verifier } => {
-                self.of_session_id(id, code_verifier, &request, ladder)
-                    .await
+                Box::pin(self.of_session_id(id, code_verifier, &request, ladder)).await
             }
         }
     }
@@ -230,9 +230,7 @@ impl Exchange {
                 .select(request.wish, unverified.issuer(), ladder)?;
             if issuer.settings.kind == IssuerKind::Introspection {
                 let kind = TokenKind::OAuth;
-                return self
-                    .of_word(token, kind, &app, &issuer, request, ladder)
-                    .await;
+                return Box::pin(self.of_word(token, kind, &app, &issuer, request, ladder)).await;
             }
             let subject = unverified.verify(&issuer, now, ladder).await?;
             self.judge(&app, &issuer, &subject, request, ladder).await
@@ -391,9 +389,7 @@ impl Exchange {
             role: organization.and_then(|org| org.role.as_deref().map(str::to_owned)),
             is_new,
             pseudonym: keys.pseudonym(subject.issuer, subject.id),
-            session: subject
-                .session_id
-                .map(|session| keys.pseudonym(subject.issuer, session)),
+            session_id: subject.session_id.map(str::to_owned),
             audience: grant.audience,
             signer: Arc::clone(signer),
             issuer: Arc::clone(issuer),

@@ -248,6 +248,7 @@ impl Bound {
             Some(Audited {
                 audit: Arc::clone(&audit),
                 proxies,
+                keys: Arc::clone(&keys),
             }),
         );
         let admin = Front::new(

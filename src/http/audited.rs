@@ -7,9 +7,10 @@ use super::token;
 use super::webhooks::Heard;
 use crate::audit::{Audit, Event, network};
 use crate::crypto::sha256;
+use crate::keys::Keeper;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::Request;
+use http::HeaderMap;
 use ipnet::IpNet;
 use std::sync::Arc;
 
@@ -19,6 +20,8 @@ pub struct Audited {
     pub audit: Arc<Audit>,
     /// The proxies that are believed.
     pub proxies: Arc<[IpNet]>,
+    /// Our keys, for pseudonyms.
+    pub keys: Arc<Keeper>,
 }
 
 /// What the front knows of a request.
@@ -48,12 +51,11 @@ impl<'a> About<'a> {
 
 impl Audited {
     /// The network that a request came from, where it can be told and is asked for.
-    pub(super) fn network<B>(&self, request: &Request<B>) -> Option<String> {
+    pub(super) fn network(&self, Peer(peer): Peer, headers: &HeaderMap) -> Option<String> {
         if !self.audit.is_on() {
             return None;
         }
-        let Peer(peer) = request.extensions().get::<Peer>()?;
-        caller::client(peer.ip(), request.headers(), &self.proxies).map(network)
+        caller::client(peer.ip(), headers, &self.proxies).map(network)
     }
 
     /// Records what was answered, where it is an exchange, a revocation or a refusal of them.
@@ -115,12 +117,16 @@ impl Audited {
 
     async fn exchanged(&self, base: Event<'_>, Noted(exchanged): &Noted) {
         let hash = URL_SAFE_NO_PAD.encode(sha256(exchanged.token.compact.as_bytes()));
+        let issuer = &exchanged.issuer.settings.issuer;
+        let keys = self.keys.published();
+        let session = exchanged.session_id.as_deref();
+        let session = session.map(|session| keys.pseudonym(issuer, session));
         let event = Event {
             outcome: "ok",
             app: Some(&exchanged.app.settings.name),
-            issuer: Some(&exchanged.issuer.settings.issuer),
+            issuer: Some(issuer),
             subject: Some(&exchanged.pseudonym),
-            session: exchanged.session.as_deref(),
+            session: session.as_deref(),
             audience: Some(&exchanged.audience),
             scope: exchanged
                 .scopes

@@ -3,6 +3,7 @@
 
 use super::answer::{self, Allowed, Refused};
 use super::audited::{About, Audited};
+use super::caller::Peer;
 use super::cors::Cors;
 use super::exchange::Noted;
 use super::token;
@@ -69,7 +70,7 @@ impl Front {
     }
 
     /// Answers a request.
-    pub async fn answer(&self, request: Request<Incoming>) -> Answer {
+    pub async fn answer(&self, mut request: Request<Incoming>, peer: Peer) -> Answer {
         let began = Instant::now();
         let _in_flight = self.metrics.as_ref().map(|metrics| metrics.request_began());
         let route = route(request.uri().path());
@@ -77,7 +78,7 @@ impl Front {
         let trace = trace(request.headers());
         let origin = request.headers().get(ORIGIN).cloned();
         let audited = self.audited.as_ref();
-        let network = audited.and_then(|audited| audited.network(&request));
+        let network = audited.and_then(|audited| audited.network(peer, request.headers()));
         let has_body = !request.body().is_end_stream() && request.version() < Version::HTTP_2;
         let gateway = self.verify.as_ref();
         let gateway = gateway.filter(|_| request.uri().path() == verify::PATH);
@@ -85,6 +86,7 @@ impl Front {
             (Some(response), _) => response,
             (None, Some(verify)) => verify.answer(&request).await,
             (None, None) => {
+                request.extensions_mut().insert(peer);
                 let routes = TowerToHyperService::new(warp::service(self.routes.clone()));
                 match routes.call(request).await {
                     Ok(response) => response,

@@ -34,8 +34,9 @@ pub fn public(oauth: Arc<OAuth>, proxies: Arc<[IpNet]>) -> BoxedFilter<(Answer,)
         .and(address.clone())
         .and(warp::body::stream())
         .then(
-            |exchange: Arc<Exchange>, headers: HeaderMap, address, body| async move {
-                exchange::handle(&exchange, &headers, address, body).await
+            |exchange: Arc<Exchange>, headers: HeaderMap, address, body| {
+                // Boxed, or each filter around it would move all that an exchange may need.
+                Box::pin(async move { exchange::handle(&exchange, &headers, address, body).await })
             },
         );
     let tokens = at("/oauth/token")
@@ -44,19 +45,17 @@ pub fn public(oauth: Arc<OAuth>, proxies: Arc<[IpNet]>) -> BoxedFilter<(Answer,)
         .and(warp::header::headers_cloned())
         .and(address)
         .and(warp::body::stream())
-        .then(
-            |oauth: Arc<OAuth>, headers: HeaderMap, address, body| async move {
-                token::handle(&oauth, &headers, address, body).await
-            },
-        );
+        .then(|oauth: Arc<OAuth>, headers: HeaderMap, address, body| {
+            Box::pin(async move { token::handle(&oauth, &headers, address, body).await })
+        });
     let webhooks = below("/webhooks/clerk/")
         .and(only(POST_ALONE))
         .and(exchange.clone())
         .and(warp::header::headers_cloned())
         .and(warp::body::stream())
         .then(
-            |app: String, exchange: Arc<Exchange>, headers: HeaderMap, body| async move {
-                webhooks::handle(&exchange, &app, &headers, body).await
+            |app: String, exchange: Arc<Exchange>, headers: HeaderMap, body| {
+                Box::pin(async move { webhooks::handle(&exchange, &app, &headers, body).await })
             },
         );
     let jwks = at("/.well-known/jwks.json")

@@ -86,12 +86,11 @@ pub async fn serve(
         let activity = Arc::new(Activity::new());
         let service = {
             let (front, activity) = (Arc::clone(&front), Arc::clone(&activity));
-            service_fn(move |mut request: http::Request<Incoming>| {
-                request.extensions_mut().insert(Peer(peer));
+            service_fn(move |request: http::Request<Incoming>| {
                 let (front, activity) = (Arc::clone(&front), Arc::clone(&activity));
                 async move {
                     let _busy = activity.request(request.version());
-                    Ok::<_, Infallible>(front.answer(request).await)
+                    Ok::<_, Infallible>(front.answer(request, Peer(peer)).await)
                 }
             })
         };
