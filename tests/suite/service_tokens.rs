@@ -116,8 +116,8 @@ async fn a_client_gets_a_short_lived_token_with_no_user_in_it() {
     eventually("it is in the audit log", async || {
         let events = std::fs::read_to_string(service.dir().join("audit")).unwrap();
         let lines = events.lines();
-        let events = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        event = events.last().unwrap_or_default();
+        let mut events = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        event = events.next_back().unwrap_or_default();
         event["action"] == "token"
     })
     .await;
