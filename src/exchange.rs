@@ -143,7 +143,7 @@ impl Exchange {
             ..Question::default()
         };
         let answer = self.store.ask(question, self.clock.now()).await;
-        let answer = answer.map_err(store_unavailable)?;
+        let answer = answer.map_err(StoreError::refusal)?;
         takes
             .judge(&answer.levels)
             .map(drop)
@@ -274,7 +274,7 @@ impl Exchange {
             ..Change::default()
         };
         let committed = self.store.commit(change, self.clock.now()).await;
-        match committed.map_err(store_unavailable)? {
+        match committed.map_err(StoreError::refusal)? {
             Committed::Done => Ok(()),
             Committed::Repeated => {
                 ladder.fail(
@@ -377,7 +377,7 @@ impl Exchange {
             .map_err(|error| Refusal::new(Code::InternalError).caused_by(error))?;
         // Last, so that who is refused stays new.
         let is_new = directory.meet(&app.settings, subject, &known);
-        let is_new = is_new.await.map_err(store_unavailable)?;
+        let is_new = is_new.await.map_err(StoreError::refusal)?;
         let organization = subject.organization.as_ref();
         Ok(Exchanged {
             token,
@@ -424,7 +424,7 @@ impl Exchange {
             records,
         };
         let answer = self.store.ask(question, now).await;
-        let answer = answer.map_err(store_unavailable)?;
+        let answer = answer.map_err(StoreError::refusal)?;
         let limit = takes.judge(&answer.levels).inspect_err(|refusal| {
             ladder.fail(
                 Check::Limits,
@@ -441,10 +441,4 @@ impl Exchange {
         ladder.pass(Check::Revocation, || ("", "not revoked"));
         Ok((limit, answer.records))
     }
-}
-
-fn store_unavailable(error: StoreError) -> Box<Refusal> {
-    Refusal::new(Code::StoreUnavailable)
-        .unavailable(Source::Exchequer, 1)
-        .caused_by(error)
 }

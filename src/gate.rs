@@ -14,9 +14,9 @@
 use crate::clock::UnixSeconds;
 use crate::crypto::MacKey;
 use crate::exchange::{Caller, Credential, Exchange, Request};
-use crate::explain::{Check, Code, Ladder, Refusal, Source};
+use crate::explain::{Check, Code, Ladder, Refusal};
 use crate::policy::app::Wish;
-use crate::store::{Question, Standing};
+use crate::store::{Question, Standing, StoreError};
 use crate::subject::json::Json;
 use crate::subject::revocation::{Dependence, Hit, Issued};
 use crate::token::claims::BACKDATE;
@@ -278,11 +278,7 @@ impl Gate {
             ..Question::default()
         };
         let answer = self.exchange.store.ask(question, now).await;
-        let answer = answer.map_err(|error| {
-            Refusal::new(Code::StoreUnavailable)
-                .unavailable(Source::Exchequer, 1)
-                .caused_by(error)
-        })?;
+        let answer = answer.map_err(StoreError::refusal)?;
         let Some(hit) = answer.revoked.and_then(|place| admitted.hits.get(place)) else {
             return Ok(());
         };

@@ -6,7 +6,7 @@
 
 use crate::clock::UnixSeconds;
 use crate::exchange::Exchange;
-use crate::explain::{About, Code, Refusal, Source};
+use crate::explain::{About, Code, Refusal};
 use crate::policy::App;
 use crate::standard_webhooks::{Message, TOLERANCE};
 use crate::store::{Committed, Key, Kind, Once, Revocation, StoreError, UnixMillis};
@@ -165,7 +165,7 @@ impl Door<'_> {
             let iss = issuer.settings.issuer.as_str();
             let directory = &self.exchange.directory;
             let told = directory.change_for(iss, event.kind(), event.at, event.data());
-            let mut change = told.await.map_err(unavailable)?;
+            let mut change = told.await.map_err(StoreError::refusal)?;
             if let Some(effect) = &effect {
                 change.revocations = effect.revocations(iss, now, self.longest(issuer));
             } else if change.records.is_empty() && change.messages.is_empty() {
@@ -176,7 +176,7 @@ impl Door<'_> {
                 until: now + REMEMBERED,
             });
             let committed = self.exchange.store.commit(change, now).await;
-            taken.outcome = match (committed.map_err(unavailable)?, &effect) {
+            taken.outcome = match (committed.map_err(StoreError::refusal)?, &effect) {
                 (Committed::Done, Some(_)) => Outcome::Revoked,
                 (Committed::Done, None) => Outcome::Recorded,
                 (Committed::Repeated, _) if taken.outcome == Outcome::Ignored => Outcome::Repeated,
@@ -248,12 +248,6 @@ fn check_time(message: &Message<'_>, now: UnixSeconds) -> Result<UnixSeconds, Re
         )
     };
     Err(Refusal::because(Code::WebhookTimestampInvalid, sentence))
-}
-
-fn unavailable(error: StoreError) -> Refused {
-    Refusal::new(Code::StoreUnavailable)
-        .unavailable(Source::Exchequer, 1)
-        .caused_by(error)
 }
 
 fn malformed(sentence: impl Into<String>) -> Refused {

@@ -53,18 +53,15 @@ pub(super) enum Lost {
 
 impl Lost {
     pub(super) fn refusal(&self) -> Refused {
-        let unavailable = |code, source, after| {
-            Refusal::new(code)
-                .unavailable(source, after)
-                .caused_by(self)
-        };
         match self {
             Self::Api(ApiError::Unavailable(_)) | Self::Late => {
-                unavailable(Code::ProfileUnavailable, Source::UpstreamIdp, 5)
+                Refusal::new(Code::ProfileUnavailable)
+                    .unavailable(Source::UpstreamIdp, 5)
+                    .caused_by(self)
             }
             Self::Api(error) => error.refusal(),
             Self::Unknown(refusal) => refusal.clone(),
-            Self::Store(_) => unavailable(Code::StoreUnavailable, Source::Exchequer, 1),
+            Self::Store(error) => error.clone().refusal(),
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::explain::{Code, Limit, Refusal, Source};
 use crate::keys::Signer;
 use crate::policy::limits::Takes;
 use crate::policy::scopes;
-use crate::store::Question;
+use crate::store::{Question, StoreError};
 use crate::token::{AppToken, ServiceGrant, mint_service};
 use std::sync::Arc;
 
@@ -102,11 +102,7 @@ impl OAuth {
             ..Question::default()
         };
         let answer = exchange.store.ask(question, exchange.clock.now()).await;
-        let answer = answer.map_err(|error| {
-            Refusal::new(Code::StoreUnavailable)
-                .unavailable(Source::Exchequer, 1)
-                .caused_by(error)
-        })?;
+        let answer = answer.map_err(StoreError::refusal)?;
         takes.judge(&answer.levels)
     }
 }

@@ -22,6 +22,7 @@ mod tables;
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::StoreSettings;
 use crate::crypto::sha256;
+use crate::explain::{Code, Refusal, Source};
 use crate::telemetry::Metrics;
 pub use file::{File, OpenError};
 pub use memory::Memory;
@@ -234,6 +235,15 @@ pub enum Delivery {
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
 pub struct StoreError(pub String);
+
+impl StoreError {
+    /// The refusal that this is for a caller.
+    pub fn refusal(self) -> Box<Refusal> {
+        Refusal::new(Code::StoreUnavailable)
+            .unavailable(Source::Exchequer, 1)
+            .caused_by(self)
+    }
+}
 
 /// A store.
 pub enum Store {
