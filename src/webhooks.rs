@@ -11,6 +11,7 @@ use crate::policy::App;
 use crate::standard_webhooks::{Message, TOLERANCE};
 use crate::store::{Committed, Key, Kind, Once, Revocation, StoreError, UnixMillis};
 use crate::subject::Issuer;
+use crate::subject::clerk::id::is_id;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -23,8 +24,6 @@ const REMEMBERED: UnixSeconds = 3 * 86_400;
 const USER_GONE: UnixSeconds = 400 * 86_400;
 /// How much longer than any token could live a revocation is remembered.
 const MARGIN: UnixSeconds = 3600;
-/// The longest id of an object, in bytes.
-const MAX_ID: usize = 128;
 
 /// The events that are known by name; others are counted together.
 const KNOWN: [&str; 19] = [
@@ -309,14 +308,6 @@ impl Event {
             ))
         })
     }
-}
-
-/// Whether the text is an id of Clerk's: its prefix, then letters and digits.
-fn is_id(id: &str, prefix: &str) -> bool {
-    id.len() <= MAX_ID
-        && id.strip_prefix(prefix).is_some_and(|rest| {
-            !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())
-        })
 }
 
 /// What an event revokes.

@@ -2,6 +2,7 @@
 //! tokens.
 
 pub mod api;
+pub mod id;
 pub mod instance;
 pub mod session;
 pub(super) mod session_claims;

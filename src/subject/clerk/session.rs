@@ -5,6 +5,7 @@
 //! challenge the app left in the user's `unsafe_metadata` when it signed in.
 
 use super::api::{ApiError, Asking};
+use super::id::is_id;
 use super::instance::Occasion;
 use crate::clock::UnixSeconds;
 use crate::config::{AppSettings, SessionIdPolicy, TokenKind};
@@ -23,8 +24,6 @@ use subtle::{Choice, ConstantTimeEq};
 
 type Refused = Box<Refusal>;
 
-/// The longest id, in bytes.
-const MAX_ID: usize = 64;
 /// How long after it was created or touched a session is fresh, seconds.
 const FRESH: UnixSeconds = 120;
 /// The longest that a used id is remembered, seconds: no browser keeps a cookie for longer
@@ -54,13 +53,6 @@ impl<'r> SessionId<'r> {
         );
         Err(Refusal::new(Code::SessionIdMalformed))
     }
-}
-
-fn is_id(text: &str, prefix: &str) -> bool {
-    text.len() <= MAX_ID
-        && text.strip_prefix(prefix).is_some_and(|rest| {
-            !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())
-        })
 }
 
 /// A session as the Backend API has it; its other members are not read.
@@ -384,7 +376,6 @@ fn another() -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
     use serde_json::json;
 
     #[test]
@@ -478,17 +469,5 @@ mod tests {
     fn a_session_that_should_have_expired_has() {
         let judged = check_status(&session("active", 0), 10_000, &mut Ladder::default());
         assert_eq!(judged.unwrap_err().code, Code::SessionExpired);
-    }
-
-    proptest! {
-        #[test]
-        fn any_text_that_is_an_id_is_a_part_of_a_path(text in "(sess_)?\\PC{0,80}") {
-            if is_id(&text, "sess_") {
-                let base = url::Url::parse("https://api.example/v1/sessions/").unwrap();
-                let whole = format!("https://api.example/v1/sessions/{text}");
-                let joined = base.join(&text).unwrap();
-                prop_assert_eq!(joined.as_str(), whole);
-            }
-        }
     }
 }
