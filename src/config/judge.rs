@@ -1,0 +1,219 @@
+//! The rules between settings: what no setting alone can be wrong in.
+
+use super::env::Common;
+use super::value;
+use super::{AppSettings, Findings, IssuerKind, SessionIdPolicy, Structure, TokenKind};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Finds what is wrong, or worth knowing, between settings that are each right.
+pub(super) fn judge(common: &Common, structure: &Structure, findings: &mut Findings) {
+    if structure.apps.is_empty() && findings.errors.is_empty() {
+        findings.error(
+            "CLERK_JWT_ISSUER",
+            "no app is configured: set CLERK_JWT_ISSUER=https://clerk.example.com, or write [issuers.NAME] and [apps.NAME] into exchequer.toml",
+        );
+    }
+    let mut names = BTreeSet::new();
+    for issuer in &structure.issuers {
+        let place = structure.place(&issuer.name);
+        if !names.insert(issuer.name.as_str()) {
+            findings.error(
+                &place,
+                format!(
+                    "two issuers are named {:?}: which one's rules hold?",
+                    issuer.name
+                ),
+            );
+        }
+        if issuer.issuer == common.issuer {
+            findings.error(
+                &place,
+                "this service's own issuer cannot be an upstream: an app token would prolong itself",
+            );
+        }
+        if issuer.accepts.contains(&TokenKind::ApiKey) && issuer.backend.is_none() {
+            findings.error(
+                &place,
+                "accepts \"api_key\", which the Backend API verifies: set `secret_key`",
+            );
+        }
+        if issuer.audiences.is_empty()
+            && issuer.authorized_parties.is_empty()
+            && issuer.kind != IssuerKind::Introspection
+        {
+            findings.note(
+                &place,
+                format!(
+                    "issuer {} has neither audiences nor authorized parties: a token that it made for any other application is accepted too",
+                    issuer.issuer
+                ),
+            );
+        }
+        if !structure
+            .apps
+            .values()
+            .any(|app| app.issuers.contains(&issuer.name))
+        {
+            findings.note(&place, "no app trusts this issuer");
+        }
+    }
+    for app in structure.apps.values() {
+        judge_app(app, structure, findings);
+    }
+    judge_audiences(structure, findings);
+    for id in structure.clients.keys() {
+        if structure.apps.contains_key(id) {
+            findings.error(
+                structure.place(&format!("client {id}")),
+                format!(
+                    "there is an app {id:?} too: `client_id` could not tell their tokens apart"
+                ),
+            );
+        }
+    }
+    let clients = structure.clients.values().map(|client| client.ttl);
+    let longest = structure
+        .apps
+        .values()
+        .map(|app| app.ttl)
+        .chain(clients)
+        .max();
+    if let Some(longest) = longest
+        && common.keys.keep_after < longest + 300
+    {
+        findings.error(
+            "EXCHEQUER_KEY_KEEP_AFTER",
+            format!(
+                "a retired key must stay published for the longest token lifetime and five minutes: at least {}",
+                value::show_duration(longest + 300)
+            ),
+        );
+    }
+}
+
+/// Two apps that mint for one audience from different issuers: a backend of that audience
+/// takes equal subjects of both for one user, unless it looks at `idp` or `client_id` too.
+fn judge_audiences(structure: &Structure, findings: &mut Findings) {
+    let oidc = |app: &AppSettings| {
+        let issuers = structure.issuers.iter();
+        let own = issuers.filter(|issuer| app.issuers.contains(&issuer.name));
+        own.map(|issuer| (issuer.kind != IssuerKind::Clerk, issuer.issuer.clone()))
+            .collect::<BTreeSet<_>>()
+    };
+    let apps: Vec<&AppSettings> = structure.apps.values().collect();
+    for (index, app) in apps.iter().enumerate() {
+        for other in apps.iter().skip(index + 1) {
+            let shared = app
+                .audiences
+                .iter()
+                .find(|each| other.audiences.contains(each));
+            let issuers: BTreeSet<_> = oidc(app).union(&oidc(other)).cloned().collect();
+            let mixed = issuers.len() > 1 && issuers.iter().any(|(oidc, _)| *oidc);
+            let distinct = app.subject.is_some() && other.subject.is_some();
+            if let Some(audience) = shared.filter(|_| mixed && !distinct) {
+                findings.note(
+                    structure.place(&format!("app {}", other.name)),
+                    format!(
+                        "the apps {} and {} mint for {audience} from different issuers whose subjects could be equal: give each an `audience` of its own, or say with `subject` how they stay apart",
+                        app.name, other.name
+                    ),
+                );
+            }
+        }
+    }
+}
+
+fn judge_app(app: &AppSettings, structure: &Structure, findings: &mut Findings) {
+    let place = structure.place(&format!("app {}", app.name));
+    let mut identifiers = BTreeSet::new();
+    let mut kinds = Vec::new();
+    let mut readers: BTreeMap<&str, &str> = BTreeMap::new();
+    for name in &app.issuers {
+        let Some(issuer) = structure.issuers.iter().find(|each| each.name == *name) else {
+            let known: Vec<&str> = structure
+                .issuers
+                .iter()
+                .map(|each| each.name.as_str())
+                .collect();
+            findings.error(
+                &place,
+                format!(
+                    "issuer {name:?} is not configured{}",
+                    value::suggest(name, &known)
+                ),
+            );
+            continue;
+        };
+        if !identifiers.insert(issuer.issuer.as_str()) {
+            findings.error(
+                &place,
+                format!(
+                    "two of the app's issuers are {}: which one's rules hold?",
+                    issuer.issuer
+                ),
+            );
+            continue;
+        }
+        kinds.push(issuer.kind);
+        // Users of any other provider have no profile but their id.
+        let clerk = issuer.kind == IssuerKind::Clerk;
+        if app.profile.is_some() && clerk && issuer.backend.is_none() {
+            findings.error(
+                &place,
+                format!(
+                    "`profile` is asked for at Clerk's Backend API: the issuer {name} needs a `secret_key`"
+                ),
+            );
+        }
+        // A token that cannot be read names no issuer: nobody is asked in turn.
+        let opaque = match issuer.kind {
+            IssuerKind::Introspection => vec!["introspection"],
+            _ => issuer.accepts.iter().map(|kind| kind.name()).collect(),
+        };
+        for kind in opaque.into_iter().filter(|kind| *kind != "session") {
+            if let Some(other) = readers.insert(kind, name) {
+                findings.error(
+                    &place,
+                    format!(
+                        "the issuers {other} and {name} both take {kind} tokens, which do not say whose they are: give each an app of its own"
+                    ),
+                );
+            }
+        }
+        if app.verify.session_cookie && issuer.authorized_parties.is_empty() {
+            findings.error(
+                &place,
+                format!(
+                    "verify.session_cookie needs authorized_parties at issuer {}: a cookie comes with requests of any page of the site, and `azp` alone says which page the session is of",
+                    issuer.name
+                ),
+            );
+        }
+    }
+    let asked: Vec<&str> = structure
+        .issuers
+        .iter()
+        .filter(|issuer| {
+            app.issuers.contains(&issuer.name)
+                && issuer.backend.is_some()
+                && issuer.accepts.contains(&TokenKind::Session)
+        })
+        .map(|issuer| issuer.name.as_str())
+        .collect();
+    if asked.len() > 1 && app.session_id != SessionIdPolicy::Off {
+        findings.error(
+            &place,
+            format!(
+                "a session id does not say whose it is, and the app has secret keys of several Clerk instances ({}): set session_id = \"off\", make an app for each, or remove all secret keys but one",
+                asked.join(", ")
+            ),
+        );
+    }
+    let foreign = kinds.iter().any(|kind| *kind != IssuerKind::Clerk);
+    if kinds.len() > 1 && foreign && app.subject.is_none() {
+        findings.error(
+            &place,
+            "the app trusts several issuers whose subjects could be equal: say with `subject` how they stay apart, for example subject = 'iss + \"|\" + sub'",
+        );
+    }
+}
