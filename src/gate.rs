@@ -8,8 +8,7 @@
 //! An app token names its user as the app's `subject` does: where that is not the provider's
 //! own id, a deleted user is seen through the end of the session, not by the user's id. The
 //! same holds for `org_id` where the app's `claims` replace it. A changed membership refuses
-//! tokens minted up to ten seconds later too, since `iat` lies that far back: what was minted
-//! while the provider's event was on its way may say the old role.
+//! what was minted until the provider's event came: it may say the old role.
 
 use crate::clock::UnixSeconds;
 use crate::crypto::MacKey;
