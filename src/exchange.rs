@@ -12,7 +12,7 @@ use crate::policy::scopes::Scopes;
 use crate::policy::{App, Apps};
 use crate::store::{Change, Committed, Key, Once, Question, Record, Standing, Store, StoreError};
 use crate::subject::clerk::session::{self, SessionId};
-use crate::subject::jwt::{Decoded, Unverified};
+use crate::subject::jwt::{self, Unverified};
 use crate::subject::opaque::{self, Opaque};
 use crate::subject::revocation::{Dependence, Hit};
 use crate::subject::{Issuer, Subject};
@@ -221,7 +221,7 @@ impl Exchange {
         request: &Request<'_>,
         ladder: &mut Ladder,
     ) -> Result<Exchanged, Box<Refusal>> {
-        let decoded = Decoded::read(token, ladder)?;
+        let decoded = jwt::decode(token, ladder)?;
         let unverified = Unverified::parse(&decoded, ladder)?;
         let told = async {
             let now = self.clock.now();

@@ -19,7 +19,7 @@ use crate::store::{Question, Standing, StoreError};
 use crate::subject::json::Json;
 use crate::subject::revocation::{Dependence, Hit, Issued};
 use crate::token::claims::BACKDATE;
-use crate::token::read::{Decoded, Said, Unverified};
+use crate::token::read::{self, Said, Unverified};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -116,8 +116,8 @@ impl Gate {
     /// Verifies what a request shows; whether it was revoked is asked by [`Self::stands`].
     pub async fn admit(&self, shown: Shown<'_>, demand: Demand<'_>) -> Result<Admitted, Refused> {
         let (Shown::Bearer(token) | Shown::Cookie(token)) = shown;
-        let decoded = Decoded::of(token)?;
-        let unverified = decoded.read()?;
+        let decoded = read::decode(token)?;
+        let unverified = Unverified::parse(&decoded)?;
         let issuer = unverified.claims().text("iss");
         let ours = issuer == Some(&self.exchange.issuer);
         let admitted = match shown {
@@ -222,8 +222,8 @@ impl Gate {
         });
         let minted = exchanged.await?.token;
         // From here on the claims of the provider's token are verified.
-        let decoded = Decoded::of(&minted.compact)?;
-        let minted = decoded.read()?;
+        let decoded = read::decode(&minted.compact)?;
+        let minted = Unverified::parse(&decoded)?;
         let said = Said::read(minted.claims())?;
         let whole = |name| claims.get(name).and_then(Json::as_i64);
         let dependence = Dependence {

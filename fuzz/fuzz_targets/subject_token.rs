@@ -3,7 +3,7 @@
 #![no_main]
 
 use exchequer::explain::{Code, Ladder, Refusal};
-use exchequer::subject::jwt::{Decoded, Unverified};
+use exchequer::subject::jwt::{Unverified, decode};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|token: &str| {
@@ -11,7 +11,7 @@ fuzz_target!(|token: &str| {
     let refused = |refusal: Box<Refusal>| {
         assert!(matches!(refusal.code.entry().status, 400 | 401));
     };
-    let decoded = match Decoded::read(token, &mut ladder) {
+    let decoded = match decode(token, &mut ladder) {
         Ok(decoded) => decoded,
         Err(refusal) => return refused(refusal),
     };

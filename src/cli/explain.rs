@@ -9,7 +9,8 @@ use crate::explain::{Check, Code, Ladder, Refusal, render};
 use crate::policy::app::Wish;
 use crate::service::{Place, Service};
 use crate::subject::json::Json;
-use crate::subject::jwt::{Decoded, Unverified};
+use crate::subject::jws::Decoded;
+use crate::subject::jwt::Unverified;
 use crate::subject::opaque::Opaque;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
@@ -311,7 +312,7 @@ fn notes(
     };
     let failed = ladder.failure().map(|rung| rung.check);
     if failed.is_some_and(|check| check > Check::Form && check < Check::Expiry)
-        && let Ok(decoded) = Decoded::read(text, &mut Ladder::default())
+        && let Ok(decoded) = Decoded::of(text)
         && let Ok(unverified) = Unverified::parse(&decoded, &mut Ladder::default())
     {
         let claims = unverified.claims();

@@ -2,34 +2,23 @@
 //!
 //! Exactly the bytes that were parsed are verified, and exactly that parse is used.
 
-use super::claims::{self, MAX_SHOWN, Origin, date, short_json};
+use super::claims::{self, MAX_SHOWN, Origin, short_json};
 use super::json::{Json, Object};
+use super::jws::{self, Decoded, Malformed};
 use super::key_cache::KeyError;
 use super::opaque::not_accepted;
 use super::{Issuer, Subject};
 use crate::clock::UnixSeconds;
 use crate::config::TokenKind;
-use crate::explain::{Check, Code, Ladder, Refusal, Seen};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use crate::explain::{Check, Code, Ladder, Refusal};
 use jsonwebtoken::Algorithm;
 use signature::Verifier;
 use std::str::FromStr;
 
-/// The longest subject token, in bytes.
-pub const MAX_TOKEN: usize = 16 * 1024;
 /// Header members that are never honoured.
 const REFUSED_HEADERS: [&str; 8] = ["crit", "b64", "jwk", "jku", "x5u", "x5c", "zip", "enc"];
 
 type Refused = Box<Refusal>;
-
-/// A token taken apart and decoded, not yet read.
-pub struct Decoded<'t> {
-    message: &'t [u8],
-    header: Vec<u8>,
-    claims: Vec<u8>,
-    signature: Vec<u8>,
-}
 
 /// Clerk's categories of tokens that one instance key signs (header `cat`): machine tokens,
 /// and one that says nothing.
@@ -51,47 +40,26 @@ fn malformed(ladder: &mut Ladder, what: &str) -> Refused {
     )
 }
 
-impl<'t> Decoded<'t> {
-    /// Takes a compact JWS (RFC 7515 §7.1) apart.
-    pub fn read(token: &'t str, ladder: &mut Ladder) -> Result<Self, Refused> {
-        if token.len() > MAX_TOKEN {
-            ladder.fail(
-                Check::Form,
-                format!("{} bytes", token.len()),
-                "at most 16 KiB",
-            );
-            return Err(Refusal::new(Code::SubjectTokenTooLarge));
+/// Takes a subject token apart, or says what it is instead of a JWT.
+pub fn decode<'t>(token: &'t str, ladder: &mut Ladder) -> Result<Decoded<'t>, Refused> {
+    Decoded::of(token).map_err(|error| match error {
+        Malformed::TooLarge => {
+            let seen = format!("{} bytes", token.len());
+            ladder.fail(Check::Form, seen, "at most 16 KiB");
+            Refusal::new(Code::SubjectTokenTooLarge)
         }
-        let parts = token
-            .rsplit_once('.')
-            .and_then(|(message, signature)| Some((message, message.split_once('.')?, signature)))
-            .filter(|(_, (_, claims), _)| !claims.contains('.'));
-        let Some((message, (header, claims), signature)) = parts else {
-            return Err(match token.matches('.').count() {
-                0 => {
-                    ladder.fail(Check::Form, "no dots: an opaque token", "a JWT");
-                    Refusal::new(Code::SubjectTokenOpaque)
-                }
-                4 => {
-                    ladder.fail(Check::Form, "five parts: a JWE", "a JWS of three parts");
-                    Refusal::new(Code::SubjectTokenEncrypted)
-                }
-                1 => malformed(ladder, "it has two parts"),
-                _ => malformed(ladder, "it has too many parts"),
-            });
-        };
-        let mut decode = |part: &str, name: &str| {
-            URL_SAFE_NO_PAD
-                .decode(part)
-                .map_err(|_| malformed(ladder, &format!("its {name} is not base64url")))
-        };
-        Ok(Self {
-            message: message.as_bytes(),
-            header: decode(header, "header")?,
-            claims: decode(claims, "payload")?,
-            signature: decode(signature, "signature")?,
-        })
-    }
+        Malformed::Dots(0) => {
+            ladder.fail(Check::Form, "no dots: an opaque token", "a JWT");
+            Refusal::new(Code::SubjectTokenOpaque)
+        }
+        Malformed::Dots(4) => {
+            ladder.fail(Check::Form, "five parts: a JWE", "a JWS of three parts");
+            Refusal::new(Code::SubjectTokenEncrypted)
+        }
+        Malformed::Dots(1) => malformed(ladder, "it has two parts"),
+        Malformed::Dots(_) => malformed(ladder, "it has too many parts"),
+        Malformed::NotBase64(part) => malformed(ladder, &format!("its {part} is not base64url")),
+    })
 }
 
 /// A parsed token of which nothing is believed yet.
@@ -154,27 +122,9 @@ impl<'d> Unverified<'d> {
         &self.claims
     }
 
-    /// What the caller sent, to be shown back to it.
-    pub fn seen(&self) -> Seen {
-        let short = |text: &str| {
-            let end = text.floor_char_boundary(MAX_SHOWN);
-            text.get(..end).unwrap_or_default().to_owned()
-        };
-        let claim = |name: &str| self.claims.text(name).map(short);
-        Seen {
-            iss: claim("iss"),
-            aud: claim("aud"),
-            azp: claim("azp"),
-            typ: self.header.text("typ").map(short),
-            alg: self.header.text("alg").map(short),
-            kid: self.header.text("kid").map(short),
-            exp: self.claims.get("exp").and_then(date),
-        }
-    }
-
     /// Adds what the caller sent to a refusal.
     pub fn shown(&self, mut refusal: Refused) -> Refused {
-        refusal.seen = Some(self.seen());
+        refusal.seen = Some(jws::seen(&self.header, &self.claims));
         refusal
     }
 
@@ -329,6 +279,8 @@ fn key_refusal(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use proptest::prelude::*;
 
     fn parse(token: &str) {
@@ -336,7 +288,7 @@ mod tests {
         let refused = |refusal: Refused| {
             assert!(matches!(refusal.code.entry().status, 400 | 401));
         };
-        let decoded = match Decoded::read(token, &mut ladder) {
+        let decoded = match decode(token, &mut ladder) {
             Ok(decoded) => decoded,
             Err(refusal) => return refused(refusal),
         };

@@ -14,6 +14,7 @@ pub mod fetch;
 pub mod introspection;
 pub mod json;
 pub mod jwks;
+pub mod jws;
 pub mod jwt;
 pub mod key_cache;
 pub mod opaque;

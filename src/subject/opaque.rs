@@ -7,7 +7,7 @@
 use super::claims::{self, Origin};
 use super::clerk::tokens;
 use super::json::Object;
-use super::jwt::MAX_TOKEN;
+use super::jws::MAX_TOKEN;
 use super::{Issuer, Subject};
 use crate::clock::UnixSeconds;
 use crate::config::TokenKind;

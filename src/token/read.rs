@@ -4,29 +4,16 @@
 //! names verifies with one algorithm, and `alg` must say that one.
 
 use crate::clock::UnixSeconds;
-use crate::explain::{Code, Refusal, Seen};
+use crate::explain::{Code, Refusal};
 use crate::keys::keeper::Published;
 use crate::subject::json::{Json, Object};
-use crate::subject::jwt::MAX_TOKEN;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use crate::subject::jws::{self, Decoded, Malformed};
 use jsonwebtoken::Algorithm;
 use jsonwebtoken::crypto::JwtVerifier;
 use signature::Verifier;
 use std::str::FromStr;
 
 type Refused = Box<Refusal>;
-
-/// How much of a claim is shown back to its sender, in bytes.
-const MAX_SHOWN: usize = 255;
-
-/// A token taken apart and decoded, not yet read.
-pub struct Decoded<'t> {
-    message: &'t [u8],
-    header: Vec<u8>,
-    claims: Vec<u8>,
-    signature: Vec<u8>,
-}
 
 fn malformed(what: &str) -> Refused {
     Refusal::because(
@@ -35,47 +22,13 @@ fn malformed(what: &str) -> Refused {
     )
 }
 
-impl<'t> Decoded<'t> {
-    /// Takes a compact JWS (RFC 7515 §7.1) apart.
-    pub fn of(token: &'t str) -> Result<Self, Refused> {
-        if token.len() > MAX_TOKEN {
-            return Err(malformed("it is larger than 16 KiB"));
-        }
-        let parts = token
-            .rsplit_once('.')
-            .and_then(|(message, signature)| Some((message, message.split_once('.')?, signature)))
-            .filter(|(_, (_, claims), _)| !claims.contains('.'));
-        let Some((message, (header, claims), signature)) = parts else {
-            return Err(malformed("it has not three parts"));
-        };
-        let decode = |part: &str, name: &str| {
-            URL_SAFE_NO_PAD
-                .decode(part)
-                .map_err(|_| malformed(&format!("its {name} is not base64url")))
-        };
-        Ok(Self {
-            message: message.as_bytes(),
-            header: decode(header, "header")?,
-            claims: decode(claims, "payload")?,
-            signature: decode(signature, "signature")?,
-        })
-    }
-
-    /// Reads header and claims.
-    pub fn read(&self) -> Result<Unverified<'_>, Refused> {
-        let object = |bytes, name: &str| {
-            Object::parse(bytes).map_err(|_| {
-                malformed(&format!(
-                    "its {name} is not a JSON object without repeated members"
-                ))
-            })
-        };
-        Ok(Unverified {
-            header: object(&self.header, "header")?,
-            claims: object(&self.claims, "payload")?,
-            decoded: self,
-        })
-    }
+/// Takes a bearer apart.
+pub fn decode(token: &str) -> Result<Decoded<'_>, Refused> {
+    Decoded::of(token).map_err(|error| match error {
+        Malformed::TooLarge => malformed("it is larger than 16 KiB"),
+        Malformed::Dots(_) => malformed("it has not three parts"),
+        Malformed::NotBase64(part) => malformed(&format!("its {part} is not base64url")),
+    })
 }
 
 /// A parsed token of which nothing is believed yet.
@@ -96,6 +49,22 @@ pub struct Verified<'d> {
 }
 
 impl<'d> Unverified<'d> {
+    /// Reads header and claims.
+    pub fn parse(decoded: &'d Decoded<'d>) -> Result<Self, Refused> {
+        let object = |bytes, name: &str| {
+            Object::parse(bytes).map_err(|_| {
+                malformed(&format!(
+                    "its {name} is not a JSON object without repeated members"
+                ))
+            })
+        };
+        Ok(Self {
+            header: object(&decoded.header, "header")?,
+            claims: object(&decoded.claims, "payload")?,
+            decoded,
+        })
+    }
+
     /// The claims, unverified: `iss` tells our tokens from others'.
     pub fn claims(&self) -> &Object<'d> {
         &self.claims
@@ -125,19 +94,7 @@ impl<'d> Unverified<'d> {
 
     /// Adds what the caller sent to a refusal.
     pub fn shown(&self, mut refusal: Refused) -> Refused {
-        let short = |text: &str| {
-            let end = text.floor_char_boundary(MAX_SHOWN);
-            text.get(..end).unwrap_or_default().to_owned()
-        };
-        refusal.seen = Some(Seen {
-            iss: self.claims.text("iss").map(short),
-            aud: self.claims.text("aud").map(short),
-            azp: None,
-            typ: self.header.text("typ").map(short),
-            alg: self.header.text("alg").map(short),
-            kid: self.header.text("kid").map(short),
-            exp: self.claims.get("exp").and_then(Json::as_i64),
-        });
+        refusal.seen = Some(jws::seen(&self.header, &self.claims));
         refusal
     }
 }

@@ -1,10 +1,9 @@
 //! Verifying a token of ours with our own key set, as a backend would: for `dev` and `doctor`.
 
+use crate::subject::json::Object;
 use crate::subject::jwks::{Found, KeySet, KeySetError};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use crate::subject::jws::Decoded;
 use jsonwebtoken::Algorithm;
-use serde::Deserialize;
 use signature::Verifier;
 use std::str::FromStr;
 
@@ -25,31 +24,23 @@ pub enum VerifyError {
     Signature,
 }
 
-#[derive(Deserialize)]
-struct Header {
-    alg: String,
-    kid: String,
-}
-
 /// Verifies the signature with a published key set; gives the `kid`.
 pub fn with_key_set(key_set: &[u8], token: &str) -> Result<String, VerifyError> {
     let ours = [Algorithm::ES256, Algorithm::RS256, Algorithm::EdDSA];
     let key_set = KeySet::parse(key_set, &ours)?;
     let malformed = || VerifyError::Malformed;
-    let (message, signature) = token.rsplit_once('.').ok_or_else(malformed)?;
-    let (header, _) = message.split_once('.').ok_or_else(malformed)?;
-    let decode = |part: &str| {
-        URL_SAFE_NO_PAD
-            .decode(part)
-            .map_err(|_| VerifyError::Malformed)
-    };
-    let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| malformed())?;
-    let algorithm = Algorithm::from_str(&header.alg).map_err(|_| malformed())?;
-    match key_set.find(&header.kid, algorithm) {
+    let decoded = Decoded::of(token).map_err(|_| malformed())?;
+    let header = Object::parse(&decoded.header).map_err(|_| malformed())?;
+    let algorithm = header
+        .text("alg")
+        .and_then(|name| Algorithm::from_str(name).ok());
+    let kid = header.text("kid").map(str::to_owned);
+    let (algorithm, kid) = algorithm.zip(kid).ok_or_else(malformed)?;
+    match key_set.find(&kid, algorithm) {
         Found::Key(key) => key
-            .verify(message.as_bytes(), &decode(signature)?)
-            .map(|()| header.kid)
+            .verify(decoded.message, &decoded.signature)
+            .map(|()| kid)
             .map_err(|_| VerifyError::Signature),
-        _ => Err(VerifyError::Unknown(header.kid)),
+        _ => Err(VerifyError::Unknown(kid)),
     }
 }
