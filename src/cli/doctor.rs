@@ -224,7 +224,7 @@ async fn check_secret_key(
         Ok(None) => return,
         Err(error) => return report.add(&name, Status::Fail, format!("api_url: {error}")),
     };
-    let theirs = match api.get("jwks").await {
+    let theirs = match api.asking(None).get("jwks").await {
         Ok(document) => public_keys(&document),
         Err(error) => {
             return report.fail(&name, format!("the API: {error}"), error.refusal().code);

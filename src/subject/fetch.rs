@@ -1,9 +1,10 @@
 //! Asking an upstream for a document, within bounds of time, size and address.
 
 use super::address::{PublicOnly, Reach, allowed};
+use crate::clock::UnixSeconds;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use url::Url;
 
 /// The whole of a fetch: connecting, sending, and the last byte of the answer.
@@ -66,6 +67,14 @@ pub struct Reply {
     pub headers: HeaderMap,
     /// The body.
     pub body: Vec<u8>,
+}
+
+impl Reply {
+    /// Its `Retry-After` (RFC 9110 §10.2.3) in seconds, from one to an hour.
+    pub fn retry_after(&self, now: UnixSeconds) -> Option<u64> {
+        let text = self.headers.get("retry-after")?.to_str().ok()?;
+        retry_after(text.trim(), now).map(|seconds| seconds.clamp(1, 3600))
+    }
 }
 
 /// The HTTP client for upstream documents.
@@ -181,4 +190,35 @@ fn max_age(header: &str) -> Option<u64> {
         let seconds = seconds.trim_matches('"').parse().ok()?;
         name.eq_ignore_ascii_case("max-age").then_some(seconds)
     })
+}
+
+/// Seconds, or a date, as seconds from now.
+fn retry_after(text: &str, now: UnixSeconds) -> Option<u64> {
+    if let Ok(seconds) = text.parse() {
+        return Some(seconds);
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    let date = date.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
+    Some(date.saturating_sub(u64::try_from(now).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = 1_700_000_000;
+        for (text, seconds) in [
+            ("7", Some(7)),
+            ("0", Some(0)),
+            ("Tue, 14 Nov 2023 22:13:30 GMT", Some(10)),
+            ("Tue, 14 Nov 2023 22:13:10 GMT", Some(0)),
+            ("-1", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            assert_eq!(retry_after(text, now), seconds, "{text}");
+        }
+    }
 }

@@ -2,19 +2,20 @@
 //! and what it stands for.
 
 use super::address::Reach;
-use super::breaker::{Breaker, Held, Pass};
+use super::breaker::{Held, Pass};
 use super::claims::date;
 use super::discovery::{DiscoveryError, introspection_url};
 use super::fetch::{Fetcher, Reply};
+use super::guard::{Guard, LEFT_ALONE, Outcome, whole_seconds};
 use super::json::{Json, Object};
 use super::opaque::Told;
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixSeconds};
 use crate::config::{IntrospectionSettings, IssuerSettings};
 use crate::explain::{Code, Refusal, Source};
 use crate::telemetry::{Metrics, ProviderResult};
 use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
 use url::Url;
@@ -22,7 +23,7 @@ use url::form_urlencoded::{Serializer, byte_serialize};
 
 /// The whole of a question, discovery and endpoint together.
 const DEADLINE: Duration = Duration::from_secs(4);
-/// How long a 429 without a `Retry-After` in seconds is respected, seconds.
+/// How long a 429 without a `Retry-After` is respected, seconds.
 const COOL_DOWN: u64 = 5;
 /// How long a discovered endpoint is believed.
 const PLACE: Duration = Duration::from_secs(3600);
@@ -44,9 +45,8 @@ pub struct Introspection {
     settings: IntrospectionSettings,
     fetcher: Fetcher,
     clock: Clock,
-    metrics: Arc<Metrics>,
+    guard: Guard,
     place: Mutex<Place>,
-    breaker: std::sync::Mutex<Breaker>,
 }
 
 impl Introspection {
@@ -62,9 +62,8 @@ impl Introspection {
             issuer: issuer.clone(),
             fetcher: fetcher.clone(),
             clock: clock.clone(),
-            metrics: Arc::clone(metrics),
+            guard: Guard::new(&issuer.name, "introspection", clock, metrics),
             place: Mutex::new(Place::Unknown),
-            breaker: std::sync::Mutex::default(),
         })
     }
 
@@ -74,14 +73,9 @@ impl Introspection {
     /// Where nothing was learnt of the token: the server could not be asked, refused our
     /// credentials, or did not answer as RFC 7662 §2.2 has it.
     pub async fn ask(&self, token: &str, traceparent: Option<&str>) -> Result<Told, Refused> {
-        let admitted = self.breaker().admit(self.clock.monotonic());
-        let pass = admitted.map_err(|held| {
-            let name = &self.issuer.name;
-            self.metrics.provider_asked(name, ProviderResult::NotAsked);
-            match held {
-                Held::Cooling(left) => rate_limited(left.as_secs() + 1),
-                Held::Open(_) => unavailable("it failed several times in a row, and is left alone"),
-            }
+        let pass = self.guard.admit().map_err(|held| match held {
+            Held::Cooling(left) => rate_limited(whole_seconds(left)),
+            Held::Open(_) => unavailable(LEFT_ALONE),
         })?;
         let told = tokio::time::timeout(DEADLINE, self.question(token, traceparent));
         let told = told
@@ -123,49 +117,25 @@ impl Introspection {
             // Perhaps it has moved.
             *self.place.lock().await = Place::Unknown;
         }
-        read(reply)
+        read(reply, self.clock.now())
     }
 
-    /// Tells the breaker, the metrics and the log what became of a question.
     fn note(&self, pass: Pass, told: &Result<Told, Refused>) {
-        let (result, wait) = match told {
-            Ok(Told::Active { .. }) => (ProviderResult::Ok, None),
-            Ok(Told::Not(_)) => (ProviderResult::NotFound, None),
+        let outcome = match told {
+            Ok(Told::Active { .. }) => Outcome::Answered(ProviderResult::Ok),
+            Ok(Told::Not(_)) => Outcome::Answered(ProviderResult::NotFound),
             Err(refusal) => match refusal.code {
-                Code::ProviderUnavailable => (ProviderResult::Error, None),
-                Code::ProviderRateLimited => (ProviderResult::RateLimited, refusal.retry_after),
-                Code::ProviderCredentialsInvalid => (ProviderResult::KeyRefused, None),
-                _ => (ProviderResult::Refused, None),
+                Code::ProviderUnavailable => {
+                    Outcome::Failed(refusal.cause.as_deref().unwrap_or_default())
+                }
+                Code::ProviderRateLimited => {
+                    Outcome::RateLimited(refusal.retry_after.unwrap_or(COOL_DOWN))
+                }
+                Code::ProviderCredentialsInvalid => Outcome::Answered(ProviderResult::KeyRefused),
+                _ => Outcome::Answered(ProviderResult::Refused),
             },
         };
-        let name = &self.issuer.name;
-        self.metrics.provider_asked(name, result);
-        let now = self.clock.monotonic();
-        let mut breaker = self.breaker();
-        if let Some(seconds) = wait {
-            breaker.cool_down(now, Duration::from_secs(seconds));
-        }
-        let failed = matches!(result, ProviderResult::Error);
-        let opened = failed && breaker.failed(pass, now, rand::random());
-        let closed = !failed && breaker.answered(pass);
-        drop(breaker);
-        if opened {
-            let cause = told
-                .as_ref()
-                .err()
-                .and_then(|refusal| refusal.cause.as_deref());
-            tracing::warn!(
-                issuer = name,
-                cause,
-                "the introspection endpoint fails: it is left alone for a while"
-            );
-        } else if closed {
-            tracing::info!(issuer = name, "the introspection endpoint is back");
-        }
-    }
-
-    fn breaker(&self) -> std::sync::MutexGuard<'_, Breaker> {
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+        self.guard.note(pass, outcome);
     }
 
     async fn place(&self) -> Result<(Url, Reach), DiscoveryError> {
@@ -187,7 +157,7 @@ impl Introspection {
 }
 
 /// What an answer means: `active` counts only where it is true, and the status 200.
-fn read(reply: Reply) -> Result<Told, Refused> {
+fn read(reply: Reply, now: UnixSeconds) -> Result<Told, Refused> {
     match reply.status {
         200 => {}
         401 | 403 => return Err(credentials_refused(reply.status)),
@@ -203,7 +173,7 @@ fn read(reply: Reply) -> Result<Told, Refused> {
             )));
         }
         429 => {
-            return Err(rate_limited(retry_after(&reply).unwrap_or(COOL_DOWN)));
+            return Err(rate_limited(reply.retry_after(now).unwrap_or(COOL_DOWN)));
         }
         status => {
             return Err(unavailable(format!(
@@ -232,12 +202,6 @@ fn read(reply: Reply) -> Result<Told, Refused> {
 /// The error that an answer says (RFC 6749 §5.2).
 fn error(body: &[u8]) -> Option<String> {
     Object::parse(body).ok()?.text("error").map(str::to_owned)
-}
-
-fn retry_after(reply: &Reply) -> Option<u64> {
-    let text = reply.headers.get("retry-after")?.to_str().ok()?;
-    let seconds: u64 = text.trim().parse().ok()?;
-    Some(seconds.clamp(1, 3600))
 }
 
 fn credentials_refused(status: u16) -> Refused {

@@ -9,15 +9,16 @@ use crate::clock::Clock;
 use crate::config::{BackendSettings, IssuerSettings};
 use crate::explain::{Code, Refusal, Source};
 use crate::subject::address::{Reach, configured};
-use crate::subject::breaker::{Breaker, Held, Pass};
+use crate::subject::breaker::{Held, Pass};
 use crate::subject::fetch::{FetchError, Fetcher, Reply};
+use crate::subject::guard::{Guard, LEFT_ALONE, Outcome, whole_seconds};
 use crate::subject::json::Object;
 use crate::telemetry::{Metrics, ProviderResult};
 use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 use url::Url;
 
@@ -27,8 +28,8 @@ const DEADLINE: Duration = Duration::from_secs(4);
 const ATTEMPT: Duration = Duration::from_millis(1900);
 /// The longest pause before the second attempt; it waits half of it at least.
 const PAUSE: Duration = Duration::from_millis(200);
-/// How long a 429 without a `Retry-After` is respected.
-const COOL_DOWN: Duration = Duration::from_secs(5);
+/// How long a 429 without a `Retry-After` is respected, seconds.
+const COOL_DOWN: u64 = 5;
 
 /// Why the Backend API gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,10 +58,7 @@ pub struct BackendApi {
     reach: Reach,
     fetcher: Fetcher,
     clock: Clock,
-    metrics: Arc<Metrics>,
-    /// The issuer's name, for the log and the metrics.
-    name: String,
-    breaker: Mutex<Breaker>,
+    guard: Guard,
     pub(super) instance: Instance,
 }
 
@@ -90,9 +88,7 @@ impl BackendApi {
             base,
             fetcher: fetcher.clone(),
             clock: clock.clone(),
-            metrics: Arc::clone(metrics),
-            name: issuer.name.clone(),
-            breaker: Mutex::default(),
+            guard: Guard::new(&issuer.name, "backend", clock, metrics),
             instance: Instance::default(),
         }))
     }
@@ -105,21 +101,6 @@ impl BackendApi {
             traceparent,
             until: Instant::now() + DEADLINE,
         }
-    }
-
-    /// Gets an object; `path` is relative to `/v1/`, its parts checked by the caller.
-    pub async fn get(&self, path: &str) -> Result<Vec<u8>, ApiError> {
-        self.asking(None).get(path).await
-    }
-
-    /// Asks for the verification of a token: a POST that changes nothing.
-    pub async fn verify(
-        &self,
-        path: &str,
-        body: &Value,
-        key: Option<&SecretString>,
-    ) -> Result<Vec<u8>, ApiError> {
-        self.asking(None).verify(path, body, key).await
     }
 
     /// The secret key that machine tokens are verified with.
@@ -140,58 +121,16 @@ impl BackendApi {
             .ok_or_else(|| ApiError::Unavailable("the path is none of the API's".to_owned()))
     }
 
-    fn breaker(&self) -> MutexGuard<'_, Breaker> {
-        // Nothing panics while it is held; if it ever did, the state is still whole.
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn held(&self, held: Held) -> ApiError {
-        self.metrics
-            .provider_asked(&self.name, ProviderResult::NotAsked);
-        match held {
-            Held::Cooling(left) => ApiError::RateLimited(whole_seconds(left)),
-            Held::Open(_) => {
-                ApiError::Unavailable("it failed several times in a row, and is left alone".into())
-            }
-        }
-    }
-
-    /// Tells the breaker, the metrics and the log what became of an attempt.
     fn note(&self, pass: Pass, outcome: &Result<Vec<u8>, ApiError>) {
-        let result = match outcome {
-            Ok(_) => ProviderResult::Ok,
-            Err(ApiError::NotFound) => ProviderResult::NotFound,
-            Err(ApiError::KeyRefused(_)) => ProviderResult::KeyRefused,
-            Err(ApiError::RateLimited(_)) => ProviderResult::RateLimited,
-            Err(ApiError::Refused(..)) => ProviderResult::Refused,
-            Err(ApiError::Unavailable(_)) => ProviderResult::Error,
+        let outcome = match outcome {
+            Ok(_) => Outcome::Answered(ProviderResult::Ok),
+            Err(ApiError::NotFound) => Outcome::Answered(ProviderResult::NotFound),
+            Err(ApiError::KeyRefused(_)) => Outcome::Answered(ProviderResult::KeyRefused),
+            Err(ApiError::Refused(..)) => Outcome::Answered(ProviderResult::Refused),
+            Err(ApiError::RateLimited(seconds)) => Outcome::RateLimited(*seconds),
+            Err(ApiError::Unavailable(cause)) => Outcome::Failed(cause),
         };
-        self.metrics.provider_asked(&self.name, result);
-        let now = self.clock.monotonic();
-        let mut breaker = self.breaker();
-        match outcome {
-            Err(ApiError::Unavailable(cause)) => {
-                if breaker.failed(pass, now, rand::random()) {
-                    drop(breaker);
-                    self.metrics.provider_breaker(&self.name, true);
-                    tracing::warn!(
-                        issuer = self.name,
-                        cause,
-                        "the provider's API fails: it is left alone for a while"
-                    );
-                }
-                return;
-            }
-            Err(ApiError::RateLimited(seconds)) => {
-                breaker.cool_down(now, Duration::from_secs(*seconds));
-            }
-            _ => {}
-        }
-        if breaker.answered(pass) {
-            drop(breaker);
-            self.metrics.provider_breaker(&self.name, false);
-            tracing::info!(issuer = self.name, "the provider's API is back");
-        }
+        self.guard.note(pass, outcome);
     }
 }
 
@@ -224,8 +163,7 @@ impl Asking<'_> {
         if self.until <= Instant::now() {
             return Err(late());
         }
-        let admitted = api.breaker().admit(api.clock.monotonic());
-        let pass = admitted.map_err(|held| api.held(held))?;
+        let pass = api.guard.admit()?;
         let attempt = || self.attempt(method.clone(), &url, key, body);
         let (first, again) = attempt().await;
         api.note(pass, &first);
@@ -237,8 +175,7 @@ impl Asking<'_> {
             return first;
         }
         tokio::time::sleep(pause).await;
-        let admitted = api.breaker().admit_again(api.clock.monotonic());
-        let Some(pass) = admitted else {
+        let Some(pass) = api.guard.admit_again() else {
             return first;
         };
         let (second, _) = attempt().await;
@@ -297,11 +234,6 @@ fn late() -> ApiError {
     ApiError::Unavailable("it did not answer in time".to_owned())
 }
 
-/// Seconds, a part of one counted whole.
-fn whole_seconds(time: Duration) -> u64 {
-    time.as_secs() + u64::from(time.subsec_nanos() > 0)
-}
-
 /// What an answer means.
 fn judge(reply: Reply, now: i64) -> Result<Vec<u8>, ApiError> {
     match reply.status {
@@ -311,27 +243,12 @@ fn judge(reply: Reply, now: i64) -> Result<Vec<u8>, ApiError> {
         )),
         401 | 403 => Err(ApiError::KeyRefused(error_code(&reply.body))),
         404 => Err(ApiError::NotFound),
-        429 => {
-            let header = reply.headers.get("retry-after");
-            let text = header.and_then(|value| value.to_str().ok());
-            let seconds = text.and_then(|text| retry_after(text.trim(), now));
-            Err(ApiError::RateLimited(
-                seconds.unwrap_or(COOL_DOWN.as_secs()).clamp(1, 3600),
-            ))
-        }
+        429 => Err(ApiError::RateLimited(
+            reply.retry_after(now).unwrap_or(COOL_DOWN),
+        )),
         400..500 => Err(ApiError::Refused(reply.status, error_code(&reply.body))),
         status => Err(ApiError::Unavailable(format!("it answered {status}"))),
     }
-}
-
-/// `Retry-After` (RFC 9110 §10.2.3) in seconds.
-fn retry_after(text: &str, now: i64) -> Option<u64> {
-    if let Ok(seconds) = text.parse() {
-        return Some(seconds);
-    }
-    let date = httpdate::parse_http_date(text).ok()?;
-    let date = date.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
-    Some(date.saturating_sub(u64::try_from(now).ok()?))
 }
 
 /// The code of the first error: a word of Clerk's, shortened.
@@ -345,6 +262,15 @@ fn error_code(body: &[u8]) -> String {
         .filter(|each| each.is_ascii_alphanumeric() || matches!(each, '_' | ' '))
         .take(64)
         .collect()
+}
+
+impl From<Held> for ApiError {
+    fn from(held: Held) -> Self {
+        match held {
+            Held::Cooling(left) => Self::RateLimited(whole_seconds(left)),
+            Held::Open(_) => Self::Unavailable(LEFT_ALONE.to_owned()),
+        }
+    }
 }
 
 impl ApiError {
@@ -365,28 +291,6 @@ impl ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let now = 1_700_000_000;
-        for (text, seconds) in [
-            ("7", Some(7)),
-            ("0", Some(0)),
-            ("Tue, 14 Nov 2023 22:13:30 GMT", Some(10)),
-            ("Tue, 14 Nov 2023 22:13:10 GMT", Some(0)),
-            ("-1", None),
-            ("soon", None),
-            ("", None),
-        ] {
-            assert_eq!(retry_after(text, now), seconds, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_part_of_a_second_is_waited_for() {
-        assert_eq!(whole_seconds(Duration::from_millis(1001)), 2);
-        assert_eq!(whole_seconds(Duration::from_secs(1)), 1);
-    }
 
     #[test]
     fn only_a_word_of_an_error_goes_to_the_log() {
