@@ -1,5 +1,6 @@
 //! Answers: the only place that decides a status or writes an error.
 
+use super::outcome::Outcome;
 use crate::explain::{Code, Limit, Refusal, Seen, Source};
 use bytes::Bytes;
 use http::header::{
@@ -20,11 +21,7 @@ pub(super) const RATE_LIMIT: [HeaderName; 3] = [
     HeaderName::from_static("ratelimit-reset"),
 ];
 
-/// What a handler refused, on its way to [`refusal`]: the front knows the request's id.
-#[derive(Clone)]
-pub struct Refused(pub Refusal);
-
-/// `Allow` of a 405, beside its [`Refused`].
+/// `Allow` of a 405, beside its refusal.
 #[derive(Clone, Copy)]
 pub struct Allowed(pub &'static str);
 
@@ -48,7 +45,7 @@ pub fn identity(headers: HeaderMap) -> Answer {
 pub fn refused(refusal: Box<Refusal>) -> Answer {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = status(refusal.code);
-    response.extensions_mut().insert(Refused(*refusal));
+    response.extensions_mut().insert(Outcome::Refused(refusal));
     response.into_response()
 }
 

@@ -1,13 +1,15 @@
 //! What the audit log says of an answer.
 
-use super::answer::Refused;
 use super::caller::{self, Peer};
-use super::exchange::Noted;
-use super::token;
-use super::webhooks::Heard;
+use super::outcome::{About, Outcome};
 use crate::audit::{Audit, Event, network};
 use crate::crypto::sha256;
+use crate::exchange::Exchanged;
+use crate::explain::Refusal;
 use crate::keys::Keeper;
+use crate::oauth::client_credentials::Issued;
+use crate::token::AppToken;
+use crate::webhooks::Taken;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderMap;
@@ -22,19 +24,6 @@ pub struct Audited {
     pub proxies: Arc<[IpNet]>,
     /// Our keys, for pseudonyms.
     pub keys: Arc<Keeper>,
-}
-
-/// What the front knows of a request.
-#[derive(Clone, Copy)]
-pub(super) struct About<'a> {
-    /// The route's name.
-    pub(super) route: &'static str,
-    /// The request's id.
-    pub(super) id: &'a str,
-    /// The trace's id.
-    pub(super) trace: Option<&'a str>,
-    /// The client's network.
-    pub(super) network: Option<&'a str>,
 }
 
 impl<'a> About<'a> {
@@ -58,14 +47,9 @@ impl Audited {
         caller::client(peer.ip(), headers, &self.proxies).map(network)
     }
 
-    /// Records what was answered, where it is an exchange, a revocation or a refusal of them.
-    pub(super) async fn answered(
-        &self,
-        about: About<'_>,
-        refused: Option<&Refused>,
-        noted: Option<&Noted>,
-        heard: Option<&Heard>,
-    ) {
+    /// Records what a door did, where it is an exchange, a token, a revocation or a refusal of
+    /// them.
+    pub(super) async fn answered(&self, about: About<'_>, outcome: &Outcome) {
         let action = match about.route {
             _ if !self.audit.is_on() => return,
             "jwks" | "metadata" | "health" | "other" => return,
@@ -73,34 +57,29 @@ impl Audited {
             route => route,
         };
         let base = about.event(action);
-        match (refused, noted, heard) {
-            (Some(refused), ..) => self.refused(base, refused).await,
-            (None, Some(noted), _) => self.exchanged(base, noted).await,
-            (None, None, Some(heard)) => self.heard(base, heard).await,
-            (None, None, None) => {}
+        match outcome {
+            Outcome::Refused(refusal) => self.refused(base, refusal).await,
+            Outcome::Exchanged(exchanged) => self.exchanged(base, exchanged).await,
+            Outcome::Issued(issued) => self.issued(base, issued).await,
+            Outcome::Heard(taken) => self.heard(base, taken).await,
         }
     }
 
-    /// Records a service token that was issued.
-    pub(super) async fn issued(&self, about: About<'_>, token::Noted(issued): &token::Noted) {
-        if !self.audit.is_on() {
-            return;
-        }
-        let hash = URL_SAFE_NO_PAD.encode(sha256(issued.token.compact.as_bytes()));
+    async fn issued(&self, base: Event<'_>, issued: &Issued) {
         let event = Event {
             outcome: "ok",
             client: Some(&issued.client.id),
             audience: Some(&issued.audience),
             scope: issued.scope.as_deref(),
-            token_sha256: Some(&hash),
+            token_sha256: Some(&hash(&issued.token)),
             jti: Some(&issued.token.jti),
             kid: Some(&issued.signer.kid),
-            ..about.event(about.route)
+            ..base
         };
         self.audit.record(event).await;
     }
 
-    async fn refused(&self, base: Event<'_>, Refused(refusal): &Refused) {
+    async fn refused(&self, base: Event<'_>, refusal: &Refusal) {
         let about = refusal.about.as_ref();
         let claimed = refusal.seen.as_ref().and_then(|seen| seen.iss.as_deref());
         let event = Event {
@@ -115,8 +94,7 @@ impl Audited {
         self.audit.record(event).await;
     }
 
-    async fn exchanged(&self, base: Event<'_>, Noted(exchanged): &Noted) {
-        let hash = URL_SAFE_NO_PAD.encode(sha256(exchanged.token.compact.as_bytes()));
+    async fn exchanged(&self, base: Event<'_>, exchanged: &Exchanged) {
         let issuer = &exchanged.issuer.settings.issuer;
         let keys = self.keys.published();
         let session = exchanged.session_id.as_deref();
@@ -132,7 +110,7 @@ impl Audited {
                 .scopes
                 .as_ref()
                 .map(|scopes| scopes.names.as_str()),
-            token_sha256: Some(&hash),
+            token_sha256: Some(&hash(&exchanged.token)),
             jti: Some(&exchanged.token.jti),
             kid: Some(&exchanged.signer.kid),
             ..base
@@ -140,7 +118,7 @@ impl Audited {
         self.audit.record(event).await;
     }
 
-    async fn heard(&self, base: Event<'_>, Heard(taken): &Heard) {
+    async fn heard(&self, base: Event<'_>, taken: &Taken) {
         if !taken.revokes {
             return;
         }
@@ -157,4 +135,8 @@ impl Audited {
         };
         self.audit.record(event).await;
     }
+}
+
+fn hash(token: &AppToken) -> String {
+    URL_SAFE_NO_PAD.encode(sha256(token.compact.as_bytes()))
 }

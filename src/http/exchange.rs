@@ -1,5 +1,6 @@
 //! `POST /auth/exchange`: parse, exchange, answer.
 
+use super::outcome::Outcome;
 use super::{answer, body, front};
 use crate::exchange::{Caller, Credential, Exchange, Exchanged, Request};
 use crate::explain::{Code, Refusal};
@@ -122,13 +123,11 @@ fn success(exchanged: Exchanged, scope_asked: bool) -> Answer {
         compact.len() * 2 + 512,
     );
     answer::limited(exchanged.limit, response.headers_mut());
-    response.extensions_mut().insert(Noted(Arc::new(exchanged)));
+    response
+        .extensions_mut()
+        .insert(Outcome::Exchanged(Arc::new(exchanged)));
     response
 }
-
-/// What was exchanged, on its way to the log.
-#[derive(Clone)]
-pub struct Noted(pub Arc<Exchanged>);
 
 /// Reads the body of an exchange: one JSON object. serde alone would take a list for it, and
 /// would not look at the bytes of texts that it skips.

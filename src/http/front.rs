@@ -1,19 +1,16 @@
 //! What every request passes on its way in and every answer on its way out: an id, limits,
 //! CORS, the metrics and one line in the log.
 
-use super::answer::{self, Allowed, Refused};
-use super::audited::{About, Audited};
+use super::answer::{self, Allowed};
+use super::audited::Audited;
 use super::caller::Peer;
 use super::cors::Cors;
-use super::exchange::Noted;
-use super::token;
+use super::log::Line;
+use super::outcome::{About, Outcome};
 use super::verify::{self, Verify};
-use super::webhooks::Heard;
 use crate::explain::{Code, Refusal};
 use crate::keys::Keeper;
-use crate::policy::scopes::Scopes;
 use crate::telemetry::Metrics;
-use crate::webhooks::Taken;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{CONNECTION, HeaderMap, HeaderValue, ORIGIN};
@@ -94,15 +91,12 @@ impl Front {
                 }
             }
         };
-        let (mut outcome, mut code) = ("ok", "ok");
-        let refused = response.extensions_mut().remove::<Refused>();
+        let outcome = response.extensions_mut().remove::<Outcome>();
         let allowed = response.extensions_mut().remove::<Allowed>();
-        let noted = response.extensions_mut().remove::<Noted>();
-        let heard = response.extensions_mut().remove::<Heard>();
-        let issued = response.extensions_mut().remove::<token::Noted>();
-        if let Some(Refused(refusal)) = &refused {
+        let (mut result, mut code) = ("ok", "ok");
+        if let Some(Outcome::Refused(refusal)) = &outcome {
             let entry = refusal.code.entry();
-            outcome = if entry.status >= 500 {
+            result = if entry.status >= 500 {
                 "failed"
             } else {
                 "refused"
@@ -116,52 +110,34 @@ impl Front {
             }
         }
         self.finish(&mut response, &id, trace.as_ref(), origin);
-        if let Some(audited) = audited {
-            let about = About {
-                route,
-                id: id.to_str().unwrap_or_default(),
-                trace: trace.as_ref().map(Trace::id),
-                network: network.as_deref(),
-            };
-            match &issued {
-                Some(issued) => audited.issued(about, issued).await,
-                None => {
-                    audited
-                        .answered(about, refused.as_ref(), noted.as_ref(), heard.as_ref())
-                        .await;
-                }
-            }
+        let about = About {
+            route,
+            id: id.to_str().unwrap_or_default(),
+            trace: trace.as_ref().map(Trace::id),
+            network: network.as_deref(),
+        };
+        if let (Some(audited), Some(outcome)) = (audited, &outcome) {
+            audited.answered(about, outcome).await;
         }
         if let Some(metrics) = &self.metrics {
             let took = began.elapsed();
-            metrics.request_ended(route, outcome, code, took);
-            let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-            let line = Line {
-                route,
-                id: id.to_str().unwrap_or_default(),
-                trace: trace.as_ref().map(Trace::id),
-                micros,
-            };
-            let limited = refused.as_ref().map(|Refused(refusal)| refusal);
-            let limited = limited.filter(|refusal| refusal.code == Code::RateLimited);
-            if let Some(limit) = limited.and_then(|refusal| refusal.limit) {
-                metrics.rate_limited(limit.bucket);
-            }
-            match (refused, noted, heard, issued) {
-                (Some(Refused(refusal)), ..) => line.refused(&refusal, &self.keys),
-                (None, Some(noted), ..) => line.exchanged(&noted),
-                (None, None, None, Some(issued)) => line.issued(&issued),
-                (None, None, Some(Heard(taken)), _) => {
-                    metrics.webhook_taken(taken.kind, taken.outcome.name());
-                    line.heard(&taken);
+            metrics.request_ended(route, result, code, took);
+            match &outcome {
+                Some(Outcome::Refused(refusal)) if refusal.code == Code::RateLimited => {
+                    if let Some(limit) = refusal.limit {
+                        metrics.rate_limited(limit.bucket);
+                    }
                 }
-                (None, None, None, None) => tracing::debug!(
-                    route,
-                    request_id = line.id,
-                    status = response.status().as_u16(),
-                    micros,
-                    "answered"
-                ),
+                Some(Outcome::Heard(taken)) => {
+                    metrics.webhook_taken(taken.kind, taken.outcome.name());
+                }
+                _ => {}
+            }
+            let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            let line = Line { about, micros };
+            match &outcome {
+                Some(outcome) => line.told(outcome, &self.keys),
+                None => line.answered(response.status()),
             }
         }
         response
@@ -205,100 +181,6 @@ impl Front {
         }
         self.cors.apply(origin, headers);
     }
-}
-
-/// What each log line has.
-struct Line<'l> {
-    route: &'static str,
-    id: &'l str,
-    trace: Option<&'l str>,
-    micros: u64,
-}
-
-impl Line<'_> {
-    fn exchanged(&self, Noted(exchanged): &Noted) {
-        tracing::info!(
-            request_id = self.id,
-            trace_id = self.trace,
-            app = exchanged.app.settings.name,
-            issuer = exchanged.issuer.settings.issuer,
-            subject = exchanged.pseudonym,
-            jti = exchanged.token.jti,
-            kid = exchanged.signer.kid,
-            scope = exchanged
-                .scopes
-                .as_ref()
-                .map(|scopes| scopes.names.as_str()),
-            scope_faults = exchanged.scopes.as_ref().and_then(Scopes::shown_faults),
-            micros = self.micros,
-            "exchanged"
-        );
-    }
-
-    fn heard(&self, taken: &Taken) {
-        tracing::info!(
-            request_id = self.id,
-            trace_id = self.trace,
-            app = taken.app,
-            issuer = taken.issuers.join(" "),
-            event = taken.id,
-            "type" = taken.kind,
-            result = taken.outcome.name(),
-            subject = taken.subject,
-            session = taken.session,
-            micros = self.micros,
-            "webhook"
-        );
-    }
-
-    fn issued(&self, token::Noted(issued): &token::Noted) {
-        tracing::info!(
-            request_id = self.id,
-            trace_id = self.trace,
-            client = issued.client.id,
-            jti = issued.token.jti,
-            kid = issued.signer.kid,
-            scope = issued.scope,
-            micros = self.micros,
-            "issued"
-        );
-    }
-
-    fn refused(&self, refusal: &Refusal, keys: &Keeper) {
-        let entry = refusal.code.entry();
-        let failure = refusal.ladder.failure();
-        let seen = refusal.seen.as_ref();
-        macro_rules! line {
-            ($level:ident, $message:literal) => {
-                tracing::$level!(
-                    route = self.route,
-                    request_id = self.id,
-                    trace_id = self.trace,
-                    code = entry.slug,
-                    status = entry.status,
-                    issuer = seen.and_then(|seen| seen.iss.as_deref()).map(printable),
-                    check = failure.map(|rung| rung.check.name()),
-                    seen = failure.and_then(|rung| rung.seen.as_deref()),
-                    expected = failure.and_then(|rung| rung.expected.as_deref()),
-                    cause = refusal.cause.as_deref(),
-                    ring = keys.published().generation,
-                    micros = self.micros,
-                    $message
-                )
-            };
-        }
-        match entry.status {
-            500 => line!(error, "failed"),
-            503 => line!(warn, "failed"),
-            _ => line!(info, "refused"),
-        }
-    }
-}
-
-fn printable(text: &str) -> String {
-    text.chars()
-        .map(|each| if each.is_control() { '\u{fffd}' } else { each })
-        .collect()
 }
 
 /// The route's name in metrics and logs.

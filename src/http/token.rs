@@ -1,6 +1,7 @@
 //! `POST /oauth/token` (RFC 6749 §3.2): parse, authenticate, issue, answer.
 
 use super::exchange::{has_type, is_scope_byte, malformed};
+use super::outcome::Outcome;
 use super::{answer, body};
 use crate::exchange::Caller;
 use crate::explain::{Code, Refusal};
@@ -36,10 +37,6 @@ struct Success<'t> {
     #[serde(skip_serializing_if = "Option::is_none")]
     scope: Option<&'t str>,
 }
-
-/// What was issued, on its way to the log.
-#[derive(Clone)]
-pub struct Noted(pub Arc<Issued>);
 
 /// Answers a request for a token.
 pub async fn handle<B: Buf>(
@@ -103,7 +100,9 @@ fn success(issued: Issued) -> Answer {
     let headers = response.headers_mut();
     headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
     answer::limited(issued.limit, headers);
-    response.extensions_mut().insert(Noted(Arc::new(issued)));
+    response
+        .extensions_mut()
+        .insert(Outcome::Issued(Arc::new(issued)));
     response
 }
 

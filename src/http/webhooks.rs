@@ -1,6 +1,7 @@
 //! `POST /webhooks/clerk/{app}`: the headers of a signed message, its body, and what became
 //! of it.
 
+use super::outcome::Outcome;
 use super::{answer, body, exchange};
 use crate::exchange::Exchange;
 use crate::explain::{Code, Refusal};
@@ -29,10 +30,6 @@ struct Acknowledged {
     result: &'static str,
 }
 
-/// An event that was taken, on its way to the log.
-#[derive(Clone)]
-pub struct Heard(pub Arc<Taken>);
-
 /// Answers a webhook: 200 only where nothing of it can be lost any more.
 pub async fn handle<B: Buf>(
     exchange: &Exchange,
@@ -44,7 +41,9 @@ pub async fn handle<B: Buf>(
         Ok(taken) => {
             let result = taken.outcome.name();
             let mut response = answer::ok(&Acknowledged { result }, 32);
-            response.extensions_mut().insert(Heard(Arc::new(taken)));
+            response
+                .extensions_mut()
+                .insert(Outcome::Heard(Arc::new(taken)));
             response
         }
         Err(refusal) => answer::refused(refusal),

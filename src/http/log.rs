@@ -1,0 +1,124 @@
+//! One line in the log for each answer: who got what, or what was refused and why.
+
+use super::outcome::{About, Outcome};
+use crate::exchange::Exchanged;
+use crate::explain::Refusal;
+use crate::keys::Keeper;
+use crate::oauth::client_credentials::Issued;
+use crate::policy::scopes::Scopes;
+use crate::webhooks::Taken;
+use http::StatusCode;
+
+/// What each line has.
+pub(super) struct Line<'l> {
+    pub(super) about: About<'l>,
+    /// How long it took, microseconds.
+    pub(super) micros: u64,
+}
+
+impl Line<'_> {
+    /// What a door did.
+    pub(super) fn told(&self, outcome: &Outcome, keys: &Keeper) {
+        match outcome {
+            Outcome::Refused(refusal) => self.refused(refusal, keys),
+            Outcome::Exchanged(exchanged) => self.exchanged(exchanged),
+            Outcome::Issued(issued) => self.issued(issued),
+            Outcome::Heard(taken) => self.heard(taken),
+        }
+    }
+
+    /// An answer of which there is nothing to tell but that it was given.
+    pub(super) fn answered(&self, status: StatusCode) {
+        tracing::debug!(
+            route = self.about.route,
+            request_id = self.about.id,
+            status = status.as_u16(),
+            micros = self.micros,
+            "answered"
+        );
+    }
+
+    fn exchanged(&self, exchanged: &Exchanged) {
+        tracing::info!(
+            request_id = self.about.id,
+            trace_id = self.about.trace,
+            app = exchanged.app.settings.name,
+            issuer = exchanged.issuer.settings.issuer,
+            subject = exchanged.pseudonym,
+            jti = exchanged.token.jti,
+            kid = exchanged.signer.kid,
+            scope = exchanged
+                .scopes
+                .as_ref()
+                .map(|scopes| scopes.names.as_str()),
+            scope_faults = exchanged.scopes.as_ref().and_then(Scopes::shown_faults),
+            micros = self.micros,
+            "exchanged"
+        );
+    }
+
+    fn heard(&self, taken: &Taken) {
+        tracing::info!(
+            request_id = self.about.id,
+            trace_id = self.about.trace,
+            app = taken.app,
+            issuer = taken.issuers.join(" "),
+            event = taken.id,
+            "type" = taken.kind,
+            result = taken.outcome.name(),
+            subject = taken.subject,
+            session = taken.session,
+            micros = self.micros,
+            "webhook"
+        );
+    }
+
+    fn issued(&self, issued: &Issued) {
+        tracing::info!(
+            request_id = self.about.id,
+            trace_id = self.about.trace,
+            client = issued.client.id,
+            jti = issued.token.jti,
+            kid = issued.signer.kid,
+            scope = issued.scope,
+            micros = self.micros,
+            "issued"
+        );
+    }
+
+    fn refused(&self, refusal: &Refusal, keys: &Keeper) {
+        let entry = refusal.code.entry();
+        let failure = refusal.ladder.failure();
+        let seen = refusal.seen.as_ref();
+        macro_rules! line {
+            ($level:ident, $message:literal) => {
+                tracing::$level!(
+                    route = self.about.route,
+                    request_id = self.about.id,
+                    trace_id = self.about.trace,
+                    code = entry.slug,
+                    status = entry.status,
+                    issuer = seen.and_then(|seen| seen.iss.as_deref()).map(printable),
+                    check = failure.map(|rung| rung.check.name()),
+                    seen = failure.and_then(|rung| rung.seen.as_deref()),
+                    expected = failure.and_then(|rung| rung.expected.as_deref()),
+                    cause = refusal.cause.as_deref(),
+                    ring = keys.published().generation,
+                    micros = self.micros,
+                    $message
+                )
+            };
+        }
+        match entry.status {
+            500 => line!(error, "failed"),
+            503 => line!(warn, "failed"),
+            _ => line!(info, "refused"),
+        }
+    }
+}
+
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|each| if each.is_control() { '\u{fffd}' } else { each })
+        .collect()
+}

@@ -1,0 +1,33 @@
+//! What a door did, on its way from the answer to the log, the metrics and the audit log.
+
+use crate::exchange::Exchanged;
+use crate::explain::Refusal;
+use crate::oauth::client_credentials::Issued;
+use crate::webhooks::Taken;
+use std::sync::Arc;
+
+/// What a door did, among its answer's extensions; other answers have none.
+#[derive(Clone)]
+pub enum Outcome {
+    /// It refused: the front writes the answer, for it knows the request's id.
+    Refused(Box<Refusal>),
+    /// It exchanged a credential.
+    Exchanged(Arc<Exchanged>),
+    /// It issued a service token.
+    Issued(Arc<Issued>),
+    /// It took a provider's event.
+    Heard(Arc<Taken>),
+}
+
+/// What the front knows of a request.
+#[derive(Clone, Copy)]
+pub(super) struct About<'a> {
+    /// The route's name.
+    pub(super) route: &'static str,
+    /// The request's id.
+    pub(super) id: &'a str,
+    /// The trace's id.
+    pub(super) trace: Option<&'a str>,
+    /// The client's network, where the audit log asks for it.
+    pub(super) network: Option<&'a str>,
+}
