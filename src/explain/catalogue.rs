@@ -395,10 +395,10 @@ catalogue! {
         confirm: "Decode the token; the log names the claim."
         mend: "Let the app's `claims` give a text for `org_id` and a list of texts for `roles`, or name its own claim otherwise."
     AppTokenAppUnknown "app_token_app_unknown": 401 "invalid_token" FixConfig
-        "The app that the token was minted for is not configured any more."
-        cause: "`client_id` of the token names no app: it was renamed or removed."
-        confirm: "`exchequer check` lists the apps."
-        mend: "Configure the app, or exchange for another one."
+        "The token was not minted for any app that is configured."
+        cause: "`client_id` of the token names no app: the app was renamed or removed, or it is a service token, whose `client_id` is a client. Gateways are answered for app tokens; a backend verifies a service token itself."
+        confirm: "`exchequer check` lists the apps and the clients."
+        mend: "Configure the app, or exchange for another one; let the backend verify service tokens with the key set."
     AppTokenAppMismatch "app_token_app_mismatch": 401 "invalid_token" FixRequest
         "The bearer was minted for another app than the one that is called."
         cause: "The gateway demands an app (`/auth/verify?app=…`), and the token's `client_id` is another."
