@@ -233,7 +233,8 @@ impl Exchange {
                 return Box::pin(self.of_word(token, kind, &app, &issuer, request, ladder)).await;
             }
             let subject = unverified.verify(&issuer, now, ladder).await?;
-            self.judge(&app, &issuer, &subject, request, ladder).await
+            self.judge(&app, &issuer, &subject, None, request, ladder)
+                .await
         };
         told.await.map_err(|refusal| unverified.shown(refusal))
     }
@@ -258,13 +259,8 @@ impl Exchange {
         let told = session::look_up(asked, &app.settings, &issuer, ladder).await?;
         let claims = told.claims()?;
         let subject = session::judge(&claims, &issuer, asked_at, ladder)?;
-        let exchanged = self.judge(&app, &issuer, &subject, request, ladder).await?;
-        // Last, so that what is refused does not use the id up; before anybody has the token.
-        if let Some(once) = told.once {
-            let used = self.use_up(once, ladder).await;
-            used.map_err(|refusal| refusal.about(self.about(&app, &subject)))?;
-        }
-        Ok(exchanged)
+        self.judge(&app, &issuer, &subject, told.once, request, ladder)
+            .await
     }
 
     /// Remembers that a session id was exchanged; only the first of several succeeds.
@@ -323,7 +319,8 @@ impl Exchange {
         let claims = told.claims(ladder)?;
         let now = self.clock.now();
         let subject = opaque::judge(&claims, issuer, kind, now, ladder)?;
-        self.judge(app, issuer, &subject, request, ladder).await
+        self.judge(app, issuer, &subject, None, request, ladder)
+            .await
     }
 
     /// A verified subject: what it gets, or a refusal that says whom it is about.
@@ -332,10 +329,13 @@ impl Exchange {
         app: &Arc<App>,
         issuer: &Arc<Issuer>,
         subject: &Subject<'_>,
+        once: Option<Once>,
         request: &Request<'_>,
         ladder: &mut Ladder,
     ) -> Result<Exchanged, Box<Refusal>> {
-        let judged = self.judged(app, issuer, subject, request, ladder).await;
+        let judged = self
+            .judged(app, issuer, subject, once, request, ladder)
+            .await;
         judged.map_err(|refusal| refusal.about(self.about(app, subject)))
     }
 
@@ -357,6 +357,7 @@ impl Exchange {
         app: &Arc<App>,
         issuer: &Arc<Issuer>,
         subject: &Subject<'_>,
+        once: Option<Once>,
         request: &Request<'_>,
         ladder: &mut Ladder,
     ) -> Result<Exchanged, Box<Refusal>> {
@@ -375,9 +376,16 @@ impl Exchange {
         })?;
         let token = mint(&self.issuer, &app.settings, subject, &grant, now, signer)
             .map_err(|error| Refusal::new(Code::InternalError).caused_by(error))?;
-        // Last, so that who is refused stays new.
-        let is_new = directory.meet(&app.settings, subject, &known);
-        let is_new = is_new.await.map_err(StoreError::refusal)?;
+        // Last, so that what is refused uses nothing up, and its user stays new; before anybody
+        // has the token.
+        if let Some(once) = once {
+            Box::pin(self.use_up(once, ladder)).await?;
+        }
+        let is_new = match directory.meet(&app.settings, subject, &known).await {
+            // The id is used up: rather the next exchange tells that the user is new.
+            Err(_) if once.is_some() => None,
+            met => met.map_err(StoreError::refusal)?,
+        };
         let organization = subject.organization.as_ref();
         Ok(Exchanged {
             token,

@@ -299,6 +299,23 @@ async fn of_many_exchanges_at_once_one_finds_the_user_new_and_one_fetches_it() {
 }
 
 #[tokio::test]
+async fn whoever_replays_a_session_id_meets_nobody() {
+    let (clerk, receiver) = (instance().await, Receiver::start().await);
+    let service = service(&clerk, "", &receiver.lines()).await;
+    // All wait for the session together, and come to its use together.
+    clerk.delay(Duration::from_millis(300));
+    let body = json!({"session_id": "sess_1ada"});
+    let answers = futures_util::future::join_all((0..20).map(|_| service.exchange(&body))).await;
+    let (good, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 200);
+    assert_eq!(good.len(), 1);
+    assert_eq!(good[0].body["user"]["is_new"], true, "{}", good[0].body);
+    for answer in refused {
+        answer.assert_refused(401, "session_id_used");
+    }
+    receiver.took(1).await;
+}
+
+#[tokio::test]
 async fn a_stale_profile_serves_and_is_fetched_anew_behind_the_answer() {
     let clerk = instance().await;
     let lines = "claims.name = 'user.first_name'";
