@@ -23,6 +23,7 @@ use value::is_loopback_host;
 
 pub use env::{VARIABLES, Variable};
 pub use file::{MEMBERSHIP_FIELDS, ORGANIZATION_FIELDS, SECTIONS, USER_FIELDS};
+pub use value::is_scope_byte;
 
 /// Something that is wrong, or worth knowing, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -150,10 +150,14 @@ pub(super) fn webhook_secret(text: &str) -> Result<WebhookSecret, String> {
         })
 }
 
-/// Whether a text is a scope (RFC 6749 §3.3).
+/// Whether a scope may have the byte (RFC 6749 §3.3).
+pub fn is_scope_byte(byte: u8) -> bool {
+    matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e)
+}
+
+/// Whether a text is a scope, 128 bytes at most.
 pub(super) fn is_scope(text: &str) -> bool {
-    let fits = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
-    (1..=128).contains(&text.len()) && text.bytes().all(fits)
+    (1..=128).contains(&text.len()) && text.bytes().all(is_scope_byte)
 }
 
 /// The name of an app, an issuer or a client in the configuration.

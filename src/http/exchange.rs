@@ -1,5 +1,6 @@
 //! `POST /auth/exchange`: parse, exchange, answer.
 
+use super::headers::{self, BearerError, are_scopes};
 use super::outcome::Outcome;
 use super::{answer, body, front};
 use crate::exchange::{Caller, Credential, Exchange, Exchanged, Request};
@@ -7,7 +8,7 @@ use crate::explain::{Code, Refusal};
 use crate::policy::app::Wish;
 use bytes::Buf;
 use futures_util::Stream;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use http::header::HeaderMap;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -85,12 +86,12 @@ async fn attempt<B: Buf>(
 ) -> Result<(Exchanged, bool), Box<Refusal>> {
     // First, so that the connection can go on whatever is refused.
     let bytes = body::read(headers, stream).await?;
-    accepts_json(headers)?;
+    headers::accepts_json(headers)?;
     let bearer = bearer(headers)?;
     let body = if bytes.is_empty() {
         Body::default()
     } else {
-        has_type(headers, "application/json")?;
+        headers::has_type(headers, "application/json")?;
         read(&bytes)?
     };
     let (mut request, scope_asked) = request(&body, bearer)?;
@@ -186,7 +187,7 @@ pub fn request<'b>(
         other => Ok(other),
     };
     let scope = text(&body.scope).unwrap_or_default();
-    if scope.len() > MAX_PARAMETER || !scope.bytes().all(is_scope_byte) {
+    if scope.len() > MAX_PARAMETER || !are_scopes(scope) {
         return Err(malformed("scope"));
     }
     let scope_asked = !scope.trim().is_empty();
@@ -220,96 +221,12 @@ fn code_verifier(text: Option<&str>) -> Result<Option<&str>, Box<Refusal>> {
     }
 }
 
-/// RFC 6749 §3.3, and the space between scopes.
-pub(super) fn is_scope_byte(byte: u8) -> bool {
-    matches!(byte, 0x20 | 0x21 | 0x23..=0x5b | 0x5d..=0x7e)
-}
-
-/// The bearer token (RFC 6750 §2.1), where there is one.
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Box<Refusal>> {
-    let mut all = headers.get_all(AUTHORIZATION).iter();
-    let Some(first) = all.next() else {
-        return Ok(None);
-    };
-    if all.next().is_some() {
-        return Err(Refusal::new(Code::SeveralCredentials));
-    }
-    let text = first.to_str().unwrap_or_default();
-    let token = text
-        .split_once(' ')
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| token.trim_matches(' '))
-        .filter(|token| !token.is_empty() && !token.contains([' ', ',']));
-    match token {
-        Some(token) => Ok(Some(token)),
-        None => Err(Refusal::because(
+    headers::bearer(headers).map_err(|error| match error {
+        BearerError::Several => Refusal::new(Code::SeveralCredentials),
+        BearerError::Malformed => Refusal::because(
             Code::ParameterMalformed,
             "The Authorization header is not `Bearer` and a token.",
-        )),
-    }
-}
-
-/// Whether the body is of this content type, in UTF-8 and not compressed.
-pub(super) fn has_type(headers: &HeaderMap, expected: &str) -> Result<(), Box<Refusal>> {
-    let unsupported = || {
-        Refusal::because(
-            Code::ContentTypeUnsupported,
-            format!("The request body must be `{expected}`, not compressed."),
-        )
-    };
-    let encoded = headers
-        .get(CONTENT_ENCODING)
-        .is_some_and(|encoding| encoding.as_bytes() != b"identity");
-    if encoded {
-        return Err(unsupported());
-    }
-    let text = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .ok_or_else(unsupported)?;
-    let mut parts = text.split(';').map(str::trim);
-    let fits = parts
-        .next()
-        .is_some_and(|kind| kind.eq_ignore_ascii_case(expected));
-    let utf8 = parts.all(|parameter| {
-        parameter.split_once('=').is_some_and(|(name, value)| {
-            !name.eq_ignore_ascii_case("charset")
-                || value.trim_matches('"').eq_ignore_ascii_case("utf-8")
-        })
-    });
-    if fits && utf8 {
-        Ok(())
-    } else {
-        Err(unsupported())
-    }
-}
-
-fn accepts_json(headers: &HeaderMap) -> Result<(), Box<Refusal>> {
-    let mut ranges = headers
-        .get_all(ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|text| text.split(','))
-        .filter(|range| !range.trim().is_empty())
-        .peekable();
-    if ranges.peek().is_none() || ranges.any(takes_json) {
-        Ok(())
-    } else {
-        Err(Refusal::new(Code::NotAcceptable))
-    }
-}
-
-/// Whether a range of an `Accept` header takes JSON; a weight of 0 does not (RFC 9110 §12.4.2).
-fn takes_json(range: &str) -> bool {
-    let mut parts = range.split(';').map(str::trim);
-    let json = parts.next().is_some_and(|kind| {
-        ["application/json", "application/*", "*/*"]
-            .iter()
-            .any(|each| kind.eq_ignore_ascii_case(each))
-    });
-    let weightless = |each: &str| {
-        each.strip_prefix("q=")
-            .is_some_and(|weight| weight.parse() == Ok(0.0))
-    };
-    json && !parts.any(weightless)
+        ),
+    })
 }

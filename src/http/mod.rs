@@ -8,6 +8,7 @@ pub mod caller;
 pub mod cors;
 pub mod exchange;
 pub mod front;
+mod headers;
 mod identity_signature;
 mod log;
 pub mod metadata;

@@ -1,6 +1,7 @@
 //! `POST /oauth/token` (RFC 6749 §3.2): parse, authenticate, issue, answer.
 
-use super::exchange::{has_type, is_scope_byte, malformed};
+use super::exchange::malformed;
+use super::headers::{are_scopes, has_type};
 use super::outcome::Outcome;
 use super::{answer, body};
 use crate::exchange::Caller;
@@ -70,7 +71,7 @@ async fn attempt<B: Buf>(
         return Err(Refusal::new(Code::GrantTypeUnsupported));
     }
     let scope = form.get("scope").filter(|scope| !scope.trim().is_empty());
-    if scope.is_some_and(|scope| !scope.bytes().all(is_scope_byte)) {
+    if scope.is_some_and(|scope| !are_scopes(scope)) {
         return Err(Refusal::because(
             Code::ScopeNotAllowed,
             "The parameter `scope` is malformed.",

@@ -8,15 +8,14 @@
 //! gateway that copies them overwrites whatever a client smuggled in.
 
 use super::answer;
+use super::headers::{self, are_scopes};
 use super::identity_signature::{self, Original};
 use crate::clock::UnixSeconds;
 use crate::crypto::sha256;
 use crate::explain::{Code, Refusal};
 use crate::gate::{Admitted, Demand, Gate, Identity, Shown};
 use http::Request;
-use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, COOKIE, HeaderMap, HeaderName, HeaderValue, VARY,
-};
+use http::header::{CACHE_CONTROL, COOKIE, HeaderMap, HeaderName, HeaderValue, VARY};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use std::borrow::Cow;
@@ -42,8 +41,6 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const NOTHING: HeaderValue = HeaderValue::from_static("");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const VARIES: HeaderValue = HeaderValue::from_static("authorization, cookie");
-/// The scheme of a bearer, and the space after it.
-const SCHEME: &[u8] = b"bearer ";
 /// Clerk's session cookie. Its SDK writes a second one, with a suffix, for sites that have
 /// several Clerk applications: this one it writes too.
 const SESSION_COOKIE: &[u8] = b"__session";
@@ -105,7 +102,8 @@ impl Verify {
             app: asked.app.as_deref(),
             audience: asked.audience.as_deref(),
         };
-        let shown = match bearer(headers)? {
+        let bearer = headers::bearer(headers).map_err(|_| Refusal::new(Code::BearerMalformed))?;
+        let shown = match bearer {
             Some(token) => Shown::Bearer(token),
             None if self.gate.looks_at_cookies(demand.app) => {
                 let cookie = session_cookie(headers)?;
@@ -205,13 +203,13 @@ impl<'q> Asked<'q> {
         let mut asked = Self::default();
         let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
         for (name, value) in pairs {
-            let (place, sound): (_, fn(u8) -> bool) = match name.as_ref() {
-                "app" => (&mut asked.app, |byte| !byte.is_ascii_control()),
-                "audience" => (&mut asked.audience, |byte| !byte.is_ascii_control()),
-                "scope" => (&mut asked.scope, is_scope_byte),
+            let (place, sound): (_, fn(&str) -> bool) = match name.as_ref() {
+                "app" => (&mut asked.app, is_name),
+                "audience" => (&mut asked.audience, is_name),
+                "scope" => (&mut asked.scope, are_scopes),
                 _ => return Err(malformed("a parameter other than app, audience and scope")),
             };
-            if value.trim().is_empty() || !value.bytes().all(sound) {
+            if value.trim().is_empty() || !sound(&value) {
                 return Err(malformed("a parameter that is empty or malformed"));
             }
             if place.replace(value).is_some() {
@@ -229,9 +227,8 @@ fn malformed(what: &str) -> Box<Refusal> {
     )
 }
 
-/// RFC 6749 §3.3, and the space between scopes.
-fn is_scope_byte(byte: u8) -> bool {
-    matches!(byte, 0x20 | 0x21 | 0x23..=0x5b | 0x5d..=0x7e)
+fn is_name(text: &str) -> bool {
+    !text.bytes().any(|byte| byte.is_ascii_control())
 }
 
 fn demand_scopes(needed: &str, identity: &Identity) -> Result<(), Box<Refusal>> {
@@ -242,31 +239,6 @@ fn demand_scopes(needed: &str, identity: &Identity) -> Result<(), Box<Refusal>> 
     let mut refusal = Refusal::new(Code::InsufficientScope);
     refusal.scope = Some(needed.trim().to_owned());
     Err(refusal)
-}
-
-/// The bearer token (RFC 6750 §2.1), where there is an Authorization header.
-fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Box<Refusal>> {
-    let mut all = headers.get_all(AUTHORIZATION).iter();
-    let (first, second) = (all.next(), all.next());
-    let Some(first) = first else {
-        return Ok(None);
-    };
-    // Every byte is looked at in any case: so many at once.
-    let sound = |token: &&[u8]| {
-        let each = |sound, byte: &u8| sound & byte.is_ascii_graphic() & (*byte != b',');
-        !token.is_empty() && token.iter().fold(true, each)
-    };
-    let token = first
-        .as_bytes()
-        .split_at_checked(SCHEME.len())
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(SCHEME))
-        .map(|(_, token)| token.trim_ascii())
-        .filter(sound)
-        .and_then(|token| std::str::from_utf8(token).ok());
-    match (token, second) {
-        (Some(token), None) => Ok(Some(token)),
-        _ => Err(Refusal::new(Code::BearerMalformed)),
-    }
 }
 
 /// The session cookie (RFC 6265 §4.2.1), where there is one; HTTP/2 may split the header.

@@ -2,7 +2,7 @@
 //! of it.
 
 use super::outcome::Outcome;
-use super::{answer, body, exchange};
+use super::{answer, body, headers};
 use crate::exchange::Exchange;
 use crate::explain::{Code, Refusal};
 use crate::standard_webhooks::Message;
@@ -58,7 +58,7 @@ async fn attempt<B: Buf>(
 ) -> Result<Taken, Box<Refusal>> {
     let door = webhooks::door(exchange, app)?;
     let body = body::read_up_to(MAX_BODY, headers, stream).await?;
-    exchange::has_type(headers, "application/json")?;
+    headers::has_type(headers, "application/json")?;
     let [id, timestamp, signatures] = signed(headers)?;
     let message = Message {
         id,
