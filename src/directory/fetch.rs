@@ -20,10 +20,6 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const REST: Duration = Duration::from_secs(5);
 /// The longest that a provider may ask us to rest.
 const MAX_REST: u64 = 300;
-/// How many memberships are asked for at once: 512 KiB hold them.
-const PAGE: usize = 100;
-/// How many pages of them are looked through.
-const PAGES: usize = 10;
 
 /// What is fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,12 +175,14 @@ impl Directory {
         let at: UnixMillis = self.clock.now().saturating_mul(1000);
         let found = match of {
             Of::User(id) => {
-                let user = known(asking, issuer, &format!("users/{id}")).await?;
+                let user = asking.read(&format!("users/{id}")).await;
+                let user = known(user, asking, issuer).await?;
                 let user = Found::user(iss, &user, asked, fetched, at);
                 Vec::from_iter(user.filter(|found| found.user.as_ref() == Some(id)))
             }
             Of::Membership(user, organization) => {
-                match membership(asking, issuer, user, organization).await? {
+                let membership = asking.membership(user, organization).await;
+                match known(membership, asking, issuer).await? {
                     None => vec![
                         Found::no_membership(iss, user, organization),
                         Found::no_organization(iss, organization),
@@ -211,44 +209,17 @@ impl Directory {
     }
 }
 
-/// What the API has of a user whose token is genuine.
-async fn known(asking: Asking<'_>, issuer: &Issuer, path: &str) -> Result<Value, Lost> {
-    match asking.get(path).await {
-        Ok(body) => Ok(serde_json::from_slice(&body).unwrap_or_default()),
-        // It was deleted, unless the secret key is another instance's.
-        Err(ApiError::NotFound) => {
-            let other = asking.check_instance(issuer, Occasion::NotFound).await;
-            let deleted = || Refusal::new(Code::UserDeleted).caused_by("the API does not know it");
-            Err(Lost::Unknown(other.err().unwrap_or_else(deleted)))
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// The user's membership in the organisation; `None` where there is none.
-async fn membership(
+/// What the API answers of a user whose token is genuine: one that it does not know was
+/// deleted, unless the secret key is another instance's.
+async fn known<T>(
+    answer: Result<T, ApiError>,
     asking: Asking<'_>,
     issuer: &Issuer,
-    user: &str,
-    organization: &str,
-) -> Result<Option<Value>, Lost> {
-    for page in 0..PAGES {
-        let offset = page * PAGE;
-        let path = format!("users/{user}/organization_memberships?limit={PAGE}&offset={offset}");
-        let mut body = known(asking, issuer, &path).await?;
-        let Some(Value::Array(list)) = body.get_mut("data").map(Value::take) else {
-            let error = "its answer is no list of memberships".to_owned();
-            return Err(ApiError::Unavailable(error).into());
-        };
-        let last = list.len() < PAGE;
-        let id =
-            |each: &Value| each.pointer("/organization/id") == Some(&Value::from(organization));
-        if let Some(found) = list.into_iter().find(id) {
-            return Ok(Some(found));
-        }
-        if last {
-            break;
-        }
-    }
-    Ok(None)
+) -> Result<T, Lost> {
+    let Err(ApiError::NotFound) = answer else {
+        return Ok(answer?);
+    };
+    let other = asking.check_instance(issuer, Occasion::NotFound).await;
+    let deleted = || Refusal::new(Code::UserDeleted).caused_by("the API does not know it");
+    Err(Lost::Unknown(other.err().unwrap_or_else(deleted)))
 }

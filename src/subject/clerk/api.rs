@@ -16,6 +16,7 @@ use crate::subject::json::Object;
 use crate::telemetry::{Metrics, ProviderResult};
 use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -139,6 +140,12 @@ impl Asking<'_> {
     pub async fn get(&self, path: &str) -> Result<Vec<u8>, ApiError> {
         self.ask(Method::GET, path, &self.api.settings.secret_key, None)
             .await
+    }
+
+    /// Gets an object and reads what is wanted of it.
+    pub async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
+        let body = self.get(path).await?;
+        serde_json::from_slice(&body).map_err(|error| ApiError::odd(&error))
     }
 
     /// Asks for the verification of a token: a POST that changes nothing.
@@ -274,6 +281,15 @@ impl From<Held> for ApiError {
 }
 
 impl ApiError {
+    /// An answer of another shape; what it says instead may be personal.
+    pub(super) fn odd(error: &serde_json::Error) -> Self {
+        Self::Unavailable(format!(
+            "its answer is not of its shape: line {}, column {}",
+            error.line(),
+            error.column()
+        ))
+    }
+
     /// The refusal that this is for a caller, where it says nothing of the credential.
     pub fn refusal(&self) -> Box<Refusal> {
         let (code, after) = match self {

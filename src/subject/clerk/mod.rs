@@ -4,6 +4,7 @@
 pub mod api;
 pub mod id;
 pub mod instance;
+mod memberships;
 pub mod session;
 pub(super) mod session_claims;
 pub(super) mod tokens;

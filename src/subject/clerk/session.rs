@@ -18,7 +18,6 @@ use crate::subject::{Issuer, Subject};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use subtle::{Choice, ConstantTimeEq};
 
@@ -29,9 +28,6 @@ const FRESH: UnixSeconds = 120;
 /// The longest that a used id is remembered, seconds: no browser keeps a cookie for longer
 /// (RFC 6265bis §5.5).
 const REMEMBERED: UnixSeconds = 400 * 86_400;
-/// The memberships of a page, and the most pages.
-const PAGE: usize = 50;
-const PAGES: usize = 20;
 /// The most challenges of a user: one a device.
 const MAX_CHALLENGES: usize = 10;
 
@@ -84,18 +80,11 @@ struct Metadata {
 }
 
 #[derive(Deserialize)]
-struct Memberships {
-    data: Vec<Membership>,
-}
-
-#[derive(Deserialize)]
 struct Membership {
     role: String,
     #[serde(default)]
     permissions: Vec<String>,
     organization: Organization,
-    #[serde(default)]
-    public_user_data: Option<Member>,
 }
 
 #[derive(Deserialize)]
@@ -103,11 +92,6 @@ struct Organization {
     id: String,
     #[serde(default)]
     slug: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Member {
-    user_id: String,
 }
 
 /// What the Backend API told of an active session.
@@ -121,7 +105,7 @@ pub struct Told {
 impl Told {
     /// The claims, to be judged.
     pub fn claims(&self) -> Result<Object<'_>, Refused> {
-        Object::parse(&self.claims).map_err(|error| odd(&error).refusal())
+        Object::parse(&self.claims).map_err(|error| ApiError::odd(&error).refusal())
     }
 }
 
@@ -191,7 +175,7 @@ pub async fn look_up(
                 Some(verifier) => asking.has_challenge(&session.user_id, verifier).await,
             }
         },
-        asking.membership(&session)
+        asking.membership_of(&session)
     );
     if !challenged.map_err(|error| of_user(&error))? {
         ladder.fail(
@@ -313,33 +297,13 @@ impl Asking<'_> {
     }
 
     /// The user's membership in the organisation that the session was last active in.
-    async fn membership(&self, session: &Session) -> Result<Option<Membership>, ApiError> {
+    async fn membership_of(&self, session: &Session) -> Result<Option<Membership>, ApiError> {
         let Some(organization) = &session.last_active_organization_id else {
             return Ok(None);
         };
-        let user = &session.user_id;
-        for page in 0..PAGES {
-            let offset = page * PAGE;
-            let path =
-                format!("users/{user}/organization_memberships?limit={PAGE}&offset={offset}");
-            let listed: Memberships = self.read(&path).await?;
-            let last = listed.data.len() < PAGE;
-            let found = listed.data.into_iter().find(|each| {
-                let member = each.public_user_data.as_ref();
-                each.organization.id == *organization
-                    && member.is_none_or(|member| member.user_id == *user)
-            });
-            if found.is_some() || last {
-                return Ok(found);
-            }
-        }
-        tracing::warn!("a user has more memberships than are looked at: no organisation is told");
-        Ok(None)
-    }
-
-    async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
-        let body = self.get(path).await?;
-        serde_json::from_slice(&body).map_err(|error| odd(&error))
+        let found = self.membership(&session.user_id, organization).await?;
+        let membership = found.map(serde_json::from_value).transpose();
+        membership.map_err(|error| ApiError::odd(&error))
     }
 }
 
@@ -358,15 +322,6 @@ fn answers(challenges: &Value, verifier: &str) -> bool {
             any | challenge.as_bytes().ct_eq(expected.as_bytes())
         });
     equal.into()
-}
-
-/// An answer of another shape; what it says instead may be personal.
-fn odd(error: &serde_json::Error) -> ApiError {
-    ApiError::Unavailable(format!(
-        "its answer is not of its shape: line {}, column {}",
-        error.line(),
-        error.column()
-    ))
 }
 
 fn another() -> ApiError {

@@ -4,7 +4,7 @@ use super::api::{ApiError, Asking};
 use super::instance::Occasion;
 use crate::clock::UnixSeconds;
 use crate::config::{IssuerSettings, TokenKind};
-use crate::explain::{Code, Refusal, Source};
+use crate::explain::{Code, Refusal};
 use crate::subject::Issuer;
 use crate::subject::json::{Json, Object};
 use crate::subject::opaque::Told;
@@ -89,15 +89,8 @@ fn read(answer: &[u8], issuer: &IssuerSettings, kind: TokenKind) -> Result<Told,
     if Object::parse(answer).is_ok_and(inactive) {
         return Ok(Told::Not(Code::SubjectTokenInactive));
     }
-    let verified: Verified = serde_json::from_slice(answer).map_err(|error| {
-        Refusal::new(Code::ProviderUnavailable)
-            .unavailable(Source::UpstreamIdp, 5)
-            .caused_by(format!(
-                "its answer is not what it says of a token: line {}, column {}",
-                error.line(),
-                error.column()
-            ))
-    })?;
+    let verified: Verified =
+        serde_json::from_slice(answer).map_err(|error| ApiError::odd(&error).refusal())?;
     if verified.revoked {
         return Ok(Told::Not(Code::SubjectTokenRevoked));
     }
