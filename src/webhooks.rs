@@ -20,8 +20,8 @@ type Refused = Box<Refusal>;
 /// How long an event's id is remembered: Svix tries for about a day, and its operators may
 /// send anew what failed.
 const REMEMBERED: UnixSeconds = 3 * 86_400;
-/// How long a deleted user is: no session of theirs outlives it.
-const USER_GONE: UnixSeconds = 400 * 86_400;
+/// How long a deleted user or organisation is: no session and hardly a key of theirs outlives it.
+const GONE: UnixSeconds = 400 * 86_400;
 /// How much longer than any token could live a revocation is remembered.
 const MARGIN: UnixSeconds = 3600;
 
@@ -319,6 +319,8 @@ enum Effect<'v> {
     },
     /// A user, for ever.
     User(&'v str),
+    /// An organisation, for ever.
+    Organization(&'v str),
     /// What was issued for a membership up to a time.
     Membership {
         user: &'v str,
@@ -329,7 +331,8 @@ enum Effect<'v> {
 
 impl<'v> Effect<'v> {
     /// The effect of an event; most have none. A session that is pending may become active,
-    /// and its tokens say themselves that it is not yet.
+    /// and its tokens say themselves that it is not yet. A ban may be lifted, and a revocation
+    /// may not; Clerk ends the sessions of whom it bans itself.
     fn of(event: &'v Event, now: UnixSeconds) -> Result<Option<Self>, Refused> {
         Ok(Some(match event.kind() {
             "session.ended" | "session.removed" | "session.revoked" => Self::Session {
@@ -337,6 +340,7 @@ impl<'v> Effect<'v> {
                 user: event.id("/user_id", "user_").ok(),
             },
             "user.deleted" => Self::User(event.id("/id", "user_")?),
+            "organization.deleted" => Self::Organization(event.id("/id", "org_")?),
             "organizationMembership.updated" | "organizationMembership.deleted" => {
                 Self::Membership {
                     user: event.id("/public_user_data/user_id", "user_")?,
@@ -354,22 +358,23 @@ impl<'v> Effect<'v> {
         match *self {
             Self::Session { session, user } => (user, Some(session)),
             Self::User(user) | Self::Membership { user, .. } => (Some(user), None),
+            Self::Organization(_) => (None, None),
         }
     }
 
     fn revocations(&self, issuer: &str, now: UnixSeconds, longest: UnixSeconds) -> Vec<Revocation> {
         let until = now + longest;
-        match *self {
-            Self::Session { session, .. } => vec![Revocation {
-                key: Key::of(Kind::Session, &[issuer, session]),
+        let ever = |kind, id, until| {
+            vec![Revocation {
+                key: Key::of(kind, &[issuer, id]),
                 at: UnixMillis::MAX,
                 until,
-            }],
-            Self::User(user) => vec![Revocation {
-                key: Key::of(Kind::User, &[issuer, user]),
-                at: UnixMillis::MAX,
-                until: now + USER_GONE,
-            }],
+            }]
+        };
+        match *self {
+            Self::Session { session, .. } => ever(Kind::Session, session, until),
+            Self::User(user) => ever(Kind::User, user, now + GONE),
+            Self::Organization(organization) => ever(Kind::Organization, organization, now + GONE),
             // What was minted between the change and its event says the old role too.
             Self::Membership {
                 user,

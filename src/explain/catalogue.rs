@@ -342,6 +342,11 @@ catalogue! {
         cause: "The provider told by a webhook that the user was deleted, or does not know the user when asked for a profile."
         confirm: "Look for the user in the provider's dashboard."
         mend: "Sign in as another user."
+    OrganizationDeleted "organization_deleted": 401 "invalid_token" RefreshSubjectToken
+        "The organisation no longer exists."
+        cause: "The provider told by a webhook that the organisation was deleted that the token acts for."
+        confirm: "Look for the organisation in the provider's dashboard."
+        mend: "Choose another organisation, or none, in the provider's SDK, ask it for a new token, past its cache (`getToken({ skipCache: true })`), and exchange that."
     MembershipChanged "membership_changed": 401 "invalid_token" RefreshSubjectToken
         "The user's membership in the organisation changed after this token was issued."
         cause: "The provider told by a webhook that the membership was deleted, or that its role changed. A token from before says what no longer holds."

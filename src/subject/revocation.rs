@@ -36,6 +36,8 @@ pub enum Hit {
     Session,
     /// The user was deleted.
     User,
+    /// The organisation was deleted.
+    Organization,
     /// The membership changed.
     Membership,
 }
@@ -46,6 +48,7 @@ impl Hit {
         match self {
             Self::Session => Code::SessionRevoked,
             Self::User => Code::UserDeleted,
+            Self::Organization => Code::OrganizationDeleted,
             Self::Membership => Code::MembershipChanged,
         }
     }
@@ -71,24 +74,22 @@ impl<'d> Dependence<'d> {
         };
         // A token issued in the second of a revocation may be older than it.
         let since = issued_at.saturating_mul(1000);
-        // An ended session and a deleted user never come back, whatever a token says.
-        let ever = UnixMillis::MIN;
-        let session = self.session.map(|session| {
-            let key = Key::of(Kind::Session, &[self.issuer, session]);
-            (Hit::Session, Standing { key, since: ever })
+        // What ended or was deleted never comes back, whatever a token says.
+        let gone = |hit, kind, id| {
+            let key = Key::of(kind, &[self.issuer, id]);
+            let since = UnixMillis::MIN;
+            (hit, Standing { key, since })
+        };
+        let session = self.session;
+        let session = session.map(|id| gone(Hit::Session, Kind::Session, id));
+        let user = gone(Hit::User, Kind::User, self.user);
+        let organization = self.organization.into_iter().flat_map(move |id| {
+            let key = Key::of(kind, &[self.issuer, self.user, id]);
+            [
+                gone(Hit::Organization, Kind::Organization, id),
+                (Hit::Membership, Standing { key, since }),
+            ]
         });
-        let user = Key::of(Kind::User, &[self.issuer, self.user]);
-        let membership = self.organization.map(|organization| {
-            let key = Key::of(kind, &[self.issuer, self.user, organization]);
-            (Hit::Membership, Standing { key, since })
-        });
-        let user = (
-            Hit::User,
-            Standing {
-                key: user,
-                since: ever,
-            },
-        );
-        session.into_iter().chain([user]).chain(membership)
+        session.into_iter().chain([user]).chain(organization)
     }
 }

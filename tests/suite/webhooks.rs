@@ -248,6 +248,39 @@ async fn a_changed_membership_revokes_what_was_issued_before_and_nothing_else() 
 }
 
 #[tokio::test]
+async fn a_deleted_organisation_is_nobodys_any_more() {
+    let issuer = Issuer::start().await;
+    let service = service(&issuer).await;
+    let in_organization = |id: &str| {
+        Token::clerk(&issuer.url).claim("o", json!({"id": id, "slg": "acme", "rol": "admin"}))
+    };
+    let minted = service.session(&issuer.token()).await.token().to_owned();
+    let data = json!({"id": "org_1", "object": "organization", "deleted": true});
+    Hook::new("msg_1", &event("organization.deleted", 0, data))
+        .taken(&service, "revoked")
+        .await;
+    // Whatever is issued later in its name, too; and of every member.
+    for (what, token) in [
+        ("before", in_organization("org_1")),
+        ("later", in_organization("org_1").claim("iat", now() + 3)),
+        ("another", in_organization("org_1").claim("sub", "user_2")),
+    ] {
+        service
+            .refuses(what, &token.sign(Key::rsa()), "organization_deleted")
+            .await;
+    }
+    let verify = service.client.get(format!("{}/auth/verify", service.url));
+    let verified = service.send(verify.bearer_auth(minted)).await;
+    verified.assert_refused(401, "organization_deleted");
+    for well in [
+        in_organization("org_2"),
+        Token::clerk(&issuer.url).without("o"),
+    ] {
+        service.session(&well.sign(Key::rsa())).await.token();
+    }
+}
+
+#[tokio::test]
 async fn what_was_minted_between_a_change_and_its_event_is_verified_no_longer() {
     let issuer = Issuer::start().await;
     let service = service(&issuer).await;
