@@ -1,20 +1,20 @@
 //! The story itself: a credential proves a subject, the app grants it something, and a token
 //! of ours says so.
 
-use crate::clock::{Clock, UnixSeconds};
+mod remembered;
+
+use crate::clock::Clock;
 use crate::config::{IssuerKind, RateLimits, TokenKind};
 use crate::directory::Directory;
-use crate::explain::{About, Check, Code, Ladder, Limit, Refusal, Source};
+use crate::explain::{About, Code, Ladder, Limit, Refusal, Source};
 use crate::keys::{Keeper, Signer};
 use crate::policy::app::Wish;
-use crate::policy::limits::{self, Takes};
 use crate::policy::scopes::Scopes;
 use crate::policy::{App, Apps};
-use crate::store::{Change, Committed, Key, Once, Question, Record, Standing, Store, StoreError};
+use crate::store::{Once, Store, StoreError};
 use crate::subject::clerk::session::{self, SessionId};
 use crate::subject::jwt::{self, Unverified};
 use crate::subject::opaque::{self, Opaque};
-use crate::subject::revocation::{Dependence, Hit};
 use crate::subject::{Issuer, Subject};
 use crate::token::{AppToken, mint};
 use std::net::{IpAddr, Ipv6Addr};
@@ -34,6 +34,12 @@ pub enum Credential<'r> {
     },
 }
 
+impl std::fmt::Debug for Credential<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Credential(…)")
+    }
+}
+
 /// Who asks, as the connection tells.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Caller<'r> {
@@ -51,12 +57,6 @@ impl Caller<'_> {
             IpAddr::V4(ip) => ip.to_string(),
             IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64)).to_string(),
         })
-    }
-}
-
-impl std::fmt::Debug for Credential<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Credential(…)")
     }
 }
 
@@ -127,62 +127,6 @@ impl Exchange {
         match self.climb(request, &mut Ladder::default()).await {
             Ok(exchanged) => Ok(exchanged),
             Err(refusal) => Err(self.counted(refusal, request.caller).await),
-        }
-    }
-
-    /// Looks, before a provider is asked on a stranger's word, whether its address could pay
-    /// for a refusal. A provider's answer costs more than this call of the store, and the
-    /// provider counts it; a signature costs less, so a JWT is verified without looking.
-    async fn may_ask(&self, caller: Caller<'_>, ladder: &mut Ladder) -> Result<(), Box<Refusal>> {
-        let takes = Takes::of_look(self.limits.as_ref(), caller.network().as_deref());
-        if takes.takes.is_empty() {
-            return Ok(());
-        }
-        let question = Question {
-            takes: &takes.takes,
-            ..Question::default()
-        };
-        let answer = self.store.ask(question, self.clock.now()).await;
-        let answer = answer.map_err(StoreError::refusal)?;
-        takes
-            .judge(&answer.levels)
-            .map(drop)
-            .inspect_err(|refusal| {
-                ladder.fail(
-                    Check::Limits,
-                    refusal.description.as_str(),
-                    "fewer requests",
-                );
-            })
-    }
-
-    /// A refusal that its address's bucket has paid for: where that is empty, the refusal
-    /// that says so.
-    pub async fn counted(&self, mut refusal: Box<Refusal>, caller: Caller<'_>) -> Box<Refusal> {
-        let takes = Takes::of_refused(self.limits.as_ref(), caller.network().as_deref());
-        if takes.takes.is_empty() || !limits::counts(&refusal) {
-            return refusal;
-        }
-        let question = Question {
-            takes: &takes.takes,
-            ..Question::default()
-        };
-        // Where the store cannot be asked, the refusal that there is still holds.
-        let Ok(answer) = self.store.ask(question, self.clock.now()).await else {
-            return refusal;
-        };
-        match takes.judge(&answer.levels) {
-            Ok(limit) => {
-                refusal.limit = limit;
-                refusal
-            }
-            Err(mut limited) => {
-                limited.about = refusal.about;
-                limited.cause = Some(format!("instead of {}", refusal.code.entry().slug));
-                limited.seen = refusal.seen;
-                limited.ladder = refusal.ladder;
-                limited
-            }
         }
     }
 
@@ -261,26 +205,6 @@ impl Exchange {
         let subject = session::judge(&claims, &issuer, asked_at, ladder)?;
         self.judge(&app, &issuer, &subject, told.once, request, ladder)
             .await
-    }
-
-    /// Remembers that a session id was exchanged; only the first of several succeeds.
-    async fn use_up(&self, once: Once, ladder: &mut Ladder) -> Result<(), Box<Refusal>> {
-        let change = Change {
-            once: Some(once),
-            ..Change::default()
-        };
-        let committed = self.store.commit(change, self.clock.now()).await;
-        match committed.map_err(StoreError::refusal)? {
-            Committed::Done => Ok(()),
-            Committed::Repeated => {
-                ladder.fail(
-                    Check::Session,
-                    "an id that was exchanged before",
-                    "a new one",
-                );
-                Err(Refusal::new(Code::SessionIdUsed))
-            }
-        }
     }
 
     /// A token that is no JWT.
@@ -403,50 +327,5 @@ impl Exchange {
             issuer: Arc::clone(issuer),
             app: Arc::clone(app),
         })
-    }
-
-    /// What the store remembers of a subject, in one call: the nearest rate limit, and these
-    /// records.
-    async fn remembered(
-        &self,
-        app: &App,
-        subject: &Subject<'_>,
-        records: &[Key],
-        caller: Caller<'_>,
-        now: UnixSeconds,
-        ladder: &mut Ladder,
-    ) -> Result<(Option<Limit>, Vec<Option<Record>>), Box<Refusal>> {
-        let organization = subject.organization.as_ref().map_or("", |org| org.id);
-        let who = [
-            app.settings.name.as_str(),
-            subject.issuer,
-            organization,
-            subject.id,
-        ];
-        let takes = Takes::of(self.limits.as_ref(), &who, caller.network().as_deref());
-        let (hits, standings): (Vec<Hit>, Vec<Standing>) =
-            Dependence::of(subject, now).standings().unzip();
-        let question = Question {
-            standings: &standings,
-            takes: &takes.takes,
-            records,
-        };
-        let answer = self.store.ask(question, now).await;
-        let answer = answer.map_err(StoreError::refusal)?;
-        let limit = takes.judge(&answer.levels).inspect_err(|refusal| {
-            ladder.fail(
-                Check::Limits,
-                refusal.description.as_str(),
-                "fewer requests",
-            );
-        })?;
-        ladder.pass(Check::Limits, || ("", ""));
-        let hit = answer.revoked.and_then(|place| hits.get(place));
-        if let Some(hit) = hit {
-            ladder.fail(Check::Revocation, format!("{hit:?}"), "not revoked");
-            return Err(Refusal::new(hit.code()));
-        }
-        ladder.pass(Check::Revocation, || ("", "not revoked"));
-        Ok((limit, answer.records))
     }
 }

@@ -7,7 +7,7 @@ use crate::explain::{Code, Limit, Refusal, Source};
 use crate::keys::Signer;
 use crate::policy::limits::Takes;
 use crate::policy::scopes;
-use crate::store::{Question, StoreError};
+use crate::store::StoreError;
 use crate::token::{AppToken, ServiceGrant, mint_service};
 use std::sync::Arc;
 
@@ -97,12 +97,7 @@ impl OAuth {
         let network = caller.network();
         let who = ["client", &client.id];
         let takes = Takes::of(exchange.limits.as_ref(), &who, network.as_deref());
-        let question = Question {
-            takes: &takes.takes,
-            ..Question::default()
-        };
-        let answer = exchange.store.ask(question, exchange.clock.now()).await;
-        let answer = answer.map_err(StoreError::refusal)?;
+        let answer = exchange.take(&takes).await.map_err(StoreError::refusal)?;
         takes.judge(&answer.levels)
     }
 }

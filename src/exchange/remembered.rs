@@ -1,0 +1,138 @@
+//! What the story asks of the store: how often somebody has asked, what was revoked, and what
+//! was used up.
+
+use super::{Caller, Exchange};
+use crate::clock::UnixSeconds;
+use crate::explain::{Check, Code, Ladder, Limit, Refusal};
+use crate::policy::App;
+use crate::policy::limits::{self, Takes};
+use crate::store::{Answer, Change, Committed, Key, Once, Question, Record, Standing, StoreError};
+use crate::subject::Subject;
+use crate::subject::revocation::{Dependence, Hit};
+
+impl Exchange {
+    /// Looks, before a provider is asked on a stranger's word, whether its address could pay
+    /// for a refusal. A provider's answer costs more than this call of the store, and the
+    /// provider counts it; a signature costs less, so a JWT is verified without looking.
+    pub(super) async fn may_ask(
+        &self,
+        caller: Caller<'_>,
+        ladder: &mut Ladder,
+    ) -> Result<(), Box<Refusal>> {
+        let takes = Takes::of_look(self.limits.as_ref(), caller.network().as_deref());
+        if takes.takes.is_empty() {
+            return Ok(());
+        }
+        let answer = self.take(&takes).await.map_err(StoreError::refusal)?;
+        within(&takes, &answer, ladder).map(drop)
+    }
+
+    /// A refusal that its address's bucket has paid for: where that is empty, the refusal
+    /// that says so.
+    pub async fn counted(&self, mut refusal: Box<Refusal>, caller: Caller<'_>) -> Box<Refusal> {
+        let takes = Takes::of_refused(self.limits.as_ref(), caller.network().as_deref());
+        if takes.takes.is_empty() || !limits::counts(&refusal) {
+            return refusal;
+        }
+        // Where the store cannot be asked, the refusal that there is still holds.
+        let Ok(answer) = self.take(&takes).await else {
+            return refusal;
+        };
+        match takes.judge(&answer.levels) {
+            Ok(limit) => {
+                refusal.limit = limit;
+                refusal
+            }
+            Err(mut limited) => {
+                limited.about = refusal.about;
+                limited.cause = Some(format!("instead of {}", refusal.code.entry().slug));
+                limited.seen = refusal.seen;
+                limited.ladder = refusal.ladder;
+                limited
+            }
+        }
+    }
+
+    /// Takes from these buckets alone, now.
+    pub async fn take(&self, takes: &Takes) -> Result<Answer, StoreError> {
+        let question = Question {
+            takes: &takes.takes,
+            ..Question::default()
+        };
+        self.store.ask(question, self.clock.now()).await
+    }
+
+    /// Remembers that a session id was exchanged; only the first of several succeeds.
+    pub(super) async fn use_up(&self, once: Once, ladder: &mut Ladder) -> Result<(), Box<Refusal>> {
+        let change = Change {
+            once: Some(once),
+            ..Change::default()
+        };
+        let committed = self.store.commit(change, self.clock.now()).await;
+        match committed.map_err(StoreError::refusal)? {
+            Committed::Done => Ok(()),
+            Committed::Repeated => {
+                ladder.fail(
+                    Check::Session,
+                    "an id that was exchanged before",
+                    "a new one",
+                );
+                Err(Refusal::new(Code::SessionIdUsed))
+            }
+        }
+    }
+
+    /// What the store remembers of a subject, in one call: the nearest rate limit, and these
+    /// records.
+    pub(super) async fn remembered(
+        &self,
+        app: &App,
+        subject: &Subject<'_>,
+        records: &[Key],
+        caller: Caller<'_>,
+        now: UnixSeconds,
+        ladder: &mut Ladder,
+    ) -> Result<(Option<Limit>, Vec<Option<Record>>), Box<Refusal>> {
+        let organization = subject.organization.as_ref().map_or("", |org| org.id);
+        let who = [
+            app.settings.name.as_str(),
+            subject.issuer,
+            organization,
+            subject.id,
+        ];
+        let takes = Takes::of(self.limits.as_ref(), &who, caller.network().as_deref());
+        let (hits, standings): (Vec<Hit>, Vec<Standing>) =
+            Dependence::of(subject, now).standings().unzip();
+        let question = Question {
+            standings: &standings,
+            takes: &takes.takes,
+            records,
+        };
+        let answer = self.store.ask(question, now).await;
+        let answer = answer.map_err(StoreError::refusal)?;
+        let limit = within(&takes, &answer, ladder)?;
+        ladder.pass(Check::Limits, || ("", ""));
+        let hit = answer.revoked.and_then(|place| hits.get(place));
+        if let Some(hit) = hit {
+            ladder.fail(Check::Revocation, format!("{hit:?}"), "not revoked");
+            return Err(Refusal::new(hit.code()));
+        }
+        ladder.pass(Check::Revocation, || ("", "not revoked"));
+        Ok((limit, answer.records))
+    }
+}
+
+/// The nearest limit, or the refusal of one that is reached.
+fn within(
+    takes: &Takes,
+    answer: &Answer,
+    ladder: &mut Ladder,
+) -> Result<Option<Limit>, Box<Refusal>> {
+    takes.judge(&answer.levels).inspect_err(|refusal| {
+        ladder.fail(
+            Check::Limits,
+            refusal.description.as_str(),
+            "fewer requests",
+        );
+    })
+}
