@@ -125,7 +125,7 @@ fn uses() -> BTreeMap<(String, String), String> {
 }
 
 #[test]
-fn every_module_has_its_layer_and_the_map_names_it() {
+fn every_module_has_its_layer_and_the_maps_name_it() {
     let modules: BTreeSet<String> = sources()
         .into_iter()
         .map(|source| source.module)
@@ -162,6 +162,17 @@ fn every_module_has_its_layer_and_the_map_names_it() {
         .map(|layer| layer.iter().copied().collect())
         .collect();
     assert_eq!(written, held);
+
+    // And so is the one that the document draws.
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/architecture.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, figure) = page.split_once("## The layers\n\n```text\n").unwrap();
+    let (figure, _) = figure.split_once("```").unwrap();
+    let drawn: Vec<BTreeSet<&str>> = figure
+        .split('↓')
+        .map(|layer| layer.trim().split(", ").collect())
+        .collect();
+    assert_eq!(drawn, held);
 }
 
 #[test]
