@@ -39,9 +39,11 @@ pub(super) fn client(peer: IpAddr, headers: &HeaderMap, proxies: &[IpNet]) -> Op
         .get_all(X_FORWARDED_FOR)
         .iter()
         .rev()
-        .flat_map(|value| value.to_str().unwrap_or("?").rsplit(','));
+        // In bytes: what a client wrote left of the address may be no text, and must not hide it.
+        .flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b','));
     while trusted(ip) {
-        ip = hop(hops.next()?.trim())?.to_canonical();
+        let text = std::str::from_utf8(hops.next()?).ok()?;
+        ip = hop(text.trim_ascii())?.to_canonical();
     }
     (!is_internal(ip)).then_some(ip)
 }
@@ -104,6 +106,7 @@ mod tests {
                 vec!["garbage, 203.0.113.9"],
                 Some("203.0.113.9"),
             ),
+            ("10.0.0.1", vec!["\u{e4}, 203.0.113.9"], Some("203.0.113.9")),
             // Nobody to tell from others.
             ("10.0.0.1", vec![], None),
             ("10.0.0.1", vec![""], None),
@@ -112,6 +115,7 @@ mod tests {
             ("10.0.0.1", vec!["10.0.0.2, 10.0.0.3"], None),
             ("10.0.0.1", vec!["203.0.113.9, 192.168.0.1"], None),
             ("10.0.0.1", vec!["203.0.113.9, \u{e4}"], None),
+            ("10.0.0.1", vec!["203.0.113.9, \u{a0}1.1.1.1"], None),
         ] {
             let mut headers = HeaderMap::new();
             for value in &forwarded {

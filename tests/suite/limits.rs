@@ -191,6 +191,19 @@ async fn an_address_is_the_clients_own_whatever_it_writes_into_the_header() {
         );
     }
     assert_eq!(from(&service, &["203.0.113.10"], &next()).await.status, 200);
+    // What is no text hides nobody, whichever way the proxy writes its own word beside it.
+    for forwarded in [&b"\xe4, 203.0.113.9"[..], b"\xff\xfe,203.0.113.9"] {
+        let request = service
+            .client
+            .post(format!("{}/auth/exchange", service.url))
+            .header("content-type", "application/json")
+            .header("x-forwarded-for", forwarded)
+            .body(json!({ "session_token": next() }).to_string());
+        service
+            .send(request)
+            .await
+            .assert_refused(429, "rate_limited");
+    }
     // Who cannot be told from others is not limited by address.
     for forwarded in [vec![], vec!["unknown"], vec!["10.1.2.3"], vec!["127.0.0.1"]] {
         for _ in 0..12 {
