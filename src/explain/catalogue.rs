@@ -426,9 +426,9 @@ catalogue! {
         mend: "Synchronise the clocks of the machines (NTP)."
     PassThroughNotAllowed "pass_through_not_allowed": 401 "invalid_token" FixRequest
         "The identity provider's own token is not accepted here: exchange it first."
-        cause: "The bearer is a token of an issuer that the app trusts, but the app does not let such tokens through (`verify.pass_through`)."
+        cause: "The bearer is a token of an issuer that the app trusts, but the app does not let such tokens through (`verify.pass_through`), or only their issuer can read them (`kind = \"introspection\"`)."
         confirm: "Decode the token: `iss` is the provider's, not this service's."
-        mend: "Exchange it at /auth/exchange and send the app token, or set `[apps.NAME.verify] pass_through = true`."
+        mend: "Exchange it at /auth/exchange and send the app token, or, for a token that its issuer signs, set `[apps.NAME.verify] pass_through = true`."
     InsufficientScope "insufficient_scope": 403 "insufficient_scope" FixRequest
         "The token lacks a scope that this call needs."
         cause: "The gateway demands scopes (`/auth/verify?scope=…`), and the token was granted fewer: less was asked for, or policy grants less."

@@ -804,6 +804,23 @@ async fn a_jwt_of_an_introspected_issuer_is_asked_about_and_nothing_else_is() {
 }
 
 #[tokio::test]
+async fn a_gateways_question_never_asks_an_introspection_endpoint() {
+    // The bearer is anybody's, and its address is the gateway's: nobody would pay for guesses.
+    let (server, service) = introspecting("", "verify.pass_through = true\n").await;
+    answers(&server, 200, active(&server));
+    for guess in 0..3 {
+        let jwt = Token::oidc(&server.url, "api").claim("jti", guess);
+        let asked = service
+            .client
+            .get(format!("{}/auth/verify", service.url))
+            .bearer_auth(jwt.sign(Key::other_rsa()));
+        let answer = service.send(asked).await;
+        answer.assert_refused(401, "pass_through_not_allowed");
+    }
+    assert_eq!(server.asked(INTROSPECT), 0);
+}
+
+#[tokio::test]
 async fn the_endpoint_is_discovered_at_either_place_and_must_be_the_issuers() {
     for (at, not_at) in [(DISCOVERY, None), (RFC_8414, Some(DISCOVERY))] {
         let server = Issuer::start().await;
