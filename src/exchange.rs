@@ -14,6 +14,7 @@ use crate::policy::{App, Apps};
 use crate::store::{Once, Store, StoreError};
 use crate::subject::clerk::session::{self, SessionId};
 use crate::subject::jwt::{self, Unverified};
+use crate::subject::kept::Kept;
 use crate::subject::opaque::{self, Opaque};
 use crate::subject::{Issuer, Subject};
 use crate::token::{AppToken, mint};
@@ -32,6 +33,8 @@ pub enum Credential<'r> {
         /// What the app bound at sign-in (RFC 7636 §4.1).
         code_verifier: Option<&'r str>,
     },
+    /// A subject that was verified before: what a refresh token or a code of ours stands for.
+    Kept(&'r Kept),
 }
 
 impl std::fmt::Debug for Credential<'_> {
@@ -69,6 +72,8 @@ pub struct Request<'r> {
     pub wish: Wish<'r>,
     /// Who asks.
     pub caller: Caller<'r>,
+    /// Whether the subject is to be kept.
+    pub keep: bool,
 }
 
 /// What an exchange gives.
@@ -91,6 +96,8 @@ pub struct Exchanged {
     pub is_new: Option<bool>,
     /// The subject's name in logs.
     pub pseudonym: String,
+    /// The subject, where it is to be kept.
+    pub kept: Option<Kept>,
     /// The provider's session: personal data, for whoever makes a pseudonym of it.
     pub session_id: Option<String>,
     /// `aud` of the app token.
@@ -156,6 +163,7 @@ impl Exchange {
             Credential::SessionId { id, code_verifier } => {
                 Box::pin(self.of_session_id(id, code_verifier, &request, ladder)).await
             }
+            Credential::Kept(kept) => Box::pin(self.of_kept(kept, &request, ladder)).await,
         }
     }
 
@@ -204,6 +212,21 @@ impl Exchange {
         let claims = told.claims()?;
         let subject = session::judge(&claims, &issuer, asked_at, ladder)?;
         self.judge(&app, &issuer, &subject, told.once, request, ladder)
+            .await
+    }
+
+    /// A subject that was verified before.
+    async fn of_kept(
+        &self,
+        kept: &Kept,
+        request: &Request<'_>,
+        ladder: &mut Ladder,
+    ) -> Result<Exchanged, Box<Refusal>> {
+        let issuer = Some(kept.issuer.as_str());
+        let (app, issuer) = self.apps.select(request.wish, issuer, ladder)?;
+        let claims = kept.claims()?;
+        let subject = kept.judge(&claims, &issuer, ladder)?;
+        self.judge(&app, &issuer, &subject, None, request, ladder)
             .await
     }
 
@@ -300,6 +323,7 @@ impl Exchange {
         })?;
         let token = mint(&self.issuer, &app.settings, subject, &grant, now, signer)
             .map_err(|error| Refusal::new(Code::InternalError).caused_by(error))?;
+        let kept = request.keep.then(|| Kept::of(subject)).transpose()?;
         // Last, so that what is refused uses nothing up, and its user stays new; before anybody
         // has the token.
         if let Some(once) = once {
@@ -321,6 +345,7 @@ impl Exchange {
             role: organization.and_then(|org| org.role.as_deref().map(str::to_owned)),
             is_new,
             pseudonym: keys.pseudonym(subject.issuer, subject.id),
+            kept,
             session_id: subject.session_id.map(str::to_owned),
             audience: grant.audience,
             signer: Arc::clone(signer),

@@ -222,6 +222,7 @@ impl Gate {
             credential: Credential::Token(token),
             wish,
             caller: Caller::default(),
+            keep: false,
         });
         let minted = exchanged.await?.token;
         // From here on the claims of the provider's token are verified.

@@ -203,6 +203,7 @@ async fn explain_token(text: &str, args: Args, settings: Settings) -> ExitCode {
     let request = Request {
         credential: Credential::Token(text),
         caller: Caller::default(),
+        keep: false,
         wish: Wish {
             app: args.app.as_deref(),
             audience: None,

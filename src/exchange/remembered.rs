@@ -102,11 +102,12 @@ impl Exchange {
         ];
         let takes = Takes::of(self.limits.as_ref(), &who, caller.network().as_deref());
         let (hits, standings): (Vec<Hit>, Vec<Standing>) =
-            Dependence::of(subject, now).standings().unzip();
+            Dependence::of(subject).standings().unzip();
         let question = Question {
             standings: &standings,
             takes: &takes.takes,
             records,
+            ..Question::default()
         };
         let answer = self.store.ask(question, now).await;
         let answer = answer.map_err(StoreError::refusal)?;

@@ -194,6 +194,7 @@ pub fn request<'b>(
     let request = Request {
         credential,
         caller: Caller::default(),
+        keep: false,
         wish: Wish {
             app: parameter("app", &body.app)?,
             audience: parameter("audience", &body.audience)?,

@@ -14,7 +14,7 @@
 
 use super::tables::{self, FORMAT, Made, Tables, Work};
 use super::{
-    Answer, Change, Committed, Delivery, Key, Memory, Message, Question, Record, StoreError,
+    Answer, Change, Committed, Delivery, Entry, Key, Memory, Message, Question, Record, StoreError,
 };
 use crate::clock::UnixSeconds;
 use crate::telemetry::Metrics;
@@ -39,6 +39,9 @@ const BATCH: usize = 256;
 
 /// How long anybody waits for the disk.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The records and the entries that were asked for.
+type Rows = (Vec<Option<Record>>, Vec<Option<Entry>>);
 
 /// Why the file cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -148,19 +151,31 @@ impl File {
     ) -> Result<Answer, StoreError> {
         let known = Question {
             records: &[],
+            entries: &[],
             ..question
         };
-        let mut answer = self.memory.ask(known, now);
-        if !question.records.is_empty() {
-            answer.records = self.records(question.records.to_vec()).await?;
+        let answer = self.memory.ask(known, now);
+        if question.records.is_empty() && question.entries.is_empty() {
+            return Ok(answer);
         }
-        Ok(answer)
+        let (records, entries) = (question.records.to_vec(), question.entries.to_vec());
+        let (records, entries) = self.rows(records, entries, now).await?;
+        Ok(Answer {
+            records,
+            entries,
+            ..answer
+        })
     }
 
-    /// Reads records where a slow disk stalls nobody else.
-    async fn records(&self, keys: Vec<Key>) -> Result<Vec<Option<Record>>, StoreError> {
+    /// Reads rows where a slow disk stalls nobody else.
+    async fn rows(
+        &self,
+        records: Vec<Key>,
+        entries: Vec<Key>,
+        now: UnixSeconds,
+    ) -> Result<Rows, StoreError> {
         let database = Arc::clone(&self.database);
-        let read = tokio::task::spawn_blocking(move || read(&database, &keys));
+        let read = tokio::task::spawn_blocking(move || read(&database, &records, &entries, now));
         let read = match timeout(PATIENCE, read).await {
             Ok(Ok(read)) => read,
             Ok(Err(error)) => Err(StoreError(error.to_string())),
@@ -175,11 +190,7 @@ impl File {
         now: UnixSeconds,
     ) -> Result<Committed, StoreError> {
         let made = self.make(Work::Commit(change, now)).await?;
-        Ok(if made.repeated {
-            Committed::Repeated
-        } else {
-            Committed::Done
-        })
+        Ok(made.committed)
     }
 
     pub(super) async fn due(
@@ -255,7 +266,7 @@ impl Writer {
                 }
                 for (job, made) in batch.into_iter().zip(made) {
                     if let Work::Commit(change, now) = job.work
-                        && !made.repeated
+                        && made.committed == Committed::Done
                         && !change.revocations.is_empty()
                     {
                         let revocations = change.revocations;
@@ -333,12 +344,21 @@ fn late() -> StoreError {
     StoreError("the disk did not answer in time".to_owned())
 }
 
-fn read(database: &Slot, keys: &[Key]) -> Result<Vec<Option<Record>>, StoreError> {
+fn read(
+    database: &Slot,
+    records: &[Key],
+    entries: &[Key],
+    now: UnixSeconds,
+) -> Result<Rows, StoreError> {
     let database = database.read().unwrap_or_else(PoisonError::into_inner);
     let Some(database) = database.as_ref() else {
         return Err(StoreError("the file is not open".to_owned()));
     };
-    let read = || -> Result<_, redb::Error> { Ok(tables::records(&database.begin_read()?, keys)?) };
+    let read = || -> Result<Rows, redb::Error> {
+        let transaction = database.begin_read()?;
+        let records = tables::records(&transaction, records)?;
+        Ok((records, tables::entries(&transaction, entries, now)?))
+    };
     read().map_err(|error| StoreError(error.to_string()))
 }
 

@@ -3,12 +3,12 @@
 //! It is also what the file answers from: see `file.rs`.
 
 use super::{
-    Answer, Change, Committed, Delivery, Key, Level, Message, Once, Question, Record, Revocation,
-    Take, UnixMillis,
+    Answer, Change, Committed, Delivery, Entry, Key, Level, Message, Once, Question, Record,
+    Revocation, Take, UnixMillis,
 };
 use crate::clock::UnixSeconds;
 use crate::telemetry::Metrics;
-use std::collections::hash_map::Entry;
+use std::collections::hash_map::Entry as Slot;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -25,6 +25,7 @@ struct Kept {
     revocations: HashMap<Key, (UnixMillis, UnixSeconds)>,
     done: HashMap<Key, UnixSeconds>,
     records: HashMap<Key, Record>,
+    entries: HashMap<Key, Entry>,
     messages: BTreeMap<String, Message>,
 }
 
@@ -96,7 +97,7 @@ impl Kept {
     fn revoke(&mut self, revocation: &Revocation, now: UnixSeconds) {
         let Revocation { key, at, until } = *revocation;
         match self.revocations.entry(key) {
-            Entry::Occupied(mut known) if known.get().1 > now => {
+            Slot::Occupied(mut known) if known.get().1 > now => {
                 let known = known.get_mut();
                 *known = (known.0.max(at), known.1.max(until));
             }
@@ -118,7 +119,10 @@ impl Memory {
 
     pub(super) fn ask(&self, question: Question<'_>, now: UnixSeconds) -> Answer {
         let mut answer = Answer::default();
-        if !question.standings.is_empty() || !question.records.is_empty() {
+        let asks_what_is_kept = !question.standings.is_empty()
+            || !question.records.is_empty()
+            || !question.entries.is_empty();
+        if asks_what_is_kept {
             let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
             answer.revoked = question.standings.iter().position(|standing| {
                 kept.revocations
@@ -127,6 +131,15 @@ impl Memory {
             });
             let records = question.records.iter();
             answer.records = records.map(|key| kept.records.get(key).cloned()).collect();
+            let entries = question.entries.iter();
+            answer.entries = entries
+                .map(|key| {
+                    kept.entries
+                        .get(key)
+                        .filter(|entry| entry.until > now)
+                        .cloned()
+                })
+                .collect();
         }
         if !question.takes.is_empty() {
             let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
@@ -138,11 +151,27 @@ impl Memory {
 
     pub(super) fn commit(&self, change: &Change, now: UnixSeconds) -> Committed {
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Once { key, .. }) = change.once
+            && kept.done.get(&key).is_some_and(|until| *until > now)
+        {
+            return Committed::Repeated;
+        }
+        let there = |key| {
+            let entry = kept.entries.get(key);
+            entry.map(|entry: &Entry| (entry.version, entry.until))
+        };
+        let mut entries = change.entries.iter();
+        if !entries.all(|replace| replace.fits(there(&replace.key), now)) {
+            return Committed::Repeated;
+        }
         if let Some(Once { key, until }) = change.once {
-            if kept.done.get(&key).is_some_and(|until| *until > now) {
-                return Committed::Repeated;
-            }
             kept.done.insert(key, until);
+        }
+        for replace in &change.entries {
+            match replace.entry() {
+                Some(entry) => kept.entries.insert(replace.key, entry),
+                None => kept.entries.remove(&replace.key),
+            };
         }
         for revocation in &change.revocations {
             kept.revoke(revocation, now);
@@ -193,6 +222,7 @@ impl Memory {
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
         kept.revocations.retain(|_, (_, until)| *until > now);
         kept.done.retain(|_, until| *until > now);
+        kept.entries.retain(|_, entry| entry.until > now);
         self.metrics.revocations_held(kept.revocations.len());
         drop(kept);
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);

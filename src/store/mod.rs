@@ -2,7 +2,8 @@
 //!
 //! A request asks once ([`Store::ask`]): what has been revoked, how full its buckets are and
 //! what is known of its user, in one call. Everything else is a [`Change`], made whole or not
-//! at all; a change of one [`Once`] is made once, however often and wherever it is tried.
+//! at all; a change of one [`Once`] is made once, however often and wherever it is tried, and
+//! of several that replace one version of an [`Entry`] one is made.
 //!
 //! | | `memory` | file |
 //! | --- | --- | --- |
@@ -59,6 +60,22 @@ pub enum Kind {
     AddressBucket,
     /// A user in an organisation as app tokens say it: issuer, user id, organisation id.
     MintedMembership,
+    /// A family of refresh tokens: its id.
+    RefreshFamily,
+    /// An authorization code, by its hash.
+    Code,
+    /// A sign-in under way, by the hash of its state.
+    SignIn,
+    /// An assertion of a client that was used: client, `jti`.
+    AssertionUsed,
+    /// A DPoP proof that was used: key thumbprint, `jti`.
+    ProofUsed,
+    /// An app token that was revoked by itself: `jti`.
+    AppToken,
+    /// The clients that were registered at run time: all of them in one entry.
+    Clients,
+    /// A place in the status list: its index.
+    Status,
 }
 
 /// A key: a hash of what it is about.
@@ -110,6 +127,8 @@ pub struct Question<'q> {
     pub takes: &'q [Take],
     /// Which records to read.
     pub records: &'q [Key],
+    /// Which entries to read.
+    pub entries: &'q [Key],
 }
 
 /// How full a bucket is after a take.
@@ -132,6 +151,8 @@ pub struct Answer {
     pub levels: Vec<Level>,
     /// Each record, in the order of the question.
     pub records: Vec<Option<Record>>,
+    /// Each entry that is not over, in the order of the question.
+    pub entries: Vec<Option<Entry>>,
 }
 
 /// Something known of a user, an organisation or a membership.
@@ -148,6 +169,59 @@ pub struct Record {
 impl std::fmt::Debug for Record {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Record({} bytes)", self.body.len())
+    }
+}
+
+/// Something that is kept for a while, and of which each version has one successor: a family of
+/// refresh tokens, an authorization code.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// 1, and one more each time that it is replaced.
+    pub version: u64,
+    /// Until when it is kept; then there is none.
+    pub until: UnixSeconds,
+    /// What it says.
+    pub body: Vec<u8>,
+}
+
+impl std::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Entry({}, {} bytes)", self.version, self.body.len())
+    }
+}
+
+/// Puts an entry in the place of one version of it, and of no other.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Replace {
+    /// Whose place it is.
+    pub key: Key,
+    /// The version that must be there; 0 where there must be none.
+    pub version: u64,
+    /// What is there afterwards: until when, and what it says; nothing where it ends.
+    pub by: Option<(UnixSeconds, Vec<u8>)>,
+}
+
+impl Replace {
+    /// The entry that comes in the place of the version before.
+    fn entry(&self) -> Option<Entry> {
+        let (until, body) = self.by.as_ref()?;
+        Some(Entry {
+            version: self.version.saturating_add(1),
+            until: *until,
+            body: body.clone(),
+        })
+    }
+
+    /// Whether the entry that is there is the one to be replaced.
+    fn fits(&self, there: Option<(u64, UnixSeconds)>, now: UnixSeconds) -> bool {
+        let there = there.filter(|(_, until)| *until > now);
+        there.map_or(0, |(version, _)| version) == self.version
+    }
+}
+
+impl std::fmt::Debug for Replace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Replace({}, …)", self.version)
     }
 }
 
@@ -205,6 +279,9 @@ impl std::fmt::Debug for Message {
 pub struct Change {
     /// Where set, the change is made only if this was not done before.
     pub once: Option<Once>,
+    /// Which entries are replaced, each once: where one is of another version, nothing is
+    /// changed.
+    pub entries: Vec<Replace>,
     /// What is revoked.
     pub revocations: Vec<Revocation>,
     /// What is known anew; an older version is left out, the rest of the change is made.
@@ -218,7 +295,8 @@ pub struct Change {
 pub enum Committed {
     /// It is made, and as durable as the store promises.
     Done,
-    /// It was made before.
+    /// It was made before, or an entry that it replaces is of another version: nothing was
+    /// changed.
     Repeated,
 }
 

@@ -7,10 +7,13 @@
 //! | `done` | key | until |
 //! | `expiry` | until, which of the two, key | what `sweep` looks for |
 //! | `records` | key | version, fetched at, body |
+//! | `entries` | key | version, until, body |
 //! | `messages` | id | app, due, attempts, body |
 //! | `due` | due, id | what `due` looks for |
 
-use super::{Change, Delivery, Key, Message, Once, Record, Revocation, UnixMillis};
+use super::{
+    Change, Committed, Delivery, Entry, Key, Message, Once, Record, Revocation, UnixMillis,
+};
 use crate::clock::UnixSeconds;
 use redb::{
     ReadTransaction, ReadableTable, StorageError, Table, TableDefinition, TableError, TableHandle,
@@ -32,6 +35,8 @@ const DONE: TableDefinition<'_, Bytes, UnixSeconds> = TableDefinition::new("done
 const EXPIRY: TableDefinition<'_, (UnixSeconds, u8, Bytes), ()> = TableDefinition::new("expiry");
 const RECORDS: TableDefinition<'_, Bytes, (UnixMillis, UnixSeconds, &'static [u8])> =
     TableDefinition::new("records");
+const ENTRIES: TableDefinition<'_, Bytes, (u64, UnixSeconds, &'static [u8])> =
+    TableDefinition::new("entries");
 const MESSAGES: TableDefinition<'_, &'static str, (&'static str, UnixSeconds, u32, &'static [u8])> =
     TableDefinition::new("messages");
 const DUE: TableDefinition<'_, (UnixSeconds, &'static str), ()> = TableDefinition::new("due");
@@ -39,6 +44,7 @@ const DUE: TableDefinition<'_, (UnixSeconds, &'static str), ()> = TableDefinitio
 /// Which table a row of `expiry` is about.
 const OF_REVOCATIONS: u8 = 0;
 const OF_DONE: u8 = 1;
+const OF_ENTRIES: u8 = 2;
 
 /// What is to be done.
 #[derive(Debug)]
@@ -61,10 +67,10 @@ pub(super) enum Work {
 }
 
 /// What came of it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Made {
-    /// The change was made before.
-    pub(super) repeated: bool,
+    /// Whether the change was made.
+    pub(super) committed: Committed,
     /// The messages that were taken.
     pub(super) due: Vec<Message>,
     /// There may be more to sweep.
@@ -77,6 +83,7 @@ pub(super) struct Tables<'t> {
     done: Table<'t, Bytes, UnixSeconds>,
     expiry: Table<'t, (UnixSeconds, u8, Bytes), ()>,
     records: Table<'t, Bytes, (UnixMillis, UnixSeconds, &'static [u8])>,
+    entries: Table<'t, Bytes, (u64, UnixSeconds, &'static [u8])>,
     messages: Table<'t, &'static str, (&'static str, UnixSeconds, u32, &'static [u8])>,
     due: Table<'t, (UnixSeconds, &'static str), ()>,
     /// Whether there is anything to commit.
@@ -117,6 +124,33 @@ pub(super) fn revocations(transaction: &ReadTransaction) -> Result<Vec<Revocatio
     rows.collect()
 }
 
+/// These entries, where there are any.
+pub(super) fn entries(
+    transaction: &ReadTransaction,
+    keys: &[Key],
+    now: UnixSeconds,
+) -> Result<Vec<Option<Entry>>, TableError> {
+    let table = match transaction.open_table(ENTRIES) {
+        Ok(table) => table,
+        // A file of a version that had none, in which nothing has been changed yet.
+        Err(TableError::TableDoesNotExist(_)) => return Ok(vec![None; keys.len()]),
+        Err(error) => return Err(error),
+    };
+    let entries = keys.iter().map(|key| {
+        let row = table.get(&key.0)?;
+        let entry = row.map(|row| {
+            let (version, until, body) = row.value();
+            Entry {
+                version,
+                until,
+                body: body.to_vec(),
+            }
+        });
+        Ok(entry.filter(|entry| entry.until > now))
+    });
+    entries.collect()
+}
+
 /// These records, where there are any.
 pub(super) fn records(
     transaction: &ReadTransaction,
@@ -145,6 +179,7 @@ impl<'t> Tables<'t> {
             done: transaction.open_table(DONE)?,
             expiry: transaction.open_table(EXPIRY)?,
             records: transaction.open_table(RECORDS)?,
+            entries: transaction.open_table(ENTRIES)?,
             messages: transaction.open_table(MESSAGES)?,
             due: transaction.open_table(DUE)?,
             changed: false,
@@ -153,9 +188,13 @@ impl<'t> Tables<'t> {
 
     /// Does it, as far as this transaction is concerned.
     pub(super) fn make(&mut self, work: &Work) -> Result<Made, StorageError> {
-        let mut made = Made::default();
+        let mut made = Made {
+            committed: Committed::Done,
+            due: Vec::new(),
+            more: false,
+        };
         match work {
-            Work::Commit(change, now) => made.repeated = !self.commit(change, *now)?,
+            Work::Commit(change, now) => made.committed = self.commit(change, *now)?,
             Work::Due { now, lease, most } => made.due = self.take_due(*now, *lease, *most)?,
             Work::Settle(id, delivery) => self.settle(id, *delivery)?,
             Work::Sweep(now) => made.more = self.sweep(*now)?,
@@ -163,15 +202,44 @@ impl<'t> Tables<'t> {
         Ok(made)
     }
 
-    /// Whether the change is made now, and not before.
-    fn commit(&mut self, change: &Change, now: UnixSeconds) -> Result<bool, StorageError> {
-        if let Some(Once { key, until }) = change.once {
-            let known = self.done.get(&key.0)?.map(|until| until.value());
-            if known.is_some_and(|until| until > now) {
-                return Ok(false);
+    /// Makes a change, where it is not made already and nobody was faster.
+    fn commit(&mut self, change: &Change, now: UnixSeconds) -> Result<Committed, StorageError> {
+        let done = match &change.once {
+            Some(Once { key, .. }) => self.done.get(&key.0)?.map(|until| until.value()),
+            None => None,
+        };
+        if done.is_some_and(|until| until > now) {
+            return Ok(Committed::Repeated);
+        }
+        let mut there = Vec::with_capacity(change.entries.len());
+        for replace in &change.entries {
+            let entry = self.entries.get(&replace.key.0)?;
+            let entry = entry.map(|entry| (entry.value().0, entry.value().1));
+            if !replace.fits(entry, now) {
+                return Ok(Committed::Repeated);
             }
+            there.push(entry.map(|(_, until)| until));
+        }
+        if let Some(Once { key, until }) = change.once {
             self.done.insert(&key.0, until)?;
-            self.expires(OF_DONE, key, known, until)?;
+            self.expires(OF_DONE, key, done, until)?;
+        }
+        for (replace, before) in change.entries.iter().zip(there) {
+            let key = replace.key;
+            match replace.entry() {
+                Some(entry) => {
+                    let row = (entry.version, entry.until, entry.body.as_slice());
+                    self.entries.insert(&key.0, row)?;
+                    self.expires(OF_ENTRIES, key, before, entry.until)?;
+                }
+                None => {
+                    self.entries.remove(&key.0)?;
+                    if let Some(before) = before {
+                        self.expiry.remove((before, OF_ENTRIES, &key.0))?;
+                    }
+                    self.changed = true;
+                }
+            }
         }
         for Revocation { key, at, until } in &change.revocations {
             let known = self.revocations.get(&key.0)?.map(|known| known.value());
@@ -194,7 +262,7 @@ impl<'t> Tables<'t> {
         for message in &change.messages {
             self.put(message)?;
         }
-        Ok(true)
+        Ok(Committed::Done)
     }
 
     fn expires(
@@ -294,6 +362,7 @@ impl<'t> Tables<'t> {
             self.expiry.remove((*until, *of, key))?;
             match *of {
                 OF_REVOCATIONS => drop(self.revocations.remove(key)?),
+                OF_ENTRIES => drop(self.entries.remove(key)?),
                 _ => drop(self.done.remove(key)?),
             }
         }

@@ -7,6 +7,7 @@ use super::{Issuer, Organization, Subject};
 use crate::clock::UnixSeconds;
 use crate::config::TokenKind;
 use crate::explain::{Check, Code, Ladder, Refusal};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// The deepest chain of actors (RFC 8693 §4.1).
@@ -21,7 +22,8 @@ pub(super) const MAX_SHOWN: usize = 255;
 type Refused = Box<Refusal>;
 
 /// How the service knows of claims.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Origin {
     /// The issuer signed them.
     Signed(TokenKind),
@@ -78,7 +80,7 @@ pub(super) fn judge<'s>(
     }
     read.check_times(issuer, origin, now, ladder)?;
     read.check_session(ladder)?;
-    Ok(read.into_subject(claims, issuer))
+    Ok(read.into_subject(claims, issuer, origin, now))
 }
 
 fn check_audience(
@@ -400,7 +402,13 @@ impl<'s> Read<'s> {
         }
     }
 
-    fn into_subject(self, claims: &'s Object<'s>, issuer: &'s Issuer) -> Subject<'s> {
+    fn into_subject(
+        self,
+        claims: &'s Object<'s>,
+        issuer: &'s Issuer,
+        origin: Origin,
+        judged_at: UnixSeconds,
+    ) -> Subject<'s> {
         Subject {
             issuer: &issuer.settings.issuer,
             id: self.id,
@@ -414,6 +422,8 @@ impl<'s> Read<'s> {
             expires_at: self.expires_at,
             scopes: self.scopes,
             claims,
+            origin,
+            judged_at,
         }
     }
 }

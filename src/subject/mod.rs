@@ -17,6 +17,7 @@ pub mod json;
 pub mod jwks;
 pub mod jws;
 pub mod jwt;
+pub mod kept;
 pub mod key_cache;
 pub mod opaque;
 pub mod revocation;
@@ -24,6 +25,7 @@ pub mod revocation;
 use crate::clock::UnixSeconds;
 use crate::config::{IssuerKind, IssuerSettings, TokenKind};
 use answers::Answers;
+use claims::Origin;
 use clerk::api::BackendApi;
 use introspection::Introspection;
 use json::Object;
@@ -91,6 +93,10 @@ pub struct Subject<'s> {
     pub scopes: Option<Vec<&'s str>>,
     /// All verified claims.
     pub claims: &'s Object<'s>,
+    /// How the service knows of them.
+    origin: Origin,
+    /// When they were judged.
+    judged_at: UnixSeconds,
 }
 
 /// An organisation, and what the subject is in it.

@@ -55,14 +55,15 @@ impl Hit {
 }
 
 impl<'d> Dependence<'d> {
-    /// What a verified subject depends on; `now` stands for an unknown time of issue.
-    pub fn of(subject: &Subject<'d>, now: UnixSeconds) -> Self {
+    /// What a verified subject depends on; when it was judged stands for an unknown time of
+    /// issue.
+    pub fn of(subject: &Subject<'d>) -> Self {
         Self {
             issuer: subject.issuer,
             user: subject.id,
             session: subject.session_id,
             organization: subject.organization.as_ref().map(|org| org.id),
-            issued: Issued::Upstream(subject.issued_at.unwrap_or(now)),
+            issued: Issued::Upstream(subject.issued_at.unwrap_or(subject.judged_at)),
         }
     }
 

@@ -2,11 +2,11 @@
 
 use crate::store_file::open as open_file;
 use exchequer::store::{
-    Answer, Change, Committed, Delivery, Key, Kind, Level, Memory, Message, Once, Question, Record,
-    Revocation, Standing, Store, Take,
+    Answer, Change, Committed, Delivery, Entry, Key, Kind, Level, Memory, Message, Once, Question,
+    Record, Replace, Revocation, Standing, Store, Take,
 };
 use proptest::prelude::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -82,6 +82,35 @@ fn records(name: &str, record: Record) -> Change {
     }
 }
 
+/// Puts an entry in the place of this version.
+fn replace(name: &str, version: u64, by: Option<(i64, &str)>) -> Change {
+    let by = by.map(|(until, body)| (until, body.as_bytes().to_vec()));
+    Change {
+        entries: vec![Replace {
+            key: key(name),
+            version,
+            by,
+        }],
+        ..Change::default()
+    }
+}
+
+async fn entry(store: &Store, name: &str, now: i64) -> Option<(u64, String)> {
+    let question = Question {
+        entries: &[key(name)],
+        ..Question::default()
+    };
+    let answer = store.ask(question, now).await.unwrap();
+    let [entry] = &answer.entries[..] else {
+        panic!("{answer:?}")
+    };
+    let entry = entry.as_ref()?;
+    Some((
+        entry.version,
+        String::from_utf8(entry.body.clone()).unwrap(),
+    ))
+}
+
 fn message(id: &str, due: i64) -> Message {
     Message {
         id: id.to_owned(),
@@ -116,6 +145,7 @@ async fn ask(store: &Store, standings: &[(&str, i64)], records: &[&str], now: i6
         standings: &standings,
         records: &records,
         takes: &[],
+        ..Question::default()
     };
     store.ask(question, now).await.unwrap()
 }
@@ -269,6 +299,82 @@ async fn of_a_hundred_that_come_at_once_one_is_made() {
             let made = known(&store, &format!("by {number}")).await.is_some();
             assert_eq!(made, number == winner, "{number}");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_entry_is_replaced_by_whoever_knows_its_version_and_by_nobody_else() {
+    each(async |store| {
+        let repeated = async |change: Change, now| {
+            let made = store.commit(change, now).await.unwrap();
+            assert_eq!(made, Committed::Repeated);
+        };
+        assert_eq!(entry(&store, "e", NOW).await, None);
+        repeated(replace("e", 1, Some((NOW + 60, "too early"))), NOW).await;
+        done(&store, replace("e", 0, Some((NOW + 60, "first"))), NOW).await;
+        repeated(replace("e", 0, Some((NOW + 60, "another"))), NOW).await;
+        done(&store, replace("e", 1, Some((NOW + 90, "second"))), NOW).await;
+        assert_eq!(
+            entry(&store, "e", NOW + 89).await,
+            Some((2, "second".to_owned()))
+        );
+        // What goes with it is changed with it or not at all.
+        let late = Change {
+            entries: replace("e", 1, None).entries,
+            once: once("late", NOW + 60).once,
+            ..revocation("late", i64::MAX, NOW + 60)
+        };
+        repeated(late.clone(), NOW).await;
+        assert!(!is_revoked(&store, "late", 0, NOW).await);
+        done(
+            &store,
+            Change {
+                entries: Vec::new(),
+                ..late
+            },
+            NOW,
+        )
+        .await;
+        // Over is as good as ended, swept or not.
+        assert_eq!(entry(&store, "e", NOW + 90).await, None);
+        store.sweep(NOW + 60).await.unwrap();
+        assert!(entry(&store, "e", NOW + 89).await.is_some());
+        repeated(replace("e", 2, None), NOW + 90).await;
+        done(&store, replace("e", 0, Some((NOW + 200, "anew"))), NOW + 90).await;
+        store.sweep(NOW + 100).await.unwrap();
+        assert_eq!(
+            entry(&store, "e", NOW + 100).await,
+            Some((1, "anew".to_owned()))
+        );
+        done(&store, replace("e", 1, None), NOW + 100).await;
+        assert_eq!(entry(&store, "e", NOW + 100).await, None);
+        done(&store, replace("e", 0, None), NOW + 100).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_hundred_that_replace_one_version_at_once_one_does() {
+    each(async |store| {
+        done(&store, replace("e", 0, Some((NOW + 60, "first"))), NOW).await;
+        let tasks: Vec<_> = (0..100)
+            .map(|number: i32| {
+                let store = Arc::clone(&store);
+                let change = replace("e", 1, Some((NOW + 60, &number.to_string())));
+                tokio::spawn(async move { store.commit(change, NOW).await.unwrap() })
+            })
+            .collect();
+        let mut winners = Vec::new();
+        for (number, task) in tasks.into_iter().enumerate() {
+            if task.await.unwrap() == Committed::Done {
+                winners.push(number.to_string());
+            }
+        }
+        let [winner] = &winners[..] else {
+            panic!("{winners:?}")
+        };
+        assert_eq!(entry(&store, "e", NOW).await, Some((2, winner.clone())));
     })
     .await;
 }
@@ -572,6 +678,7 @@ async fn one_question_is_answered_whole() {
             standings: &standings,
             takes: &takes,
             records: &records,
+            ..Question::default()
         };
         let answer = store.ask(question, NOW).await.unwrap();
         assert_eq!(answer.revoked, Some(0));
@@ -603,11 +710,13 @@ enum Step {
         once: Option<(u8, i64)>,
         revocations: Vec<(u8, i64, i64)>,
         records: Vec<(u8, i64, u8)>,
+        entries: BTreeMap<u8, (u64, Option<i64>)>,
         messages: Vec<(u8, i64)>,
     },
     Ask {
         standings: Vec<(u8, i64)>,
         records: Vec<u8>,
+        entries: Vec<u8>,
     },
     Take(u8, u32),
     Due(i64, usize),
@@ -618,21 +727,22 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    use proptest::collection::vec;
+    use proptest::collection::{btree_map, vec};
     use proptest::option;
     let (name, after) = (0..4_u8, -3..8_i64);
     let commit = (
         option::of((name.clone(), after.clone())),
         vec((name.clone(), 0..6_i64, after.clone()), 0..3),
         vec((name.clone(), 0..4_i64, 0..9_u8), 0..3),
+        btree_map(name.clone(), (0..3_u64, option::of(after.clone())), 0..3),
         vec((name.clone(), after.clone()), 0..3),
     );
     let step = prop_oneof![
-        6 => commit.prop_map(|(once, revocations, records, messages)| Step::Commit {
-            once, revocations, records, messages
+        6 => commit.prop_map(|(once, revocations, records, entries, messages)| Step::Commit {
+            once, revocations, records, entries, messages
         }),
-        4 => (vec((name.clone(), 0..6_i64), 0..4), vec(name.clone(), 0..4))
-            .prop_map(|(standings, records)| Step::Ask { standings, records }),
+        4 => (vec((name.clone(), 0..6_i64), 0..4), vec(name.clone(), 0..4), vec(name.clone(), 0..4))
+            .prop_map(|(standings, records, entries)| Step::Ask { standings, records, entries }),
         2 => (name.clone(), 0..4_u32).prop_map(|(name, cost)| Step::Take(name, cost)),
         2 => (0..5_i64, 0..4_usize).prop_map(|(lease, most)| Step::Due(lease, most)),
         2 => (name, option::of(after)).prop_map(|(name, again)| Step::Settle(name, again)),
@@ -650,6 +760,7 @@ async fn seen(store: &Store, step: &Step, now: i64) -> String {
             once,
             revocations,
             records,
+            entries,
             messages,
         } => {
             let change = Change {
@@ -669,6 +780,14 @@ async fn seen(store: &Store, step: &Step, now: i64) -> String {
                     .iter()
                     .map(|(name, version, body)| (key(name), record(*version, &body.to_string())))
                     .collect(),
+                entries: entries
+                    .iter()
+                    .map(|(name, (version, after))| Replace {
+                        key: key(name),
+                        version: *version,
+                        by: after.map(|after| (now + after, name.to_string().into_bytes())),
+                    })
+                    .collect(),
                 messages: messages
                     .iter()
                     .map(|(name, after)| message(&name.to_string(), now + after))
@@ -676,7 +795,11 @@ async fn seen(store: &Store, step: &Step, now: i64) -> String {
             };
             format!("{:?}", store.commit(change, now).await.unwrap())
         }
-        Step::Ask { standings, records } => {
+        Step::Ask {
+            standings,
+            records,
+            entries,
+        } => {
             let standings: Vec<Standing> = standings
                 .iter()
                 .map(|(name, since)| Standing {
@@ -685,16 +808,32 @@ async fn seen(store: &Store, step: &Step, now: i64) -> String {
                 })
                 .collect();
             let records: Vec<Key> = records.iter().map(key).collect();
+            let entries: Vec<Key> = entries.iter().map(key).collect();
             let question = Question {
                 standings: &standings,
                 records: &records,
+                entries: &entries,
                 takes: &[],
             };
             let answer = store.ask(question, now).await.unwrap();
             let records = answer.records.into_iter().map(|record| {
                 record.map(|record| (record.version, record.fetched_at, record.body))
             });
-            format!("{:?} {:?}", answer.revoked, records.collect::<Vec<_>>())
+            let entries = answer.entries.into_iter().map(|entry| {
+                entry.map(
+                    |Entry {
+                         version,
+                         until,
+                         body,
+                     }| (version, until, body),
+                )
+            });
+            format!(
+                "{:?} {:?} {:?}",
+                answer.revoked,
+                records.collect::<Vec<_>>(),
+                entries.collect::<Vec<_>>()
+            )
         }
         Step::Take(name, cost) => {
             format!(

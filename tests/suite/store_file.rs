@@ -3,8 +3,8 @@
 
 use crate::support::{Command, Issuer, Service, eventually};
 use exchequer::store::{
-    Change, Committed, Key, Kind, Message, Once, OpenError, Question, Record, Revocation, Standing,
-    Store,
+    Change, Committed, Key, Kind, Message, Once, OpenError, Question, Record, Replace, Revocation,
+    Standing, Store,
 };
 use exchequer::telemetry::Metrics;
 use std::collections::BTreeSet;
@@ -58,6 +58,11 @@ fn change(number: usize) -> Change {
                 body: number.to_string().into_bytes(),
             },
         )],
+        entries: vec![Replace {
+            key: key(Kind::Code, number),
+            version: 0,
+            by: Some((LATER, number.to_string().into_bytes())),
+        }],
         messages: vec![Message {
             id: number.to_string(),
             app: "web".to_owned(),
@@ -77,9 +82,10 @@ async fn made(store: &Store, numbers: usize) -> BTreeSet<usize> {
         let parts = [
             is_revoked(store, number).await,
             is_known(store, number).await,
+            is_kept(store, number).await,
             due.contains(&number.to_string()),
         ];
-        assert!(parts == [parts[0]; 3], "half of change {number}: {parts:?}");
+        assert!(parts == [parts[0]; 4], "half of change {number}: {parts:?}");
         // Last, because it makes the mark where there is none.
         let once = Change {
             once: change(number).once,
@@ -114,6 +120,17 @@ async fn is_known(store: &Store, number: usize) -> bool {
     };
     let answer = store.ask(question, NOW).await.unwrap();
     let body = answer.records[0].as_ref().map(|record| record.body.clone());
+    body.is_some_and(|body| body == number.to_string().into_bytes())
+}
+
+async fn is_kept(store: &Store, number: usize) -> bool {
+    let entries = [key(Kind::Code, number)];
+    let question = Question {
+        entries: &entries,
+        ..Question::default()
+    };
+    let answer = store.ask(question, NOW).await.unwrap();
+    let body = answer.entries[0].as_ref().map(|entry| entry.body.clone());
     body.is_some_and(|body| body == number.to_string().into_bytes())
 }
 

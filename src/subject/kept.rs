@@ -1,0 +1,59 @@
+//! A subject that was verified a while ago: its claims are kept, and judged as they were then.
+//!
+//! So a refresh token and an authorization code stand for the same subject as the credential
+//! before them, and policy looks at it anew each time. What was revoked since is seen by the
+//! times of those claims.
+
+use super::claims::{self, Origin};
+use super::json::Object;
+use super::{Issuer, Subject};
+use crate::clock::UnixSeconds;
+use crate::explain::{Code, Ladder, Refusal};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// A verified subject, to be kept: personal data, so it has no `Debug`.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Kept {
+    /// The `iss` of the issuer that vouched for it.
+    pub issuer: String,
+    /// How the service knows of the claims.
+    origin: Origin,
+    /// When they were judged.
+    judged_at: UnixSeconds,
+    claims: Box<RawValue>,
+}
+
+impl Kept {
+    /// Keeps a verified subject.
+    ///
+    /// # Errors
+    /// Where its claims cannot be written down, which no claims that were read can be.
+    pub fn of(subject: &Subject<'_>) -> Result<Self, Box<Refusal>> {
+        Ok(Self {
+            issuer: subject.issuer.to_owned(),
+            origin: subject.origin,
+            judged_at: subject.judged_at,
+            claims: serde_json::value::to_raw_value(subject.claims).map_err(odd)?,
+        })
+    }
+
+    /// Its claims, to be judged.
+    pub fn claims(&self) -> Result<Object<'_>, Box<Refusal>> {
+        Object::parse(self.claims.get().as_bytes()).map_err(odd)
+    }
+
+    /// Judges the claims by the issuer's rules, as of the time when they were first judged.
+    pub fn judge<'s>(
+        &self,
+        claims: &'s Object<'s>,
+        issuer: &'s Issuer,
+        ladder: &mut Ladder,
+    ) -> Result<Subject<'s>, Box<Refusal>> {
+        claims::judge(claims, issuer, self.origin, self.judged_at, ladder)
+    }
+}
+
+fn odd(error: serde_json::Error) -> Box<Refusal> {
+    Refusal::new(Code::InternalError).caused_by(error)
+}
