@@ -7,7 +7,7 @@ use crate::crypto::sha256;
 use crate::exchange::Exchanged;
 use crate::explain::Refusal;
 use crate::keys::Keeper;
-use crate::oauth::client_credentials::Issued;
+use crate::oauth::issued::Issued;
 use crate::token::AppToken;
 use crate::webhooks::Taken;
 use base64::Engine;
@@ -66,9 +66,14 @@ impl Audited {
     }
 
     async fn issued(&self, base: Event<'_>, issued: &Issued) {
+        let about = issued.about.as_ref();
         let event = Event {
             outcome: "ok",
-            client: Some(&issued.client.id),
+            client: Some(issued.party.id()),
+            app: about.map(|about| about.app.as_str()),
+            issuer: about.and_then(|about| about.issuer.as_deref()),
+            subject: about.and_then(|about| about.subject.as_deref()),
+            session: about.and_then(|about| about.session.as_deref()),
             audience: Some(&issued.audience),
             scope: issued.scope.as_deref(),
             token_sha256: Some(&hash(&issued.token)),

@@ -4,7 +4,7 @@ use super::outcome::{About, Outcome};
 use crate::exchange::Exchanged;
 use crate::explain::Refusal;
 use crate::keys::Keeper;
-use crate::oauth::client_credentials::Issued;
+use crate::oauth::issued::Issued;
 use crate::policy::scopes::Scopes;
 use crate::webhooks::Taken;
 use http::StatusCode;
@@ -74,10 +74,14 @@ impl Line<'_> {
     }
 
     fn issued(&self, issued: &Issued) {
+        let about = issued.about.as_ref();
         tracing::info!(
             request_id = self.about.id,
             trace_id = self.about.trace,
-            client = issued.client.id,
+            client = issued.party.id(),
+            app = about.map(|about| about.app.as_str()),
+            issuer = about.and_then(|about| about.issuer.as_deref()),
+            subject = about.and_then(|about| about.subject.as_deref()),
             jti = issued.token.jti,
             kid = issued.signer.kid,
             scope = issued.scope,

@@ -2,7 +2,7 @@
 
 use crate::exchange::Exchanged;
 use crate::explain::Refusal;
-use crate::oauth::client_credentials::Issued;
+use crate::oauth::issued::Issued;
 use crate::webhooks::Taken;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ pub enum Outcome {
     Refused(Box<Refusal>),
     /// It exchanged a credential.
     Exchanged(Arc<Exchanged>),
-    /// It issued a service token.
+    /// It issued a token at the token endpoint.
     Issued(Arc<Issued>),
     /// It took a provider's event.
     Heard(Arc<Taken>),

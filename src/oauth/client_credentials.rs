@@ -1,14 +1,14 @@
 //! `client_credentials` (RFC 6749 §4.4): a backend gets a token of its own to call another.
 
 use super::OAuth;
-use super::clients::{Client, Proof};
+use super::clients::{Client, Party};
+use super::issued::Issued;
 use crate::exchange::Caller;
 use crate::explain::{Code, Limit, Refusal, Source};
-use crate::keys::Signer;
 use crate::policy::limits::Takes;
 use crate::policy::scopes;
 use crate::store::StoreError;
-use crate::token::{AppToken, ServiceGrant, mint_service};
+use crate::token::{ServiceGrant, mint_service};
 use std::sync::Arc;
 
 /// What a client asks for.
@@ -21,45 +21,18 @@ pub struct Wish<'r> {
     pub scope: Option<&'r str>,
 }
 
-/// What a client gets.
-pub struct Issued {
-    /// The service token.
-    pub token: AppToken,
-    /// Seconds until it expires.
-    pub expires_in: i64,
-    /// `aud` of the token.
-    pub audience: String,
-    /// The scopes that were granted, where the client has some or asked for some.
-    pub scope: Option<String>,
-    /// The nearest rate limit.
-    pub limit: Option<Limit>,
-    /// The client.
-    pub client: Arc<Client>,
-    /// The key that signed it.
-    pub signer: Arc<Signer>,
-}
-
 impl OAuth {
-    /// Issues a service token to a client that proves itself.
-    pub async fn client_credentials(
+    /// Issues a service token to a client that proved itself.
+    pub(super) async fn client_credentials(
         &self,
-        proof: Result<Proof<'_>, Box<Refusal>>,
+        party: Party,
         wish: &Wish<'_>,
         caller: Caller<'_>,
     ) -> Result<Issued, Box<Refusal>> {
-        match self.issue(proof, wish, caller).await {
-            Ok(issued) => Ok(issued),
-            Err(refusal) => Err(self.exchange.counted(refusal, caller).await),
-        }
-    }
-
-    async fn issue(
-        &self,
-        proof: Result<Proof<'_>, Box<Refusal>>,
-        wish: &Wish<'_>,
-        caller: Caller<'_>,
-    ) -> Result<Issued, Box<Refusal>> {
-        let client = self.clients.authenticate(&proof?)?;
+        let Party::Client(client) = party else {
+            return Err(Refusal::new(Code::ClientAuthenticationMissing));
+        };
+        let client = &client;
         let limit = self.limited(client, caller).await?;
         let exchange = &self.exchange;
         let now = exchange.clock.now();
@@ -79,11 +52,15 @@ impl OAuth {
             .map_err(|error| Refusal::new(Code::InternalError).caused_by(error))?;
         Ok(Issued {
             token,
+            token_type: "Bearer",
+            issued_token_type: None,
             expires_in: client.settings.ttl,
             audience: audience.to_owned(),
             scope,
+            refresh_token: None,
             limit,
-            client: Arc::clone(client),
+            party: Party::Client(Arc::clone(client)),
+            about: None,
             signer: Arc::clone(signer),
         })
     }

@@ -1,8 +1,9 @@
-//! The registered clients, and how one proves that it is itself (RFC 6749 §2.3.1).
+//! The registered clients, and how one proves that it is itself (RFC 6749 §2.3).
 
 use crate::config::{ClientSettings, ScopeSettings};
 use crate::crypto::MacKey;
 use crate::explain::{Code, Refusal};
+use crate::policy::App;
 use rand::Rng;
 use secrecy::ExposeSecret;
 use std::borrow::Cow;
@@ -21,12 +22,43 @@ pub struct Client {
     proof: [u8; 32],
 }
 
+/// Who asks: a registered client that proved itself, or an app that names itself, as public
+/// clients do (RFC 6749 §2.1).
+#[derive(Clone)]
+pub enum Party {
+    /// A registered client.
+    Client(Arc<Client>),
+    /// An app, which has no secret.
+    App(Arc<App>),
+}
+
+impl Party {
+    /// Its `client_id`.
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Client(client) => &client.id,
+            Self::App(app) => &app.settings.name,
+        }
+    }
+}
+
 /// What a client sends to prove itself; its `Debug` does not show it.
 pub struct Proof<'r> {
     /// The client's id.
     pub id: Cow<'r, str>,
-    /// Its secret, in each form in which it may be meant.
-    pub secrets: Vec<Cow<'r, str>>,
+    /// What it proves it with.
+    pub evidence: Evidence<'r>,
+}
+
+/// What a client proves itself with.
+pub enum Evidence<'r> {
+    /// Nothing: a public client.
+    None,
+    /// Its secret.
+    Secret {
+        /// In each form in which it may be meant.
+        forms: Vec<Cow<'r, str>>,
+    },
 }
 
 impl std::fmt::Debug for Proof<'_> {
@@ -85,9 +117,12 @@ impl Clients {
     /// The client that proved to be itself. Nobody learns which ids there are: an unknown one
     /// and a wrong secret are one refusal, in the same time; the log tells them apart.
     pub fn authenticate(&self, proof: &Proof<'_>) -> Result<&Arc<Client>, Box<Refusal>> {
+        let Evidence::Secret { forms } = &proof.evidence else {
+            return Err(Refusal::new(Code::ClientAuthenticationMissing));
+        };
         let client = self.clients.get(proof.id.as_ref());
         let expected = client.map_or(&self.nobody, |client| &client.proof);
-        let proven = proof.secrets.iter().fold(false, |proven, secret| {
+        let proven = forms.iter().fold(false, |proven, secret| {
             self.key.verify(secret.as_bytes(), expected) | proven
         });
         match client {

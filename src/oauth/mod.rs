@@ -2,12 +2,24 @@
 
 pub mod client_credentials;
 pub mod clients;
+pub mod issued;
 
 use crate::config::Settings;
-use crate::exchange::Exchange;
-use clients::Clients;
+use crate::exchange::{Caller, Exchange};
+use crate::explain::{Code, Refusal};
+use clients::{Clients, Evidence, Party, Proof};
+use issued::Issued;
 use jsonwebtoken::Algorithm;
 use std::sync::Arc;
+
+type Refused = Box<Refusal>;
+
+/// What is asked of the token endpoint, by its grant.
+#[derive(Debug)]
+pub enum Request<'r> {
+    /// A client wants a token of its own (RFC 6749 §4.4).
+    ClientCredentials(client_credentials::Wish<'r>),
+}
 
 /// The token endpoint's parts.
 pub struct OAuth {
@@ -27,5 +39,38 @@ impl OAuth {
             clients: Clients::new(&settings.clients),
             algorithm: settings.keys.algorithm,
         }
+    }
+
+    /// Gives a token to whoever proves itself and may have it.
+    pub async fn token(
+        &self,
+        proof: Result<Proof<'_>, Refused>,
+        request: Result<Request<'_>, Refused>,
+        caller: Caller<'_>,
+    ) -> Result<Issued, Refused> {
+        let issued = async {
+            let (request, proof) = (request?, proof?);
+            let party = self.authenticate(&proof)?;
+            match request {
+                Request::ClientCredentials(wish) => {
+                    self.client_credentials(party, &wish, caller).await
+                }
+            }
+        };
+        match issued.await {
+            Ok(issued) => Ok(issued),
+            Err(refusal) => Err(self.exchange.counted(refusal, caller).await),
+        }
+    }
+
+    /// Who asks. An app's name proves nothing: what it asks with must.
+    pub fn authenticate(&self, proof: &Proof<'_>) -> Result<Party, Refused> {
+        if let Evidence::None = proof.evidence {
+            let mut apps = self.exchange.apps.iter();
+            let app = apps.find(|app| app.settings.name == proof.id);
+            let app = app.ok_or_else(|| Refusal::new(Code::ClientAuthenticationMissing))?;
+            return Ok(Party::App(Arc::clone(app)));
+        }
+        self.clients.authenticate(proof).cloned().map(Party::Client)
     }
 }

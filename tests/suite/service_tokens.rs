@@ -380,11 +380,6 @@ async fn what_is_no_request_for_a_service_token_is_refused_in_oauths_words() {
             "unsupported_grant_type",
             "grant_type_unsupported",
         ),
-        (
-            Some("urn:ietf:params:oauth:grant-type:token-exchange"),
-            "unsupported_grant_type",
-            "grant_type_unsupported",
-        ),
     ] {
         let body = grant.map_or_else(String::new, |grant| form(&[("grant_type", grant)]));
         let answer = send(&service, Some(&header), body).await;
@@ -392,13 +387,38 @@ async fn what_is_no_request_for_a_service_token_is_refused_in_oauths_words() {
         assert_eq!(answer.body["error"], error, "{grant:?}");
     }
     let url = format!("{}/oauth/token", service.url);
-    let request = service
-        .client
-        .post(&url)
-        .header("authorization", &header)
-        .header("content-type", "application/json")
-        .body(json!({"grant_type": "client_credentials"}).to_string());
-    let answer = service.send(request).await;
+    let sent_as = async |kind: &str, body: &str| {
+        let request = service
+            .client
+            .post(&url)
+            .header("authorization", &header)
+            .header("content-type", kind)
+            .body(body.to_owned());
+        service.send(request).await
+    };
+    // Real callers send JSON.
+    let list = json!({
+        "grant_type": "client_credentials", "audience": ["https://mail.internal"], "scope": null,
+    });
+    let answer = sent_as("application/json", &list.to_string()).await;
+    assert_eq!(
+        token::claims(issued(&answer))["aud"],
+        "https://mail.internal"
+    );
+    for (body, code) in [
+        ("[]", "body_malformed"),
+        ("{", "body_malformed"),
+        (r#"{"grant_type": 1}"#, "body_malformed"),
+        (r#"{"scope": "a", "scope": "b"}"#, "parameter_malformed"),
+        (
+            r#"{"grant_type": ["client_credentials", "password"]}"#,
+            "parameter_malformed",
+        ),
+    ] {
+        let answer = sent_as("application/json", body).await;
+        answer.assert_refused(400, code);
+    }
+    let answer = sent_as("text/plain", "grant_type=client_credentials").await;
     answer.assert_refused(415, "content_type_unsupported");
     assert!(
         answer.body["error_description"]

@@ -1,0 +1,37 @@
+//! What the token endpoint gives (RFC 6749 §5.1, RFC 8693 §2.2.1).
+
+use super::clients::Party;
+use crate::explain::{About, Limit};
+use crate::keys::Signer;
+use crate::token::AppToken;
+use secrecy::SecretString;
+use std::sync::Arc;
+
+/// `issued_token_type` of a JWT (RFC 8693 §3).
+pub const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+
+/// What a request at the token endpoint gets.
+pub struct Issued {
+    /// The token.
+    pub token: AppToken,
+    /// `token_type`: `Bearer`, or `DPoP` where the token is bound to a key (RFC 9449 §5).
+    pub token_type: &'static str,
+    /// `issued_token_type`, in answer to a token exchange.
+    pub issued_token_type: Option<&'static str>,
+    /// Seconds until it expires.
+    pub expires_in: i64,
+    /// `aud` of the token, spaces between several.
+    pub audience: String,
+    /// The scopes that were granted, where there are some or some were asked for.
+    pub scope: Option<String>,
+    /// A refresh token, where the app gives one.
+    pub refresh_token: Option<SecretString>,
+    /// The nearest rate limit.
+    pub limit: Option<Limit>,
+    /// Who asked.
+    pub party: Party,
+    /// Whom the token is about, under pseudonyms; nobody where the client asked for itself.
+    pub about: Option<About>,
+    /// The key that signed it.
+    pub signer: Arc<Signer>,
+}
