@@ -1,6 +1,7 @@
 //! What the token endpoint gives (RFC 6749 §5.1, RFC 8693 §2.2.1).
 
 use super::clients::Party;
+use crate::exchange::Exchanged;
 use crate::explain::{About, Limit};
 use crate::keys::Signer;
 use crate::token::AppToken;
@@ -34,4 +35,28 @@ pub struct Issued {
     pub about: Option<About>,
     /// The key that signed it.
     pub signer: Arc<Signer>,
+}
+
+impl Issued {
+    /// What an exchange gave, as the token endpoint tells it; `session` is a pseudonym.
+    pub(super) fn of(exchanged: Exchanged, party: Party, session: Option<String>) -> Self {
+        Self {
+            token: exchanged.token,
+            token_type: "Bearer",
+            issued_token_type: None,
+            expires_in: exchanged.expires_in,
+            audience: exchanged.audience,
+            scope: exchanged.scopes.map(|scopes| scopes.names),
+            refresh_token: None,
+            limit: exchanged.limit,
+            party,
+            about: Some(About {
+                app: exchanged.app.settings.name.clone(),
+                issuer: Some(exchanged.issuer.settings.issuer.clone()),
+                subject: Some(exchanged.pseudonym),
+                session,
+            }),
+            signer: exchanged.signer,
+        }
+    }
 }

@@ -5,8 +5,8 @@ pub mod clients;
 pub mod issued;
 
 use crate::config::Settings;
-use crate::exchange::{Caller, Exchange};
-use crate::explain::{Code, Refusal};
+use crate::exchange::{self, Caller, Exchange};
+use crate::explain::{Code, Ladder, Refusal};
 use clients::{Clients, Evidence, Party, Proof};
 use issued::Issued;
 use jsonwebtoken::Algorithm;
@@ -72,5 +72,19 @@ impl OAuth {
             return Ok(Party::App(Arc::clone(app)));
         }
         self.clients.authenticate(proof).cloned().map(Party::Client)
+    }
+
+    /// Exchanges for a party of the token endpoint.
+    async fn exchanged(
+        &self,
+        request: exchange::Request<'_>,
+        party: Party,
+    ) -> Result<Issued, Refused> {
+        let exchanged = self.exchange.climb(request, &mut Ladder::default()).await?;
+        let keys = self.exchange.keys.published();
+        let issuer = &exchanged.issuer.settings.issuer;
+        let session = exchanged.session_id.as_deref();
+        let session = session.map(|session| keys.pseudonym(issuer, session));
+        Ok(Issued::of(exchanged, party, session))
     }
 }
