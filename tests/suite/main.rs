@@ -27,6 +27,7 @@ mod key_sets;
 mod limits;
 mod misused;
 mod multi_issuer;
+mod oauth_clients;
 mod observability;
 mod opaque;
 mod policy;

@@ -49,6 +49,25 @@ impl Foreign {
         }
     }
 
+    /// A program of ours around a Go module, where there is a Go that built it.
+    pub fn go(program: &str, arguments: &[&str]) -> Option<Self> {
+        let built = Path::new(FOLDER).join("go/bin/.installed").exists();
+        let on_path = std::env::var_os("PATH").unwrap_or_default();
+        let has_go = std::env::split_paths(&on_path).any(|folder| folder.join("go").exists());
+        assert!(built || !has_go, "run tests/interop/install.sh");
+        if !built {
+            eprintln!("skipped: there is no Go here");
+            return None;
+        }
+        Some(Self::start(&format!("go/bin/{program}"), arguments))
+    }
+
+    /// The folder of the Dex that was built.
+    pub fn dex_folder() -> String {
+        let folder = std::fs::read_to_string(Path::new(FOLDER).join("go/bin/dex-folder"));
+        folder.unwrap().trim().to_owned()
+    }
+
     /// Its next line.
     pub fn next(&self) -> Value {
         let line = self.answers.recv_timeout(Duration::from_secs(60)).unwrap();

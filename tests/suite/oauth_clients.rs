@@ -1,0 +1,111 @@
+//! The token endpoint, driven by OAuth clients that nobody here wrote: openid-client and
+//! oauth4webapi from npm, Authlib from PyPI, and Go's x/oauth2 where there is a Go.
+
+use crate::support::{Foreign, Issuer, Service, token};
+use serde_json::{Value, json};
+
+/// High in entropy and full of what form encoding changes.
+const SECRET: &str = "9oTfJ+q/Zp3w8xA1b%2Fe=0mQkV7uYhRsC";
+/// What the service calls itself, wherever it listens.
+const ISSUER: &str = "http://localhost:8080";
+
+/// The libraries, and how each names a way to authenticate.
+const LIBRARIES: [(&str, [(&str, &str); 2]); 4] = [
+    ("openid-client", [("basic", "basic"), ("post", "post")]),
+    ("oauth4webapi", [("basic", "basic"), ("post", "post")]),
+    (
+        "Authlib",
+        [
+            ("basic", "client_secret_basic"),
+            ("post", "client_secret_post"),
+        ],
+    ),
+    ("x/oauth2", [("basic", "header"), ("post", "params")]),
+];
+
+/// The foreign clients.
+struct Clients {
+    node: Foreign,
+    python: Foreign,
+    go: Option<Foreign>,
+}
+
+impl Clients {
+    fn start() -> Self {
+        Self {
+            node: Foreign::start("node", &["oauth-client.mjs"]),
+            python: Foreign::start(".venv/bin/python", &["oauth_client.py"]),
+            go: Foreign::go("client", &[]),
+        }
+    }
+
+    /// The libraries that are here.
+    fn libraries(&self) -> Vec<(&'static str, [(&'static str, &'static str); 2])> {
+        let go = self.go.is_some();
+        let here = |(library, _): &(&str, _)| go || *library != "x/oauth2";
+        LIBRARIES.into_iter().filter(here).collect()
+    }
+
+    /// What a library's call came to.
+    fn ask(&mut self, service: &Service, library: &str, mut call: Value) -> Value {
+        call["lib"] = library.into();
+        call["url"] = service.url.as_str().into();
+        call["issuer"] = ISSUER.into();
+        let program = match library {
+            "Authlib" => &mut self.python,
+            "x/oauth2" => self.go.as_mut().unwrap(),
+            _ => &mut self.node,
+        };
+        program.ask(&call.to_string())
+    }
+
+    /// The same, where it must succeed.
+    fn done(&mut self, service: &Service, library: &str, call: Value) -> Value {
+        let what = call.clone();
+        let mut answer = self.ask(service, library, call);
+        assert!(answer["ok"].is_object(), "{library}: {what}: {answer}");
+        answer["ok"].take()
+    }
+}
+
+async fn world() -> (Issuer, Service) {
+    let issuer = Issuer::start().await;
+    let service = Service::builder()
+        .one_app(
+            &issuer,
+            "",
+            "[clients.reports]\nsecret = { env = \"REPORTS_SECRET\" }\n\
+             audience = [\"https://tasks.internal\", \"https://mail.internal\"]\n\
+             scopes = [\"read:tasks\", \"send:mail\"]\n",
+        )
+        .env("REPORTS_SECRET", SECRET)
+        .start()
+        .await;
+    (issuer, service)
+}
+
+#[tokio::test]
+async fn every_library_gets_a_service_token_in_each_way_to_prove_itself() {
+    let (_issuer, service) = world().await;
+    let mut clients = Clients::start();
+    for (library, ways) in clients.libraries() {
+        for (way, auth) in ways {
+            let call = json!({
+                "do": "client_credentials", "client_id": "reports", "secret": SECRET, "auth": auth,
+                "parameters": {"scope": "send:mail", "resource": "https://mail.internal"},
+            });
+            let answer = clients.done(&service, library, call);
+            let claims = token::claims(answer["access_token"].as_str().unwrap());
+            assert_eq!(claims["sub"], "reports", "{library} {way}");
+            assert_eq!(claims["aud"], "https://mail.internal", "{library} {way}");
+            assert_eq!(answer["scope"], "send:mail", "{library} {way}");
+            assert_eq!(answer["expires_in"], 300, "{library} {way}");
+        }
+        let call = json!({
+            "do": "client_credentials", "client_id": "reports", "auth": ways[0].1,
+            "secret": "not the secret, but as long as it",
+        });
+        let answer = clients.ask(&service, library, call);
+        assert_eq!(answer["error"], "invalid_client", "{library}: {answer}");
+    }
+}
