@@ -482,10 +482,11 @@ fn read_profile(section: &mut Section<'_, '_, '_>) -> ProfileSettings {
 fn read_client(section: &mut Section<'_, '_, '_>) -> ClientSettings {
     let audiences = section.texts("audience").unwrap_or_default();
     let secret = section.secret("secret");
-    if audiences.is_empty() {
+    let apps = section.texts("apps").unwrap_or_default();
+    if audiences.is_empty() && apps.is_empty() {
         section
             .note_here("a client without `audience` has no effect yet but in `exchequer explain`");
-    } else if !section.has("secret") {
+    } else if !audiences.is_empty() && !section.has("secret") {
         section.error_here("`secret` is missing: the client proves itself with it");
     }
     let short = |secret: &SecretString| secret.expose_secret().len() < 32;
@@ -495,7 +496,7 @@ fn read_client(section: &mut Section<'_, '_, '_>) -> ClientSettings {
             "shorter than 32 characters: make one with `openssl rand -base64 32`",
         );
     }
-    for key in ["jwks_uri", "auth_method", "redirect_uris", "apps"] {
+    for key in ["jwks_uri", "auth_method", "redirect_uris"] {
         if section.has(key) {
             section.note(key, "has no effect yet");
         }
@@ -510,6 +511,7 @@ fn read_client(section: &mut Section<'_, '_, '_>) -> ClientSettings {
         audiences,
         scopes,
         ttl: section.duration("ttl", 30, 3600).unwrap_or(300),
+        apps,
     }
 }
 

@@ -61,14 +61,24 @@ pub(super) fn judge(common: &Common, structure: &Structure, findings: &mut Findi
         judge_app(app, structure, findings);
     }
     judge_audiences(structure, findings);
-    for id in structure.clients.keys() {
+    for (id, client) in &structure.clients {
+        let place = structure.place(&format!("client {id}"));
         if structure.apps.contains_key(id) {
             findings.error(
-                structure.place(&format!("client {id}")),
+                &place,
                 format!(
                     "there is an app {id:?} too: `client_id` could not tell their tokens apart"
                 ),
             );
+        }
+        for app in client
+            .apps
+            .iter()
+            .filter(|app| !structure.apps.contains_key(*app))
+        {
+            let known: Vec<&str> = structure.apps.keys().map(String::as_str).collect();
+            let like = value::suggest(app, &known);
+            findings.error(&place, format!("app {app:?} is not configured{like}"));
         }
     }
     let clients = structure.clients.values().map(|client| client.ttl);

@@ -441,6 +441,8 @@ pub struct ClientSettings {
     pub scopes: Vec<String>,
     /// How long its tokens live, seconds.
     pub ttl: UnixSeconds,
+    /// The names of the apps whose users it may act for.
+    pub apps: Vec<String>,
 }
 
 /// Where the configuration is read from.

@@ -623,6 +623,10 @@ fn check_finds_what_is_wrong_with_a_client() {
             "note:  exchequer.toml:10: redirect_uris: has no effect yet",
         ),
         (
+            format!("[clients.c]\n{secret}\napps = [\"web\", \"wep\"]"),
+            "error: exchequer.toml:7: app \"wep\" is not configured: did you mean \"web\"?",
+        ),
+        (
             format!("[clients.c]\n{secret}"),
             "note:  exchequer.toml:7: a client without `audience` has no effect yet but in `exchequer explain`",
         ),
