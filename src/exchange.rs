@@ -207,7 +207,17 @@ impl Exchange {
             at: asked_at,
             traceparent: request.caller.traceparent,
         };
-        self.may_ask(request.caller, ladder).await?;
+        let done = id.used(&app.settings, &issuer);
+        let may_ask = self.may_ask(request.caller, done, ladder).await;
+        may_ask.map_err(|refusal| {
+            let iss = &issuer.settings.issuer;
+            refusal.about(About {
+                app: app.settings.name.clone(),
+                issuer: Some(iss.clone()),
+                subject: None,
+                session: Some(self.keys.published().pseudonym(iss, id.as_str())),
+            })
+        })?;
         let told = session::look_up(asked, &app.settings, &issuer, ladder).await?;
         let claims = told.claims()?;
         let subject = session::judge(&claims, &issuer, asked_at, ladder)?;
@@ -260,7 +270,7 @@ impl Exchange {
         request: &Request<'_>,
         ladder: &mut Ladder,
     ) -> Result<Exchanged, Box<Refusal>> {
-        self.may_ask(request.caller, ladder).await?;
+        self.may_ask(request.caller, None, ladder).await?;
         let trace = request.caller.traceparent;
         let told = issuer.look_up(token, kind, trace, ladder).await?;
         let claims = told.claims(ladder)?;

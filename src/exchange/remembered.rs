@@ -12,19 +12,32 @@ use crate::subject::revocation::{Dependence, Hit};
 
 impl Exchange {
     /// Looks, before a provider is asked on a stranger's word, whether its address could pay
-    /// for a refusal. A provider's answer costs more than this call of the store, and the
-    /// provider counts it; a signature costs less, so a JWT is verified without looking.
+    /// for a refusal, and whether what is to be done once was done: neither the provider nor
+    /// the user pays for another try. A provider's answer costs more than this call of the
+    /// store, and the provider counts it; a signature costs less, so a JWT is verified without
+    /// looking.
     pub(super) async fn may_ask(
         &self,
         caller: Caller<'_>,
+        done: Option<Key>,
         ladder: &mut Ladder,
     ) -> Result<(), Box<Refusal>> {
         let takes = Takes::of_look(self.limits.as_ref(), caller.network().as_deref());
-        if takes.takes.is_empty() {
+        if takes.takes.is_empty() && done.is_none() {
             return Ok(());
         }
-        let answer = self.take(&takes).await.map_err(StoreError::refusal)?;
-        within(&takes, &answer, ladder).map(drop)
+        let question = Question {
+            takes: &takes.takes,
+            done,
+            ..Question::default()
+        };
+        let answer = self.store.ask(question, self.clock.now()).await;
+        let answer = answer.map_err(StoreError::refusal)?;
+        within(&takes, &answer, ladder)?;
+        if answer.done {
+            return Err(used(ladder));
+        }
+        Ok(())
     }
 
     /// A refusal that its address's bucket has paid for: where that is empty, the refusal
@@ -71,14 +84,7 @@ impl Exchange {
         let committed = self.store.commit(change, self.clock.now()).await;
         match committed.map_err(StoreError::refusal)? {
             Committed::Done => Ok(()),
-            Committed::Repeated => {
-                ladder.fail(
-                    Check::Session,
-                    "an id that was exchanged before",
-                    "a new one",
-                );
-                Err(Refusal::new(Code::SessionIdUsed))
-            }
+            Committed::Repeated => Err(used(ladder)),
         }
     }
 
@@ -121,6 +127,15 @@ impl Exchange {
         ladder.pass(Check::Revocation, || ("", "not revoked"));
         Ok((limit, answer.records))
     }
+}
+
+fn used(ladder: &mut Ladder) -> Box<Refusal> {
+    ladder.fail(
+        Check::Session,
+        "an id that was exchanged before",
+        "a new one",
+    );
+    Refusal::new(Code::SessionIdUsed)
 }
 
 /// The nearest limit, or the refusal of one that is reached.

@@ -40,8 +40,8 @@ const BATCH: usize = 256;
 /// How long anybody waits for the disk.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The records and the entries that were asked for.
-type Rows = (Vec<Option<Record>>, Vec<Option<Entry>>);
+/// The records and the entries that were asked for, and whether something was done before.
+type Rows = (Vec<Option<Record>>, Vec<Option<Entry>>, bool);
 
 /// Why the file cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -152,17 +152,19 @@ impl File {
         let known = Question {
             records: &[],
             entries: &[],
+            done: None,
             ..question
         };
         let answer = self.memory.ask(known, now);
-        if question.records.is_empty() && question.entries.is_empty() {
+        if question.records.is_empty() && question.entries.is_empty() && question.done.is_none() {
             return Ok(answer);
         }
         let (records, entries) = (question.records.to_vec(), question.entries.to_vec());
-        let (records, entries) = self.rows(records, entries, now).await?;
+        let (records, entries, done) = self.rows(records, entries, question.done, now).await?;
         Ok(Answer {
             records,
             entries,
+            done,
             ..answer
         })
     }
@@ -172,10 +174,12 @@ impl File {
         &self,
         records: Vec<Key>,
         entries: Vec<Key>,
+        done: Option<Key>,
         now: UnixSeconds,
     ) -> Result<Rows, StoreError> {
         let database = Arc::clone(&self.database);
-        let read = tokio::task::spawn_blocking(move || read(&database, &records, &entries, now));
+        let read = move || read(&database, &records, &entries, done, now);
+        let read = tokio::task::spawn_blocking(read);
         let read = match timeout(PATIENCE, read).await {
             Ok(Ok(read)) => read,
             Ok(Err(error)) => Err(StoreError(error.to_string())),
@@ -348,6 +352,7 @@ fn read(
     database: &Slot,
     records: &[Key],
     entries: &[Key],
+    done: Option<Key>,
     now: UnixSeconds,
 ) -> Result<Rows, StoreError> {
     let database = database.read().unwrap_or_else(PoisonError::into_inner);
@@ -357,7 +362,10 @@ fn read(
     let read = || -> Result<Rows, redb::Error> {
         let transaction = database.begin_read()?;
         let records = tables::records(&transaction, records)?;
-        Ok((records, tables::entries(&transaction, entries, now)?))
+        let entries = tables::entries(&transaction, entries, now)?;
+        let done = done.map(|key| tables::done(&transaction, key));
+        let until = done.transpose()?.flatten();
+        Ok((records, entries, until.is_some_and(|until| until > now)))
     };
     read().map_err(|error| StoreError(error.to_string()))
 }

@@ -119,27 +119,28 @@ impl Memory {
 
     pub(super) fn ask(&self, question: Question<'_>, now: UnixSeconds) -> Answer {
         let mut answer = Answer::default();
-        let asks_what_is_kept = !question.standings.is_empty()
-            || !question.records.is_empty()
-            || !question.entries.is_empty();
+        let Question {
+            standings,
+            records,
+            entries,
+            done,
+            ..
+        } = question;
+        let asks_what_is_kept =
+            !standings.is_empty() || !records.is_empty() || !entries.is_empty() || done.is_some();
         if asks_what_is_kept {
             let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
-            answer.revoked = question.standings.iter().position(|standing| {
+            answer.revoked = standings.iter().position(|standing| {
                 kept.revocations
                     .get(&standing.key)
                     .is_some_and(|(at, until)| *at >= standing.since && *until > now)
             });
-            let records = question.records.iter();
+            let records = records.iter();
             answer.records = records.map(|key| kept.records.get(key).cloned()).collect();
-            let entries = question.entries.iter();
-            answer.entries = entries
-                .map(|key| {
-                    kept.entries
-                        .get(key)
-                        .filter(|entry| entry.until > now)
-                        .cloned()
-                })
-                .collect();
+            let there = |key| kept.entries.get(key).filter(|entry| entry.until > now);
+            answer.entries = entries.iter().map(|key| there(key).cloned()).collect();
+            let until = done.and_then(|key| kept.done.get(&key));
+            answer.done = until.is_some_and(|until| *until > now);
         }
         if !question.takes.is_empty() {
             let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);

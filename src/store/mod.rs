@@ -129,6 +129,8 @@ pub struct Question<'q> {
     pub records: &'q [Key],
     /// Which entries to read.
     pub entries: &'q [Key],
+    /// Whether the change of this [`Once`] was made before.
+    pub done: Option<Key>,
 }
 
 /// How full a bucket is after a take.
@@ -153,6 +155,8 @@ pub struct Answer {
     pub records: Vec<Option<Record>>,
     /// Each entry that is not over, in the order of the question.
     pub entries: Vec<Option<Entry>>,
+    /// Whether it was done before, and that is still remembered.
+    pub done: bool,
 }
 
 /// Something known of a user, an organisation or a membership.

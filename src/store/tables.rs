@@ -171,6 +171,15 @@ pub(super) fn records(
     records.collect()
 }
 
+/// Until when it is remembered that this was done.
+pub(super) fn done(
+    transaction: &ReadTransaction,
+    key: Key,
+) -> Result<Option<UnixSeconds>, TableError> {
+    let until = transaction.open_table(DONE)?.get(&key.0)?;
+    Ok(until.map(|until| until.value()))
+}
+
 impl<'t> Tables<'t> {
     /// Opens all tables.
     pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, TableError> {

@@ -507,6 +507,31 @@ async fn a_session_id_is_exchanged_once() {
 }
 
 #[tokio::test]
+async fn whoever_sends_a_used_id_again_takes_nothing_from_its_user_or_its_provider() {
+    let clerk = clerk().await;
+    let app = "[apps.web]\nissuers = [\"one\"]\n";
+    let service = Service::builder()
+        .config(&format!("{}{app}", issuer("one", &clerk)))
+        .env("KEY_ONE", clerk.secret_key())
+        // For the user: a stranger whose address cannot be told pays for nothing.
+        .env("EXCHEQUER_RATE_LIMIT", "3/1h")
+        .start()
+        .await;
+    exchange(&service, known::SESSION).await.token();
+    let asked = calls(&clerk).len();
+    for _ in 0..10 {
+        exchange(&service, known::SESSION)
+            .await
+            .assert_refused(401, "session_id_used");
+    }
+    assert_eq!(calls(&clerk).len(), asked);
+    let users_own = clerk.session_token(&Session::default());
+    let answer = service.session(&users_own).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert_eq!(answer.header("ratelimit-remaining"), "1");
+}
+
+#[tokio::test]
 async fn of_many_exchanges_of_one_id_at_once_one_succeeds() {
     let (clerk, service) = world().await;
     clerk.delay(Duration::from_millis(50));

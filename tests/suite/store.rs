@@ -144,7 +144,6 @@ async fn ask(store: &Store, standings: &[(&str, i64)], records: &[&str], now: i6
     let question = Question {
         standings: &standings,
         records: &records,
-        takes: &[],
         ..Question::default()
     };
     store.ask(question, now).await.unwrap()
@@ -678,6 +677,7 @@ async fn one_question_is_answered_whole() {
             standings: &standings,
             takes: &takes,
             records: &records,
+            done: None,
             ..Question::default()
         };
         let answer = store.ask(question, NOW).await.unwrap();
@@ -813,26 +813,23 @@ async fn seen(store: &Store, step: &Step, now: i64) -> String {
                 standings: &standings,
                 records: &records,
                 entries: &entries,
-                takes: &[],
+                done: records.first().copied(),
+                ..Question::default()
             };
             let answer = store.ask(question, now).await.unwrap();
             let records = answer.records.into_iter().map(|record| {
                 record.map(|record| (record.version, record.fetched_at, record.body))
             });
             let entries = answer.entries.into_iter().map(|entry| {
-                entry.map(
-                    |Entry {
-                         version,
-                         until,
-                         body,
-                     }| (version, until, body),
-                )
+                let kept = |entry: Entry| (entry.version, entry.until, entry.body);
+                entry.map(kept)
             });
             format!(
-                "{:?} {:?} {:?}",
+                "{:?} {:?} {:?} {}",
                 answer.revoked,
                 records.collect::<Vec<_>>(),
-                entries.collect::<Vec<_>>()
+                entries.collect::<Vec<_>>(),
+                answer.done
             )
         }
         Step::Take(name, cost) => {

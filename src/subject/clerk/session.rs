@@ -51,6 +51,19 @@ impl<'r> SessionId<'r> {
     }
 }
 
+impl SessionId<'_> {
+    /// What is remembered where the app takes an id once.
+    pub fn used(self, app: &AppSettings, issuer: &Issuer) -> Option<Key> {
+        let once = app.session_id != SessionIdPolicy::Any;
+        once.then(|| Key::of(Kind::SessionIdUsed, &[&issuer.settings.issuer, self.0]))
+    }
+
+    /// The id as it was sent.
+    pub fn as_str(&self) -> &str {
+        self.0
+    }
+}
+
 /// A session as the Backend API has it; its other members are not read.
 #[derive(Deserialize)]
 struct Session {
@@ -186,8 +199,8 @@ pub async fn look_up(
         return Err(Refusal::new(Code::CodeVerifierMismatch));
     }
     let membership = membership.map_err(|error| of_user(&error))?;
-    let once = (app.session_id != SessionIdPolicy::Any).then(|| Once {
-        key: Key::of(Kind::SessionIdUsed, &[&issuer.settings.issuer, id.0]),
+    let once = id.used(app, issuer).map(|key| Once {
+        key,
         until: session.expires_at().min(now + REMEMBERED),
     });
     let claims = session.claims(membership, &issuer.settings.issuer, now);
