@@ -49,7 +49,7 @@ const USAGE: &str = "usage: bare serve ADDR PUBLIC_KEY_PATH   (see benches/run.p
 const ISSUER: &str = "http://localhost:8080";
 const CLIENT: &str = "default";
 /// What `/auth/verify` answers about the user of the bench.
-const IDENTITY: [(&str, &str); 11] = [
+const IDENTITY: [(&str, &str); 12] = [
     ("cache-control", "no-store"),
     ("vary", "authorization, cookie"),
     ("x-app", CLIENT),
@@ -61,6 +61,7 @@ const IDENTITY: [(&str, &str); 11] = [
         "x-rate-limit-key",
         "org_2cdR8kqYwVn3LhZsT0uXbJfGmEa:user_2abT9nUxYrM4KwQvCjPiHdGzSoB",
     ),
+    ("x-client-id", ""),
     ("x-signature", ""),
     ("x-request-id", "AAAAAAAAAAAAAAAA"),
     ("x-content-type-options", "nosniff"),

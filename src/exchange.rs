@@ -1,16 +1,18 @@
 //! The story itself: a credential proves a subject, the app grants it something, and a token
 //! of ours says so.
 
+mod look;
 mod remembered;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixSeconds};
 use crate::config::{IssuerKind, RateLimits, TokenKind};
-use crate::directory::Directory;
+use crate::directory::{Directory, Known};
 use crate::explain::{About, Code, Ladder, Limit, Refusal, Source};
 use crate::keys::{Keeper, Signer};
 use crate::policy::app::Wish;
+use crate::policy::limits::Takes;
 use crate::policy::scopes::Scopes;
-use crate::policy::{App, Apps};
+use crate::policy::{App, Apps, Grant};
 use crate::store::{Once, Store, StoreError};
 use crate::subject::clerk::session::{self, SessionId};
 use crate::subject::jwt::{self, Unverified};
@@ -108,6 +110,13 @@ pub struct Exchanged {
     pub app: Arc<App>,
     /// The key that signed it.
     pub signer: Arc<Signer>,
+}
+
+/// What the app grants to a subject, of whom this is known.
+struct Granted {
+    grant: Grant,
+    known: Known,
+    limit: Option<Limit>,
 }
 
 /// All that an exchange needs.
@@ -308,7 +317,34 @@ impl Exchange {
         }
     }
 
-    /// What was revoked, what the app grants, and the token that says so.
+    /// What was revoked, and what the app grants.
+    #[expect(clippy::too_many_arguments, reason = "the story's own parts")]
+    async fn granted(
+        &self,
+        app: &Arc<App>,
+        issuer: &Arc<Issuer>,
+        subject: &Subject<'_>,
+        takes: &Takes,
+        wish: Wish<'_>,
+        now: UnixSeconds,
+        ladder: &mut Ladder,
+    ) -> Result<Granted, Box<Refusal>> {
+        let directory = &self.directory;
+        let records = directory.records(&app.settings, issuer, subject);
+        let (limit, records) = self
+            .remembered(subject, takes, &records, now, ladder)
+            .await?;
+        let known = directory.know(&app.settings, issuer, subject, records);
+        let known = known.await?;
+        let grant = app.grant(subject, &known.profile, wish, now, ladder)?;
+        Ok(Granted {
+            grant,
+            known,
+            limit,
+        })
+    }
+
+    /// What the app grants, the token that says so, and what is used up by it.
     async fn judged(
         &self,
         app: &Arc<App>,
@@ -319,14 +355,14 @@ impl Exchange {
         ladder: &mut Ladder,
     ) -> Result<Exchanged, Box<Refusal>> {
         let now = self.clock.now();
-        let records = self.directory.records(&app.settings, issuer, subject);
-        let (limit, records) = self
-            .remembered(app, subject, &records, request.caller, now, ladder)
+        let takes = self.takes(app, subject, request.caller);
+        let Granted {
+            grant,
+            known,
+            limit,
+        } = self
+            .granted(app, issuer, subject, &takes, request.wish, now, ladder)
             .await?;
-        let directory = &self.directory;
-        let known = directory.know(&app.settings, issuer, subject, records);
-        let known = known.await?;
-        let grant = app.grant(subject, &known.profile, request.wish, now, ladder)?;
         let keys = self.keys.published();
         let signer = keys.signer(app.settings.algorithm).ok_or_else(|| {
             Refusal::new(Code::SigningKeyUnavailable).unavailable(Source::Exchequer, 5)
@@ -339,7 +375,7 @@ impl Exchange {
         if let Some(once) = once {
             Box::pin(self.use_up(once, ladder)).await?;
         }
-        let is_new = match directory.meet(&app.settings, subject, &known).await {
+        let is_new = match self.directory.meet(&app.settings, subject, &known).await {
             // The id is used up: rather the next exchange tells that the user is new.
             Err(_) if once.is_some() => None,
             met => met.map_err(StoreError::refusal)?,

@@ -1,8 +1,8 @@
 //! The gate: a bearer → who it is, for gateways that ask about each request.
 //!
-//! An app token is verified with our own keys. A provider's session token, where an app lets
-//! it through, is exchanged, and what the app token would say is what the gate says. What was
-//! admitted may be kept: whether it still holds is asked each time, of the clock, the key ring
+//! An app token is verified with our own keys, and so is a service token, where the gateway
+//! takes one. A provider's session token, where an app lets it through, is looked at as the
+//! exchange would, and what the app token would say is what the gate says. What was admitted may be kept: whether it still holds is asked each time, of the clock, the key ring
 //! and the store.
 //!
 //! An app token names its user as the app's `subject` does: where that is not the provider's
@@ -11,15 +11,16 @@
 //! what was minted until the provider's event came: it may say the old role.
 
 use crate::clock::UnixSeconds;
-use crate::config::IssuerKind;
+use crate::config::{ClientSettings, IssuerKind};
 use crate::crypto::MacKey;
-use crate::exchange::{Caller, Credential, Exchange, Request};
+use crate::exchange::Exchange;
 use crate::explain::{Check, Code, Ladder, Refusal};
 use crate::policy::app::Wish;
 use crate::store::{Question, Standing, StoreError};
-use crate::subject::json::Json;
+use crate::subject::json::{Json, Object};
 use crate::subject::revocation::{Dependence, Hit, Issued};
 use crate::token::claims::BACKDATE;
+use crate::token::mint::SERVICE_TYPE;
 use crate::token::read::{self, Said, Unverified};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -54,12 +55,23 @@ pub struct Demand<'r> {
     pub audience: Option<&'r str>,
 }
 
+/// Whose token it is: personal data, so it has no `Debug`.
+pub enum Whose {
+    /// A user's.
+    User {
+        /// The app.
+        app: String,
+        /// The user, as the app names them.
+        user: String,
+    },
+    /// A client's of ours, behind which there is no user.
+    Client(String),
+}
+
 /// Who it is: personal data, so it has no `Debug`.
 pub struct Identity {
-    /// The app.
-    pub app: String,
-    /// The user, as the app names them.
-    pub user: String,
+    /// Whose token it is.
+    pub whose: Whose,
     /// The organisation that they act for.
     pub organization: Option<String>,
     /// Their roles in it.
@@ -85,18 +97,23 @@ pub struct Admitted {
 /// Judges bearers.
 pub struct Gate {
     exchange: Arc<Exchange>,
+    /// The clients' audiences.
+    clients: BTreeMap<String, Vec<String>>,
     signing_keys: BTreeMap<String, Arc<MacKey>>,
 }
 
 impl Gate {
-    /// The gate of a service.
-    pub fn new(exchange: Arc<Exchange>) -> Self {
+    /// The gate of a service with these clients.
+    pub fn new(exchange: Arc<Exchange>, clients: &BTreeMap<String, ClientSettings>) -> Self {
+        let audiences =
+            |(id, client): (&String, &ClientSettings)| (id.clone(), client.audiences.clone());
         let signing_keys = exchange.apps.iter().filter_map(|app| {
             let secret = app.settings.verify.signing_secret.as_ref()?;
             let key = Arc::new(MacKey::new(&secret.0));
             Some((app.settings.name.clone(), key))
         });
         Self {
+            clients: clients.iter().map(audiences).collect(),
             signing_keys: signing_keys.collect(),
             exchange,
         }
@@ -115,14 +132,24 @@ impl Gate {
     }
 
     /// Verifies what a request shows; whether it was revoked is asked by [`Self::stands`].
-    pub async fn admit(&self, shown: Shown<'_>, demand: Demand<'_>) -> Result<Admitted, Refused> {
+    pub async fn admit(
+        &self,
+        shown: Shown<'_>,
+        demand: Demand<'_>,
+        ladder: &mut Ladder,
+    ) -> Result<Admitted, Refused> {
         let (Shown::Bearer(token) | Shown::Cookie(token)) = shown;
-        let decoded = read::decode(token)?;
-        let unverified = Unverified::parse(&decoded)?;
+        let decoded = read::decode(token, ladder)?;
+        let unverified = Unverified::parse(&decoded, ladder)?;
         let issuer = unverified.claims().text("iss");
         let ours = issuer == Some(&self.exchange.issuer);
         let admitted = match shown {
-            Shown::Bearer(_) if ours => self.app_token(&unverified, demand),
+            Shown::Bearer(_) if ours => {
+                ladder.pass(Check::Issuer, || {
+                    (issuer.unwrap_or_default(), "this service")
+                });
+                self.token_of_ours(&unverified, demand, ladder)
+            }
             _ => self.provider_token(shown, token, &unverified, demand).await,
         };
         admitted.map_err(|refusal| match &refusal.seen {
@@ -131,43 +158,56 @@ impl Gate {
         })
     }
 
-    fn app_token(
+    /// An app token, or a service token where the gateway takes one.
+    fn token_of_ours(
         &self,
         unverified: &Unverified<'_>,
         demand: Demand<'_>,
+        ladder: &mut Ladder,
     ) -> Result<Admitted, Refused> {
         let now = self.now();
-        let verified = unverified.verify(&self.exchange.keys.published())?;
+        let verified = unverified.verify(&self.exchange.keys.published(), ladder)?;
         let said = &verified.claims;
-        let app = self.exchange.apps.iter();
-        let app = app
-            .map(|app| &app.settings)
-            .find(|app| app.name == said.app)
-            .ok_or_else(|| Refusal::new(Code::AppTokenAppUnknown))?;
-        if demand.app.is_some_and(|demanded| demanded != app.name) {
-            return Err(Refusal::new(Code::AppTokenAppMismatch));
-        }
-        if verified.typ != app.typ {
+        let (typ, audiences) = match said.provider {
+            Some(_) => self.app(said, demand, ladder)?,
+            None => self.client(said, demand, ladder)?,
+        };
+        ladder.pass(Check::App, || (said.app, "configured"));
+        if verified.typ != typ {
+            ladder.fail(Check::Type, verified.typ, typ);
             return Err(Refusal::new(Code::AppTokenTypeMismatch));
         }
-        let meant = match demand.audience {
-            Some(demanded) => demanded == said.audience,
-            None => app.audiences.iter().any(|each| each == said.audience),
+        ladder.pass(Check::Type, || (verified.typ, typ));
+        let expected = || {
+            demand
+                .audience
+                .map_or_else(|| audiences.join(", "), str::to_owned)
         };
-        if !meant {
+        let meant = demand
+            .audience
+            .is_none_or(|demanded| demanded == said.audience);
+        if !meant || audiences.iter().all(|each| each != said.audience) {
+            ladder.fail(Check::Audience, said.audience, expected());
             return Err(Refusal::new(Code::AppTokenAudienceMismatch));
         }
-        if now >= said.expires_at {
+        ladder.pass(Check::Audience, || (said.audience, expected()));
+        let until = said.expires_at - now;
+        if until <= 0 {
+            ladder.fail(Check::Expiry, format!("{} s ago", -until), "in the future");
             return Err(Refusal::because(
                 Code::AppTokenExpired,
-                format!("The app token expired {} s ago.", now - said.expires_at),
+                format!("The app token expired {} s ago.", -until),
             ));
         }
+        ladder.pass(Check::Expiry, || (format!("in {until} s"), "in the future"));
         if said.not_before > now {
+            let ahead = said.not_before - now;
+            ladder.fail(Check::NotBefore, format!("in {ahead} s"), "in the past");
             let mut refusal = Refusal::new(Code::AppTokenNotYetValid);
-            refusal.retry_after = u64::try_from(said.not_before - now).ok();
+            refusal.retry_after = u64::try_from(ahead).ok();
             return Err(refusal);
         }
+        ladder.pass(Check::NotBefore, || ("", "in the past"));
         let dependence = said.provider.map(|issuer| Dependence {
             issuer,
             user: said.user,
@@ -179,7 +219,48 @@ impl Gate {
         Ok(self.admitted(said, dependence, Some(verified.kid), said.expires_at))
     }
 
-    /// A token that is not ours: exchanged, where the app lets it through.
+    /// `typ` and audiences of the app that an app token is of.
+    fn app(
+        &self,
+        said: &Said<'_>,
+        demand: Demand<'_>,
+        ladder: &mut Ladder,
+    ) -> Result<(&str, &[String]), Refused> {
+        let mut apps = self.exchange.apps.iter().map(|app| &app.settings);
+        let Some(app) = apps.find(|app| app.name == said.app) else {
+            ladder.fail(Check::App, said.app, "an app that is configured");
+            return Err(Refusal::new(Code::AppTokenAppUnknown));
+        };
+        if let Some(demanded) = demand.app.filter(|demanded| *demanded != app.name) {
+            ladder.fail(Check::App, said.app, demanded);
+            return Err(Refusal::new(Code::AppTokenAppMismatch));
+        }
+        Ok((&app.typ, &app.audiences))
+    }
+
+    /// The same of the client that a service token is of. A gateway that takes users alone
+    /// could hand its backend an empty user: it says that it takes clients by naming whom they
+    /// must mean to call, and no app.
+    fn client(
+        &self,
+        said: &Said<'_>,
+        demand: Demand<'_>,
+        ladder: &mut Ladder,
+    ) -> Result<(&str, &[String]), Refused> {
+        let Some(audiences) = self.clients.get(said.app) else {
+            ladder.fail(Check::App, said.app, "a client that is configured");
+            return Err(Refusal::new(Code::AppTokenAppUnknown));
+        };
+        if demand.app.is_some() || demand.audience.is_none() {
+            let seen = format!("a service token of the client {}", said.app);
+            ladder.fail(Check::App, seen, "a question with an audience and no app");
+            return Err(Refusal::new(Code::ServiceTokenNotTaken));
+        }
+        Ok((SERVICE_TYPE, audiences))
+    }
+
+    /// A token that is not ours: looked at as the exchange would, where the app lets it
+    /// through.
     async fn provider_token(
         &self,
         shown: Shown<'_>,
@@ -218,17 +299,11 @@ impl Gate {
             app: Some(&app.settings.name),
             ..wish
         };
-        let exchanged = self.exchange.exchange(Request {
-            credential: Credential::Token(token),
-            wish,
-            caller: Caller::default(),
-            keep: false,
-        });
-        let minted = exchanged.await?.token;
+        let would_say = self.exchange.look(token, wish).await?;
         // From here on the claims of the provider's token are verified.
-        let decoded = read::decode(&minted.compact)?;
-        let minted = Unverified::parse(&decoded)?;
-        let said = Said::read(minted.claims())?;
+        let unusable = |error| Refusal::new(Code::AppTokenClaimUnusable).caused_by(error);
+        let would_say = Object::parse(&would_say).map_err(unusable)?;
+        let said = Said::read(&would_say)?;
         let whole = |name| claims.get(name).and_then(Json::as_i64);
         let dependence = Dependence {
             issuer: &issuer.settings.issuer,
@@ -254,8 +329,14 @@ impl Gate {
         let (hits, standings) = standings.unzip();
         Admitted {
             identity: Identity {
-                app: said.app.to_owned(),
-                user: said.user.to_owned(),
+                whose: if said.provider.is_some() {
+                    Whose::User {
+                        app: said.app.to_owned(),
+                        user: said.user.to_owned(),
+                    }
+                } else {
+                    Whose::Client(said.app.to_owned())
+                },
                 organization: said.organization.map(str::to_owned),
                 roles: owned(&said.roles),
                 scopes: owned(&said.scopes),
@@ -275,7 +356,12 @@ impl Gate {
     }
 
     /// Asks whether anything that the identity depends on was revoked.
-    pub async fn stands(&self, admitted: &Admitted, now: UnixSeconds) -> Result<(), Refused> {
+    pub async fn stands(
+        &self,
+        admitted: &Admitted,
+        now: UnixSeconds,
+        ladder: &mut Ladder,
+    ) -> Result<(), Refused> {
         let question = Question {
             standings: &admitted.standings,
             ..Question::default()
@@ -283,11 +369,10 @@ impl Gate {
         let answer = self.exchange.store.ask(question, now).await;
         let answer = answer.map_err(StoreError::refusal)?;
         let Some(hit) = answer.revoked.and_then(|place| admitted.hits.get(place)) else {
+            ladder.pass(Check::Revocation, || ("", "not revoked"));
             return Ok(());
         };
-        let mut refusal = Refusal::new(hit.code());
-        let seen = format!("{hit:?}");
-        refusal.ladder.fail(Check::Revocation, seen, "not revoked");
-        Err(refusal)
+        ladder.fail(Check::Revocation, format!("{hit:?}"), "not revoked");
+        Err(Refusal::new(hit.code()))
     }
 }

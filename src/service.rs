@@ -239,7 +239,7 @@ impl Bound {
                 Arc::clone(&proxies),
             ),
             Some(Verify::new(
-                Gate::new(Arc::clone(&exchange)),
+                Gate::new(Arc::clone(&exchange), &settings.clients),
                 settings.verify_cache,
             )),
             Cors::new(&settings.allowed_origins),

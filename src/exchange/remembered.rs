@@ -88,17 +88,8 @@ impl Exchange {
         }
     }
 
-    /// What the store remembers of a subject, in one call: the nearest rate limit, and these
-    /// records.
-    pub(super) async fn remembered(
-        &self,
-        app: &App,
-        subject: &Subject<'_>,
-        records: &[Key],
-        caller: Caller<'_>,
-        now: UnixSeconds,
-        ladder: &mut Ladder,
-    ) -> Result<(Option<Limit>, Vec<Option<Record>>), Box<Refusal>> {
+    /// What an exchange takes from its subject's bucket and its address's.
+    pub(super) fn takes(&self, app: &App, subject: &Subject<'_>, caller: Caller<'_>) -> Takes {
         let organization = subject.organization.as_ref().map_or("", |org| org.id);
         let who = [
             app.settings.name.as_str(),
@@ -106,7 +97,19 @@ impl Exchange {
             organization,
             subject.id,
         ];
-        let takes = Takes::of(self.limits.as_ref(), &who, caller.network().as_deref());
+        Takes::of(self.limits.as_ref(), &who, caller.network().as_deref())
+    }
+
+    /// What the store remembers of a subject, in one call: the nearest rate limit, and these
+    /// records.
+    pub(super) async fn remembered(
+        &self,
+        subject: &Subject<'_>,
+        takes: &Takes,
+        records: &[Key],
+        now: UnixSeconds,
+        ladder: &mut Ladder,
+    ) -> Result<(Option<Limit>, Vec<Option<Record>>), Box<Refusal>> {
         let (hits, standings): (Vec<Hit>, Vec<Standing>) =
             Dependence::of(subject).standings().unzip();
         let question = Question {
@@ -117,7 +120,7 @@ impl Exchange {
         };
         let answer = self.store.ask(question, now).await;
         let answer = answer.map_err(StoreError::refusal)?;
-        let limit = within(&takes, &answer, ladder)?;
+        let limit = within(takes, &answer, ladder)?;
         ladder.pass(Check::Limits, || ("", ""));
         let hit = answer.revoked.and_then(|place| hits.get(place));
         if let Some(hit) = hit {

@@ -400,10 +400,15 @@ catalogue! {
         confirm: "Decode the token; the log names the claim."
         mend: "Let the app's `claims` give a text for `org_id` and a list of texts for `roles`, or name its own claim otherwise."
     AppTokenAppUnknown "app_token_app_unknown": 401 "invalid_token" FixConfig
-        "The token was not minted for any app that is configured."
-        cause: "`client_id` of the token names no app: the app was renamed or removed, or it is a service token, whose `client_id` is a client. Gateways are answered for app tokens; a backend verifies a service token itself."
+        "The token was not minted for any app or client that is configured."
+        cause: "`client_id` of the token names no app, or, of a service token, no client: it was renamed or removed."
         confirm: "`exchequer check` lists the apps and the clients."
-        mend: "Configure the app, or exchange for another one; let the backend verify service tokens with the key set."
+        mend: "Configure the app or the client, or get a token for another one."
+    ServiceTokenNotTaken "service_token_not_taken": 401 "invalid_token" FixConfig
+        "The bearer is a service token, of a client and no user: the gateway takes one where it asks with the token's audience and no app."
+        cause: "A service token has no user. A gateway that names an app, or no audience, asks for users, and its backend would get an empty X-User-ID."
+        confirm: "Decode the token: it has no `idp`. Look at the query with which the gateway asks."
+        mend: "Where clients may call too, let the gateway ask `/auth/verify?audience=AUDIENCE` without `app`, and let the backend look at X-Client-ID; else exchange a user's token and send the app token."
     AppTokenAppMismatch "app_token_app_mismatch": 401 "invalid_token" FixRequest
         "The bearer was minted for another app than the one that is called."
         cause: "The gateway demands an app (`/auth/verify?app=…`), and the token's `client_id` is another."

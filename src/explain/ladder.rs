@@ -183,6 +183,21 @@ impl Ladder {
             .filter(|rung| rung.outcome == Outcome::Failed)
     }
 
+    /// These checks, made in another order than [`Check::ALL`]'s and all kept: those that are
+    /// not were not reached.
+    pub fn rungs_of(&self, checks: &[Check]) -> Vec<Rung> {
+        let rung = |check: &Check| {
+            let kept = self.rungs.iter().find(|rung| rung.check == *check);
+            kept.cloned().unwrap_or(Rung {
+                check: *check,
+                outcome: Outcome::NotReached,
+                seen: None,
+                expected: None,
+            })
+        };
+        checks.iter().map(rung).collect()
+    }
+
     /// Every check in order: passed up to the height, failed there, not reached above.
     pub fn rungs(&self) -> Vec<Rung> {
         Check::ALL

@@ -9,7 +9,7 @@
 //! METHOD             of the original request
 //! /path?query        of the original request, byte for byte
 //! base64 or -        sha-256 of Content-Digest (RFC 9530), without the colons; else a hyphen
-//! x-app:VALUE        then x-user-id, x-org-id, x-roles, x-scopes and x-rate-limit-key
+//! x-app:VALUE        then x-user-id, x-org-id, x-roles, x-scopes, x-rate-limit-key, x-client-id
 //! ```
 //!
 //! A service checks the code in constant time, that `t` is a minute old at most, that method

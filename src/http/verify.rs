@@ -12,8 +12,8 @@ use super::headers::{self, are_scopes};
 use super::identity_signature::{self, Original};
 use crate::clock::UnixSeconds;
 use crate::crypto::sha256;
-use crate::explain::{Code, Refusal};
-use crate::gate::{Admitted, Demand, Gate, Identity, Shown};
+use crate::explain::{Code, Ladder, Refusal};
+use crate::gate::{Admitted, Demand, Gate, Identity, Shown, Whose};
 use http::Request;
 use http::header::{CACHE_CONTROL, COOKIE, HeaderMap, HeaderName, HeaderValue, VARY};
 use quick_cache::Weighter;
@@ -28,13 +28,14 @@ use warp::reply::Response as Answer;
 pub const PATH: &str = "/auth/verify";
 
 /// The identity headers, in the order in which they are signed.
-pub(super) static IDENTITY: [HeaderName; 6] = [
+pub(super) static IDENTITY: [HeaderName; 7] = [
     HeaderName::from_static("x-app"),
     HeaderName::from_static("x-user-id"),
     HeaderName::from_static("x-org-id"),
     HeaderName::from_static("x-roles"),
     HeaderName::from_static("x-scopes"),
     HeaderName::from_static("x-rate-limit-key"),
+    HeaderName::from_static("x-client-id"),
 ];
 const SIGNATURE: HeaderName = HeaderName::from_static("x-signature");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -50,7 +51,7 @@ const MAX_REMEMBERED: u64 = 32 * 1024 * 1024;
 const LEAST_WEIGHT: u64 = MAX_REMEMBERED / 50_000;
 
 /// The values of the identity headers, in their order.
-type Values = [HeaderValue; 6];
+type Values = [HeaderValue; 7];
 
 /// An identity as it is answered.
 struct Entry {
@@ -89,13 +90,24 @@ impl Verify {
 
     /// Answers a gateway.
     pub async fn answer<B>(&self, request: &Request<B>) -> Answer {
-        match self.attempt(request).await {
+        let mut ladder = Ladder::default();
+        match self.attempt(request, &mut ladder).await {
             Ok(headers) => answer::identity(headers),
-            Err(refusal) => answer::refused(refusal),
+            Err(mut refusal) => {
+                // An exchange that was looked at brings its own.
+                if refusal.ladder.failure().is_none() {
+                    refusal.ladder = ladder;
+                }
+                answer::refused(refusal)
+            }
         }
     }
 
-    async fn attempt<B>(&self, request: &Request<B>) -> Result<HeaderMap, Box<Refusal>> {
+    async fn attempt<B>(
+        &self,
+        request: &Request<B>,
+        ladder: &mut Ladder,
+    ) -> Result<HeaderMap, Box<Refusal>> {
         let headers = request.headers();
         let asked = Asked::parse(request.uri().query())?;
         let demand = Demand {
@@ -112,9 +124,9 @@ impl Verify {
             None => return Err(Refusal::new(Code::BearerMissing)),
         };
         let now = self.gate.now();
-        let entry = self.entry(shown, demand, now).await?;
+        let entry = self.entry(shown, demand, now, ladder).await?;
         let admitted = &entry.admitted;
-        self.gate.stands(admitted, now).await?;
+        self.gate.stands(admitted, now, ladder).await?;
         if let Some(needed) = &asked.scope {
             demand_scopes(needed, &admitted.identity)?;
         }
@@ -144,15 +156,16 @@ impl Verify {
         shown: Shown<'_>,
         demand: Demand<'_>,
         now: UnixSeconds,
+        ladder: &mut Ladder,
     ) -> Result<Arc<Entry>, Box<Refusal>> {
-        let verified = async || {
+        let verified = async {
             // Boxed, or every request would carry the room that an exchange needs.
-            let admitted = Box::pin(self.gate.admit(shown, demand)).await?;
+            let admitted = Box::pin(self.gate.admit(shown, demand, ladder)).await?;
             let values = values(&admitted.identity);
             Ok(Arc::new(Entry { admitted, values }))
         };
         let Some(cache) = &self.remembered else {
-            return verified().await;
+            return verified.await;
         };
         let key = cache_key(shown, demand);
         if let Some(entry) = cache.get(&key) {
@@ -161,7 +174,7 @@ impl Verify {
             }
             cache.remove(&key);
         }
-        let entry = verified().await?;
+        let entry = verified.await?;
         cache.insert(key, Arc::clone(&entry));
         Ok(entry)
     }
@@ -265,21 +278,28 @@ fn session_cookie(headers: &HeaderMap) -> Result<Option<&str>, Box<Refusal>> {
 /// What the identity headers say.
 fn values(identity: &Identity) -> Values {
     let Identity {
-        app,
-        user,
+        whose,
         organization,
         roles,
         scopes,
     } = identity;
+    let (app, user, client) = match whose {
+        Whose::User { app, user } => (app.as_str(), user.as_str(), ""),
+        Whose::Client(client) => ("", "", client.as_str()),
+    };
     let organization = organization.as_deref().unwrap_or_default();
     let joined = |texts: &[String], separator: &str, escaped: &[u8]| {
         let texts: Vec<String> = texts.iter().map(|text| escape(text, escaped)).collect();
         texts.join(separator)
     };
-    let mut limited = escape(user, b":");
-    if !organization.is_empty() {
-        limited = format!("{}:{limited}", escape(organization, b":"));
-    }
+    let limited = match whose {
+        // No user's key has two colons.
+        Whose::Client(client) => format!("client::{}", escape(client, b":")),
+        Whose::User { user, .. } if organization.is_empty() => escape(user, b":"),
+        Whose::User { user, .. } => {
+            format!("{}:{}", escape(organization, b":"), escape(user, b":"))
+        }
+    };
     [
         escape(app, b""),
         escape(user, b""),
@@ -287,6 +307,7 @@ fn values(identity: &Identity) -> Values {
         joined(roles, ",", b","),
         joined(scopes, " ", b""),
         limited,
+        escape(client, b""),
     ]
     .map(|text| HeaderValue::try_from(text).unwrap_or(NOTHING))
 }
@@ -321,8 +342,7 @@ mod tests {
             }
             prop_assert_eq!(one == other, escape(&one, b":") == escape(&other, b":"));
             let identity = Identity {
-                app: one.clone(),
-                user: other,
+                whose: Whose::User { app: one.clone(), user: other },
                 organization: Some(one),
                 scopes: roles.clone(),
                 roles,

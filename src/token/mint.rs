@@ -47,14 +47,51 @@ pub fn mint(
     write(issuer, bearer, &app.typ, now, signer)
 }
 
-/// Mints a service token, of type `JWT`.
+/// What the app token that a grant allows would say: its claims as JSON, with no `jti`, and
+/// signed by nobody.
+pub fn claims(
+    issuer: &str,
+    app: &AppSettings,
+    subject: &Subject<'_>,
+    grant: &Grant,
+    now: UnixSeconds,
+) -> Result<Vec<u8>, MintFailed> {
+    let bearer = Bearer::User {
+        app: &app.name,
+        subject,
+        grant,
+    };
+    write_claims(issuer, "", bearer, now)
+}
+
+/// `typ` of service tokens.
+pub const SERVICE_TYPE: &str = "JWT";
+
+/// Mints a service token.
 pub fn mint_service(
     issuer: &str,
     grant: &ServiceGrant<'_>,
     now: UnixSeconds,
     signer: &Signer,
 ) -> Result<AppToken, MintFailed> {
-    write(issuer, Bearer::Service(grant), "JWT", now, signer)
+    write(issuer, Bearer::Service(grant), SERVICE_TYPE, now, signer)
+}
+
+fn write_claims(
+    issuer: &str,
+    jti: &str,
+    bearer: Bearer<'_>,
+    now: UnixSeconds,
+) -> Result<Vec<u8>, MintFailed> {
+    let mut claims = Vec::with_capacity(1024);
+    let written = Claims {
+        issuer,
+        jti,
+        now,
+        bearer,
+    };
+    serde_json::to_writer(&mut claims, &written).map_err(|_| MintFailed)?;
+    Ok(claims)
 }
 
 fn write(
@@ -65,14 +102,7 @@ fn write(
     signer: &Signer,
 ) -> Result<AppToken, MintFailed> {
     let jti = URL_SAFE_NO_PAD.encode(rand::rng().random::<[u8; 16]>());
-    let mut claims = Vec::with_capacity(1024);
-    let written = Claims {
-        issuer,
-        jti: &jti,
-        now,
-        bearer,
-    };
-    serde_json::to_writer(&mut claims, &written).map_err(|_| MintFailed)?;
+    let claims = write_claims(issuer, &jti, bearer, now)?;
     let header = signer.header(typ);
     let mut compact = String::with_capacity(header.len() + claims.len() * 4 / 3 + 350);
     compact.push_str(header);

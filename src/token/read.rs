@@ -1,10 +1,12 @@
 //! An app token that comes back: parsed once, strictly, and verified with our own keys.
 //!
+//! Each check is noted on a ladder: [`CHECKS`] has them in the order in which they are made.
+//!
 //! Its header has `alg`, `kid` and `typ` and nothing else, as we write it; the key that `kid`
 //! names verifies with one algorithm, and `alg` must say that one.
 
 use crate::clock::UnixSeconds;
-use crate::explain::{Code, Refusal};
+use crate::explain::{Check, Code, Ladder, Refusal};
 use crate::keys::keeper::Published;
 use crate::subject::json::{Json, Object};
 use crate::subject::jws::{self, Decoded, Malformed};
@@ -15,6 +17,23 @@ use std::str::FromStr;
 
 type Refused = Box<Refusal>;
 
+/// The checks of an app token that comes back: these here, then the gate's.
+pub const CHECKS: [Check; 13] = [
+    Check::Form,
+    Check::Header,
+    Check::Issuer,
+    Check::Key,
+    Check::Algorithm,
+    Check::Signature,
+    Check::Claims,
+    Check::App,
+    Check::Type,
+    Check::Audience,
+    Check::Expiry,
+    Check::NotBefore,
+    Check::Revocation,
+];
+
 fn malformed(what: &str) -> Refused {
     Refusal::because(
         Code::AppTokenMalformed,
@@ -23,11 +42,15 @@ fn malformed(what: &str) -> Refused {
 }
 
 /// Takes a bearer apart.
-pub fn decode(token: &str) -> Result<Decoded<'_>, Refused> {
-    Decoded::of(token).map_err(|error| match error {
-        Malformed::TooLarge => malformed("it is larger than 16 KiB"),
-        Malformed::Dots(_) => malformed("it has not three parts"),
-        Malformed::NotBase64(part) => malformed(&format!("its {part} is not base64url")),
+pub fn decode<'t>(token: &'t str, ladder: &mut Ladder) -> Result<Decoded<'t>, Refused> {
+    Decoded::of(token).map_err(|error| {
+        let what = match error {
+            Malformed::TooLarge => "it is larger than 16 KiB".to_owned(),
+            Malformed::Dots(_) => "it has not three parts".to_owned(),
+            Malformed::NotBase64(part) => format!("its {part} is not base64url"),
+        };
+        ladder.fail(Check::Form, what.as_str(), "a compact JWS");
+        malformed(&what)
     })
 }
 
@@ -50,19 +73,21 @@ pub struct Verified<'d> {
 
 impl<'d> Unverified<'d> {
     /// Reads header and claims.
-    pub fn parse(decoded: &'d Decoded<'d>) -> Result<Self, Refused> {
-        let object = |bytes, name: &str| {
+    pub fn parse(decoded: &'d Decoded<'d>, ladder: &mut Ladder) -> Result<Self, Refused> {
+        let mut object = |bytes, name: &str| {
             Object::parse(bytes).map_err(|_| {
-                malformed(&format!(
-                    "its {name} is not a JSON object without repeated members"
-                ))
+                let what = format!("its {name} is not a JSON object without repeated members");
+                ladder.fail(Check::Form, what.as_str(), "two JSON objects");
+                malformed(&what)
             })
         };
-        Ok(Self {
+        let unverified = Self {
             header: object(&decoded.header, "header")?,
             claims: object(&decoded.claims, "payload")?,
             decoded,
-        })
+        };
+        ladder.pass(Check::Form, || ("", "a compact JWS of two JSON objects"));
+        Ok(unverified)
     }
 
     /// The claims, unverified: `iss` tells our tokens from others'.
@@ -71,24 +96,43 @@ impl<'d> Unverified<'d> {
     }
 
     /// Verifies header and signature with the published keys, then reads the claims.
-    pub fn verify(&self, keys: &Published) -> Result<Verified<'_>, Refused> {
+    pub fn verify(&self, keys: &Published, ladder: &mut Ladder) -> Result<Verified<'_>, Refused> {
         let (Some(alg), Some(kid), Some(typ), 3) = (
             self.header.text("alg"),
             self.header.text("kid"),
             self.header.text("typ"),
             self.header.len(),
         ) else {
+            let seen = format!("{} members", self.header.len());
+            ladder.fail(Check::Header, seen, "alg, kid and typ, and nothing else");
             return Err(malformed("its header is not one of ours"));
         };
-        let key = keys
-            .verifier(kid)
-            .ok_or_else(|| Refusal::new(Code::AppTokenKeyUnknown))?;
-        if Algorithm::from_str(alg).ok() != Some(key.algorithm()) {
+        ladder.pass(Check::Header, || ("", "alg, kid and typ"));
+        let Some(key) = keys.verifier(kid) else {
+            ladder.fail(Check::Key, kid, "the kid of a published key of ours");
+            return Err(Refusal::new(Code::AppTokenKeyUnknown));
+        };
+        ladder.pass(Check::Key, || (kid, "one of our published keys"));
+        let algorithm = key.algorithm();
+        if Algorithm::from_str(alg).ok() != Some(algorithm) {
+            ladder.fail(Check::Algorithm, alg, format!("{algorithm:?}"));
             return Err(Refusal::new(Code::AppTokenAlgorithmMismatch));
         }
-        key.verify(self.decoded.message, &self.decoded.signature)
-            .map_err(|_| Refusal::new(Code::AppTokenSignatureInvalid))?;
-        let claims = Said::read(&self.claims)?;
+        ladder.pass(Check::Algorithm, || (alg, format!("{algorithm:?}")));
+        if key
+            .verify(self.decoded.message, &self.decoded.signature)
+            .is_err()
+        {
+            let expected = "one that verifies with that key";
+            ladder.fail(Check::Signature, "another signature", expected);
+            return Err(Refusal::new(Code::AppTokenSignatureInvalid));
+        }
+        ladder.pass(Check::Signature, || ("", "verifies with that key"));
+        let claims = Said::read(&self.claims).inspect_err(|refusal| {
+            let seen = refusal.cause.as_deref().unwrap_or_default();
+            ladder.fail(Check::Claims, seen, "another type");
+        })?;
+        ladder.pass(Check::Claims, || ("", ""));
         Ok(Verified { claims, kid, typ })
     }
 

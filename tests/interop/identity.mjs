@@ -11,7 +11,7 @@
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto';
 import { createInterface } from 'node:readline';
 
-const IDENTITY = ['x-app', 'x-user-id', 'x-org-id', 'x-roles', 'x-scopes', 'x-rate-limit-key'];
+const IDENTITY = ['x-app', 'x-user-id', 'x-org-id', 'x-roles', 'x-scopes', 'x-rate-limit-key', 'x-client-id'];
 const MAX_AGE = 60; // seconds
 
 // The user, where the identity headers are signed for this very request.

@@ -15,7 +15,15 @@ import hmac
 import json
 import sys
 
-IDENTITY = ("x-app", "x-user-id", "x-org-id", "x-roles", "x-scopes", "x-rate-limit-key")
+IDENTITY = (
+    "x-app",
+    "x-user-id",
+    "x-org-id",
+    "x-roles",
+    "x-scopes",
+    "x-rate-limit-key",
+    "x-client-id",
+)
 MAX_AGE = 60  # seconds
 
 

@@ -17,13 +17,14 @@ use tokio::net::{TcpListener, TcpStream};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-const IDENTITY: [&str; 7] = [
+const IDENTITY: [&str; 8] = [
     "x-app",
     "x-user-id",
     "x-org-id",
     "x-roles",
     "x-scopes",
     "x-rate-limit-key",
+    "x-client-id",
     "x-signature",
 ];
 
@@ -278,6 +279,7 @@ async fn through(kind: Kind) {
             .header("x-scopes", "admin")
             .header("x-app", "other")
             .header("x-rate-limit-key", "nobody")
+            .header("x-client-id", "reports")
             .header("x-signature", "v1,t=1,AAAA")
             .header("x-original-uri", "/harmless")
             .header("x-original-method", "GET")

@@ -635,3 +635,66 @@ fn check_finds_what_is_wrong_with_a_client() {
         assert!(all.contains(&found.to_owned()), "{lines}: {all:#?}");
     }
 }
+
+#[tokio::test]
+async fn a_gateway_that_asks_with_the_audience_and_no_app_is_told_the_client() {
+    let (_issuer, service) = world().await;
+    let token = issued(&ask(&service, &[]).await).to_owned();
+    let verify = async |query: &str| {
+        let url = format!("{}/auth/verify{query}", service.url);
+        let request = service.client.get(url).bearer_auth(&token);
+        // Whatever a client says of itself is overwritten.
+        let request = request.header("x-user-id", "user_1").header("x-app", "web");
+        service.send(request).await
+    };
+    for query in [
+        "?audience=https://tasks.internal",
+        "?audience=https://tasks.internal&scope=read:tasks+send:mail",
+    ] {
+        for _ in 0..2 {
+            let answer = verify(query).await;
+            assert_eq!(answer.status, 200, "{}", answer.body);
+            for (name, value) in [
+                ("x-app", ""),
+                ("x-user-id", ""),
+                ("x-org-id", ""),
+                ("x-roles", ""),
+                ("x-scopes", "read:tasks send:mail"),
+                ("x-rate-limit-key", "client::reports"),
+                ("x-client-id", "reports"),
+                ("x-signature", ""),
+            ] {
+                assert_eq!(answer.header(name), value, "{name}");
+                assert_eq!(answer.headers.get_all(name).iter().count(), 1, "{name}");
+            }
+        }
+    }
+    for (query, status, code) in [
+        ("", 401, "service_token_not_taken"),
+        ("?app=web", 401, "service_token_not_taken"),
+        ("?app=reports", 401, "service_token_not_taken"),
+        (
+            "?app=web&audience=https://tasks.internal",
+            401,
+            "service_token_not_taken",
+        ),
+        (
+            "?audience=https://mail.internal",
+            401,
+            "app_token_audience_mismatch",
+        ),
+        (
+            "?audience=https://tasks.internal&scope=admin",
+            403,
+            "insufficient_scope",
+        ),
+    ] {
+        let answer = verify(query).await;
+        answer.assert_refused(status, code);
+        assert!(!answer.headers.contains_key("x-client-id"), "{query}");
+    }
+    service.shift_clocks(301, 0);
+    verify("?audience=https://tasks.internal")
+        .await
+        .assert_refused(401, "app_token_expired");
+}

@@ -5,21 +5,24 @@ use crate::support::token::{assemble, claims, encode, header};
 use crate::support::{Answer, Issuer, Key, Service, Token, Wire, eventually, now};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use exchequer::clock::Clock;
 use exchequer::config::{self, Sources};
 use exchequer::http::verify::PATH;
 use exchequer::service::{Place, Service as Parts};
+use exchequer::standin::{Session, StandIn};
 use exchequer::store::{self, Change, Kind, Revocation};
 use ring::hmac;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-const IDENTITY: [&str; 7] = [
+const IDENTITY: [&str; 8] = [
     "x-app",
     "x-user-id",
     "x-org-id",
     "x-roles",
     "x-scopes",
     "x-rate-limit-key",
+    "x-client-id",
     "x-signature",
 ];
 /// An app that lets the provider's tokens through, in headers and cookies.
@@ -69,6 +72,7 @@ fn assert_identity(answer: &Answer, identity: [&str; 6]) {
         assert_eq!(answer.header(name), value, "{name}");
         assert_eq!(answer.headers.get_all(name).iter().count(), 1, "{name}");
     }
+    assert_eq!(answer.header("x-client-id"), "", "a user's token");
     assert!(answer.headers.contains_key("x-signature"));
     assert_eq!(answer.body, "");
     assert_eq!(answer.header("cache-control"), "no-store");
@@ -999,7 +1003,7 @@ fn signed(secret: &[u8], time: &str, request: [&str; 3]) -> String {
     let [app, user, org, roles, scopes, limited] = ALICE;
     let text = format!(
         "v1\n{time}\n{method}\n{target}\n{digest}\nx-app:{app}\nx-user-id:{user}\nx-org-id:{org}\n\
-         x-roles:{roles}\nx-scopes:{scopes}\nx-rate-limit-key:{limited}"
+         x-roles:{roles}\nx-scopes:{scopes}\nx-rate-limit-key:{limited}\nx-client-id:"
     );
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
     format!(
@@ -1121,4 +1125,32 @@ async fn the_signature_covers_the_identity_and_the_request_that_one_pair_of_head
         );
         answer.assert_refused(400, "original_request_unknown");
     }
+}
+
+#[tokio::test]
+async fn a_gateways_question_meets_nobody_and_takes_from_no_bucket() {
+    let clerk = StandIn::start(Clock::system()).await.unwrap();
+    let (url, api) = (clerk.issuer(), clerk.api_url());
+    let service = Service::builder()
+        .config(&format!(
+            "[issuers.clerk]\nissuer = {url:?}\nkind = \"clerk\"\napi_url = {api:?}\n\
+             secret_key = {{ env = \"KEY\" }}\n\
+             [apps.web]\nissuers = \"clerk\"\nverify.pass_through = true\n\
+             claims.roles = '[user.first_name]'\nprofile.user = [\"first_name\"]\n"
+        ))
+        .env("KEY", clerk.secret_key())
+        .env("EXCHEQUER_RATE_LIMIT", "3/1h")
+        .env("EXCHEQUER_VERIFY_CACHE", "off")
+        .start()
+        .await;
+    let token = clerk.session_token(&Session::default());
+    for _ in 0..10 {
+        let answer = ask(&service, "", &token).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        assert_eq!(answer.header("x-roles"), "Ada", "the profile counts");
+    }
+    let answer = service.session(&token).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert_eq!(answer.header("ratelimit-remaining"), "2");
+    assert_eq!(answer.body["user"]["is_new"], true);
 }
