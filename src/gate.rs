@@ -32,7 +32,7 @@ type Refused = Box<Refusal>;
 const LOOK_AGAIN: UnixSeconds = 60;
 
 /// What a request shows, unverified; its `Debug` does not show it.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Hash)]
 pub enum Shown<'r> {
     /// A bearer token (RFC 6750 §2.1).
     Bearer(&'r str),
@@ -47,7 +47,7 @@ impl std::fmt::Debug for Shown<'_> {
 }
 
 /// What the gateway demands of it, beside scopes.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Hash)]
 pub struct Demand<'r> {
     /// The app, where the gateway names one.
     pub app: Option<&'r str>,

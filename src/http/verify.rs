@@ -11,15 +11,16 @@ use super::answer;
 use super::headers::{self, are_scopes};
 use super::identity_signature::{self, Original};
 use crate::clock::UnixSeconds;
-use crate::crypto::sha256;
 use crate::explain::{Code, Ladder, Refusal};
 use crate::gate::{Admitted, Demand, Gate, Identity, Shown, Whose};
 use http::Request;
 use http::header::{CACHE_CONTROL, COOKIE, HeaderMap, HeaderName, HeaderValue, VARY};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
+use siphasher::sip128::{Hasher128, SipHasher24};
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::hash::Hash;
 use std::sync::Arc;
 use url::form_urlencoded;
 use warp::reply::Response as Answer;
@@ -63,28 +64,52 @@ struct Entry {
 #[derive(Clone)]
 struct Bytes;
 
-impl Weighter<[u8; 32], Arc<Entry>> for Bytes {
-    fn weight(&self, _: &[u8; 32], entry: &Arc<Entry>) -> u64 {
+impl Weighter<u128, Arc<Entry>> for Bytes {
+    fn weight(&self, _: &u128, entry: &Arc<Entry>) -> u64 {
         let values: usize = entry.values.iter().map(HeaderValue::len).sum();
         // Each text is held twice, and some 400 bytes are the entry itself.
         (values as u64 * 2 + 400).max(LEAST_WEIGHT)
     }
 }
 
+/// What was verified, by the hash of what was shown and demanded: everything that the verdict
+/// depends on.
+///
+/// The hash is 128 bits of SipHash-2-4 under a key drawn at the start. Nobody sees the key or
+/// a hash, so whoever looks for a text with the hash of another's has nothing better than to
+/// try 2¹²⁸ of them here.
+struct Remembered {
+    hasher: SipHasher24,
+    entries: Cache<u128, Arc<Entry>, Bytes>,
+}
+
+impl Remembered {
+    fn new() -> Self {
+        Self {
+            hasher: SipHasher24::new_with_key(&rand::random()),
+            entries: Cache::with_weighter(1000, MAX_REMEMBERED, Bytes),
+        }
+    }
+
+    fn key(&self, shown: Shown<'_>, demand: Demand<'_>) -> u128 {
+        let mut hasher = self.hasher;
+        (shown, demand).hash(&mut hasher);
+        hasher.finish128().as_u128()
+    }
+}
+
 /// The door.
 pub struct Verify {
     gate: Gate,
-    /// By the hash of what was shown and demanded.
-    remembered: Option<Cache<[u8; 32], Arc<Entry>, Bytes>>,
+    remembered: Option<Remembered>,
 }
 
 impl Verify {
     /// The door before a gate; with `remembering`, what was verified is.
     pub fn new(gate: Gate, remembering: bool) -> Self {
-        let cache = || Cache::with_weighter(1000, MAX_REMEMBERED, Bytes);
         Self {
             gate,
-            remembered: remembering.then(cache),
+            remembered: remembering.then(Remembered::new),
         }
     }
 
@@ -164,41 +189,19 @@ impl Verify {
             let values = values(&admitted.identity);
             Ok(Arc::new(Entry { admitted, values }))
         };
-        let Some(cache) = &self.remembered else {
+        let Some(remembered) = &self.remembered else {
             return verified.await;
         };
-        let key = cache_key(shown, demand);
-        if let Some(entry) = cache.get(&key) {
+        let key = remembered.key(shown, demand);
+        if let Some(entry) = remembered.entries.get(&key) {
             if self.gate.holds(&entry.admitted, now) {
                 return Ok(entry);
             }
-            cache.remove(&key);
+            remembered.entries.remove(&key);
         }
         let entry = verified.await?;
-        cache.insert(key, Arc::clone(&entry));
+        remembered.entries.insert(key, Arc::clone(&entry));
         Ok(entry)
-    }
-}
-
-/// The hash of everything that the verdict depends on. No credential and no parameter has a
-/// NUL in it, so no two questions are one text.
-fn cache_key(shown: Shown<'_>, demand: Demand<'_>) -> [u8; 32] {
-    match (shown, demand.app, demand.audience) {
-        (Shown::Bearer(token), None, None) => sha256(token.as_bytes()),
-        (shown, app, audience) => {
-            let (kind, token) = match shown {
-                Shown::Bearer(token) => ("bearer", token),
-                Shown::Cookie(token) => ("cookie", token),
-            };
-            // An empty name cannot be asked for, so it stands for none.
-            let parts = [
-                token,
-                kind,
-                app.unwrap_or_default(),
-                audience.unwrap_or_default(),
-            ];
-            sha256(parts.join("\0").as_bytes())
-        }
     }
 }
 
