@@ -173,9 +173,9 @@ pub struct Metrics {
 
 /// A request in flight; ends when dropped, answered or given up by the client.
 #[must_use]
-pub struct InFlight(Gauge);
+pub struct InFlight<'m>(&'m Gauge);
 
-impl Drop for InFlight {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -335,9 +335,9 @@ pub struct KeyInfo {
 
 impl Metrics {
     /// A request began; it is in flight until the guard is dropped.
-    pub fn request_began(&self) -> InFlight {
+    pub fn request_began(&self) -> InFlight<'_> {
         self.in_flight.inc();
-        InFlight(self.in_flight.clone())
+        InFlight(&self.in_flight)
     }
 
     /// A request was answered; `code` is `ok` or one of the catalogue.

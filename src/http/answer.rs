@@ -36,9 +36,9 @@ pub fn ok(body: &impl Serialize, size: usize) -> Answer {
 
 /// A 200 whose headers say all.
 pub fn identity(headers: HeaderMap) -> Answer {
-    let mut response = Response::new(Bytes::new());
+    let mut response = Answer::default();
     *response.headers_mut() = headers;
-    response.into_response()
+    response
 }
 
 /// Hands a refusal to the front.

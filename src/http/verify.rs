@@ -155,7 +155,7 @@ impl Verify {
         if let Some(needed) = &asked.scope {
             demand_scopes(needed, &admitted.identity)?;
         }
-        let mut answered = HeaderMap::with_capacity(16);
+        let mut answered = HeaderMap::with_capacity(12);
         answered.insert(CACHE_CONTROL, NO_STORE);
         answered.insert(VARY, VARIES);
         for (name, value) in IDENTITY.iter().zip(&entry.values) {
