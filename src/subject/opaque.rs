@@ -39,7 +39,7 @@ impl Opaque {
             .find(|(prefix, _)| token.starts_with(prefix))
             .map(|(_, kind)| Self::Clerk(kind));
         match clerk {
-            None if token.bytes().filter(|byte| *byte == b'.').count() == 2 => None,
+            None if token.matches('.').count() == 2 => None,
             None => Some(Self::Other),
             clerk => clerk,
         }
