@@ -300,6 +300,11 @@ fn instance(
                 .get("CLERK_API_VERSION")
                 .map(|(_, version)| version.to_owned()),
         ));
+    } else if let Some((name, _)) = view.get("CLERK_MACHINE_SECRET_KEY") {
+        findings.note(
+            name,
+            "has no effect without CLERK_SECRET_KEY; and machine tokens need an issuer in exchequer.toml whose `accepts` names \"m2m\"",
+        );
     }
     let (id, client_secret) = (
         view.get("CLERK_OAUTH_CLIENT_ID"),

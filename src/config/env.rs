@@ -59,7 +59,7 @@ pub const VARIABLES: &[Variable] = &[
     variable(
         "EXCHEQUER_KEYS_SECRET",
         "none",
-        "32 bytes, base64: encrypts the key ring at rest; required with Redis",
+        "32 bytes, base64: encrypts the key ring at rest; optional with a folder, required with Redis, which is to come",
     ),
     variable("EXCHEQUER_KEY_ALG", "ES256", "ES256, RS256 or EdDSA"),
     variable("EXCHEQUER_KEY_ROTATE_EVERY", "90d", "how long a key signs"),

@@ -37,6 +37,17 @@ pub(super) fn judge(common: &Common, structure: &Structure, findings: &mut Findi
                 "accepts \"api_key\", which the Backend API verifies: set `secret_key`",
             );
         }
+        let machine_key = issuer
+            .backend
+            .as_ref()
+            .map(|backend| &backend.machine_secret_key);
+        if machine_key.is_some_and(Option::is_some) && !issuer.accepts.contains(&TokenKind::Machine)
+        {
+            findings.note(
+                &place,
+                "the machine secret key (`machine_secret_key`, CLERK_MACHINE_SECRET_KEY) has no effect: machine tokens need an issuer in exchequer.toml whose `accepts` names \"m2m\"",
+            );
+        }
         if issuer.audiences.is_empty()
             && issuer.authorized_parties.is_empty()
             && issuer.kind != IssuerKind::Introspection

@@ -76,6 +76,7 @@ pub fn metadata(oauth: &OAuth) -> Answer {
     let clients = oauth.clients.any();
     let issuer = exchange.issuer.as_str();
     let scopes = exchange.apps.iter().flat_map(|app| &app.settings.scopes);
+    let scopes = scopes.map(|scope| scope.name.as_str());
     let document = Metadata {
         issuer,
         jwks_uri: format!("{issuer}/.well-known/jwks.json"),
@@ -85,7 +86,7 @@ pub fn metadata(oauth: &OAuth) -> Answer {
         grant_types_supported: if clients { &GRANTS } else { &[] },
         token_endpoint: clients.then(|| format!("{issuer}/oauth/token")),
         token_endpoint_auth_methods_supported: clients.then_some(AUTH_METHODS),
-        scopes_supported: scopes.map(|scope| scope.name.as_str()).collect(),
+        scopes_supported: scopes.chain(oauth.clients.scopes()).collect(),
     };
     let text = serde_json::to_string(&document).unwrap_or_default();
     let mut response = answer::plain(StatusCode::OK, "application/json", text);

@@ -114,6 +114,13 @@ impl Clients {
         self.clients.values().any(|client| client.gets_tokens())
     }
 
+    /// The scopes of the clients that get tokens.
+    pub fn scopes(&self) -> impl Iterator<Item = &str> {
+        let clients = self.clients.values().filter(|client| client.gets_tokens());
+        let scopes = clients.flat_map(|client| &client.scopes);
+        scopes.map(|scope| scope.name.as_str())
+    }
+
     /// The client that proved to be itself. Nobody learns which ids there are: an unknown one
     /// and a wrong secret are one refusal, in the same time; the log tells them apart.
     pub fn authenticate(&self, proof: &Proof<'_>) -> Result<&Arc<Client>, Box<Refusal>> {

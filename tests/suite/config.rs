@@ -614,6 +614,20 @@ fn what_is_allowed_and_unwise_is_noted() {
             "CLERK_PUBLISHABLE_KEY",
             "is the key of https://other.clerk.accounts.dev, which is none of the issuers of CLERK_JWT_ISSUER",
         ),
+        (
+            vec![CLERK, ("CLERK_MACHINE_SECRET_KEY", "ak_1")],
+            "CLERK_MACHINE_SECRET_KEY",
+            "has no effect without CLERK_SECRET_KEY",
+        ),
+        (
+            vec![
+                CLERK,
+                ("CLERK_SECRET_KEY", "sk_test_1"),
+                ("CLERK_MACHINE_SECRET_KEY", "ak_1"),
+            ],
+            "CLERK_JWT_ISSUER",
+            "(`machine_secret_key`, CLERK_MACHINE_SECRET_KEY) has no effect: machine tokens need an issuer in exchequer.toml whose `accepts` names \"m2m\"",
+        ),
     ] {
         let ended = check(&variables);
         assert_good(&ended);

@@ -637,6 +637,24 @@ fn check_finds_what_is_wrong_with_a_client() {
 }
 
 #[tokio::test]
+async fn the_metadata_has_the_scopes_of_clients_beside_those_of_apps() {
+    let issuer = Issuer::start().await;
+    let app = "scopes.\"read:tasks\" = {}\nscopes.\"a\" = {}\n[clients.reports]\nsecret = { env = \"REPORTS_SECRET\" }\n\
+               audience = \"https://tasks.internal\"\nscopes = [\"read:tasks\", \"send:mail\"]\n\
+               [clients.quiet]\nsecret = { env = \"REPORTS_SECRET\" }\nscopes = [\"never\"]\n";
+    let service = Service::builder()
+        .one_app(&issuer, "", app)
+        .env("REPORTS_SECRET", SECRET)
+        .start()
+        .await;
+    for path in ["openid-configuration", "oauth-authorization-server"] {
+        let document = service.get(&format!("/.well-known/{path}")).await.body;
+        let scopes = json!(["a", "read:tasks", "send:mail"]);
+        assert_eq!(document["scopes_supported"], scopes);
+    }
+}
+
+#[tokio::test]
 async fn a_gateway_that_asks_with_the_audience_and_no_app_is_told_the_client() {
     let (_issuer, service) = world().await;
     let token = issued(&ask(&service, &[]).await).to_owned();
