@@ -162,6 +162,7 @@ impl Service {
             Arc::clone(&store),
             clock.clone(),
             fetcher.clone(),
+            Arc::clone(&metrics),
         );
         let exchange = Exchange {
             issuer: settings.issuer.clone(),

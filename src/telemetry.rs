@@ -68,6 +68,11 @@ struct BucketLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeliveryLabels {
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FetchLabels {
     issuer: String,
     result: &'static str,
@@ -167,6 +172,8 @@ pub struct Metrics {
     store_revocations: Gauge,
     store_commits: Histogram,
     events: Family<EventLabels, Counter>,
+    deliveries: Family<DeliveryLabels, Counter>,
+    waiting: Gauge,
     audit_lost: Counter,
     scrape: Mutex<()>,
 }
@@ -212,6 +219,8 @@ impl Default for Metrics {
             store_revocations: Gauge::default(),
             store_commits: buckets(),
             events: Family::default(),
+            deliveries: Family::default(),
+            waiting: Gauge::default(),
             audit_lost: Counter::default(),
             scrape: Mutex::default(),
             registry: Registry::default(),
@@ -309,6 +318,16 @@ impl Default for Metrics {
             metrics.events.clone(),
         );
         registry.register(
+            "event_deliveries",
+            "Attempts to send an event to an app's backend, by result; failed is tried again",
+            metrics.deliveries.clone(),
+        );
+        registry.register(
+            "events_waiting",
+            "Events that wait in the outbox to be sent, now or again",
+            metrics.waiting.clone(),
+        );
+        registry.register(
             "audit_lost",
             "Audit events that could not be written",
             metrics.audit_lost.clone(),
@@ -397,6 +416,19 @@ impl Metrics {
                 result,
             })
             .inc();
+    }
+
+    /// An event was sent to an app's backend, or was to be: `delivered`, `failed` and to be
+    /// tried again, or `given_up`.
+    pub fn event_sent(&self, result: &'static str) {
+        self.deliveries
+            .get_or_create(&DeliveryLabels { result })
+            .inc();
+    }
+
+    /// So many events wait to be sent.
+    pub fn events_waiting(&self, events: u64) {
+        self.waiting.set(i64::try_from(events).unwrap_or(i64::MAX));
     }
 
     /// A provider's API was asked, or would have been.

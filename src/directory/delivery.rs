@@ -130,13 +130,18 @@ impl Directory {
         };
         let (app, id, attempts) = (&message.app, &message.id, message.attempts);
         match sent {
-            Ok(()) => Delivery::Settled,
+            Ok(()) => {
+                self.metrics.event_sent("delivered");
+                Delivery::Settled
+            }
             Err(error @ (NotTaken::Unreached(_) | NotTaken::Refused(_))) if attempts < ATTEMPTS => {
+                self.metrics.event_sent("failed");
                 let wait = wait(attempts, rand::random_range(0.8..1.2));
                 tracing::warn!(app, id, attempts, wait, %error, "an event was not taken");
                 Delivery::Again(self.clock.now() + wait)
             }
             Err(error) => {
+                self.metrics.event_sent("given_up");
                 tracing::error!(app, id, attempts, %error, "an event was given up");
                 Delivery::Settled
             }

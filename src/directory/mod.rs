@@ -20,6 +20,7 @@ use crate::store::{
 use crate::subject::clerk::id::is_id;
 use crate::subject::fetch::Fetcher;
 use crate::subject::{Issuer, Subject};
+use crate::telemetry::Metrics;
 use events::{Event, Happened};
 use fetch::{Flights, Of};
 use futures_util::future::join_all;
@@ -39,6 +40,7 @@ pub struct Directory {
     /// By `iss`: two issuers of one `iss` are one Clerk instance.
     instances: HashMap<String, Instance>,
     flights: Flights,
+    metrics: Arc<Metrics>,
     /// Until when messages are looked for at short intervals.
     busy_until: AtomicI64,
 }
@@ -73,7 +75,13 @@ enum State {
 
 impl Directory {
     /// The directory of these settings' apps and issuers.
-    pub fn new(settings: &Settings, store: Arc<Store>, clock: Clock, fetcher: Fetcher) -> Self {
+    pub fn new(
+        settings: &Settings,
+        store: Arc<Store>,
+        clock: Clock,
+        fetcher: Fetcher,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let mut instances: HashMap<String, Instance> = HashMap::new();
         for app in &settings.apps {
             let Some(profile) = &app.profile else {
@@ -90,6 +98,7 @@ impl Directory {
             store,
             clock,
             fetcher,
+            metrics,
             instances,
             flights: Flights::default(),
             busy_until: AtomicI64::new(UnixSeconds::MIN),
@@ -228,7 +237,8 @@ impl Directory {
                 key,
                 Record {
                     version: 0,
-                    fetched_at: now,
+                    // No copy that ages: who was seen stays seen.
+                    fetched_at: UnixSeconds::MAX,
                     body: b"{}".to_vec(),
                 },
             )],
@@ -310,10 +320,14 @@ impl Directory {
                 continue;
             };
             let before = known.as_ref().and_then(fields);
-            if let (Some(id), Some(before), Some(after)) = (user, before, &found.fields) {
+            if let (Some(id), Some(after)) = (user, &found.fields) {
                 for (app, _) in seen.filter(|(_, seen)| *seen) {
                     let asked = app.profile.as_ref().map_or(&[][..], |asked| &asked.user);
-                    if differ(&before, after, asked) {
+                    // What it was may have been forgotten since the app saw the user.
+                    if before
+                        .as_ref()
+                        .is_none_or(|before| differ(before, after, asked))
+                    {
                         let event = Event {
                             issuer,
                             user: &named(id, &select(after, asked)),
@@ -443,7 +457,7 @@ mod tests {
         let settings = settings.unwrap_or_else(|| panic!("{findings:?}"));
         let store = Arc::new(Store::Memory(Memory::new(Arc::default())));
         let fetcher = Fetcher::new().unwrap();
-        Directory::new(&settings, store, Clock::system(), fetcher)
+        Directory::new(&settings, store, Clock::system(), fetcher, Arc::default())
     }
 
     fn updated(first: &str, last: &str, at: UnixMillis) -> Value {

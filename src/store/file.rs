@@ -121,7 +121,7 @@ impl File {
             verified.map(drop).map_err(|error| of(path, error))
         })?;
         let memory = Arc::new(Memory::new(Arc::clone(&metrics)));
-        guarded(path, || load(path, &database, &memory))?;
+        guarded(path, || load(path, &database, &memory, &metrics))?;
         let database = Arc::new(RwLock::new(Some(database)));
         let writer = Writer {
             path: path.to_owned(),
@@ -311,10 +311,11 @@ impl Writer {
             let mut tables = Tables::open(&transaction)?;
             let made = batch.iter().map(|job| tables.make(&job.work));
             let made = made.collect::<Result<Vec<Made>, StorageError>>()?;
-            let changed = tables.changed;
+            let (changed, waiting) = (tables.changed, tables.waiting()?);
             drop(tables);
             if changed {
                 transaction.commit()?;
+                self.metrics.events_waiting(waiting);
             } else {
                 transaction.abort()?;
             }
@@ -338,7 +339,9 @@ impl Writer {
         // Closed first: it is locked.
         *slot = None;
         let database = open(&self.path)?;
-        guarded(&self.path, || load(&self.path, &database, &self.memory))?;
+        guarded(&self.path, || {
+            load(&self.path, &database, &self.memory, &self.metrics)
+        })?;
         *slot = Some(database);
         Ok(())
     }
@@ -448,10 +451,21 @@ fn fill(database: &Database) -> Result<(), redb::Error> {
 }
 
 /// Reads what memory answers; the file is right where they differ.
-fn load(path: &Path, database: &Database, memory: &Memory) -> Result<(), OpenError> {
-    let read = || -> Result<_, redb::Error> { Ok(tables::revocations(&database.begin_read()?)?) };
+fn load(
+    path: &Path,
+    database: &Database,
+    memory: &Memory,
+    metrics: &Metrics,
+) -> Result<(), OpenError> {
+    let read = || -> Result<_, redb::Error> {
+        let transaction = database.begin_read()?;
+        let revocations = tables::revocations(&transaction)?;
+        Ok((revocations, tables::waiting(&transaction)?))
+    };
+    let (revocations, waiting) = read().map_err(|error| of(path, error))?;
+    metrics.events_waiting(waiting);
     let change = Change {
-        revocations: read().map_err(|error| of(path, error))?,
+        revocations,
         ..Change::default()
     };
     memory.commit(&change, UnixSeconds::MAX);

@@ -186,6 +186,10 @@ impl Memory {
         for message in &change.messages {
             kept.messages.insert(message.id.clone(), message.clone());
         }
+        // The file has its messages elsewhere.
+        if !change.messages.is_empty() {
+            self.metrics.events_waiting(kept.messages.len() as u64);
+        }
         self.metrics.revocations_held(kept.revocations.len());
         Committed::Done
     }
@@ -210,6 +214,7 @@ impl Memory {
         match delivery {
             Delivery::Settled => {
                 kept.messages.remove(id);
+                self.metrics.events_waiting(kept.messages.len() as u64);
             }
             Delivery::Again(at) => {
                 if let Some(message) = kept.messages.get_mut(id) {
@@ -224,6 +229,7 @@ impl Memory {
         kept.revocations.retain(|_, (_, until)| *until > now);
         kept.done.retain(|_, until| *until > now);
         kept.entries.retain(|_, entry| entry.until > now);
+        kept.records.retain(|_, record| record.until() > now);
         self.metrics.revocations_held(kept.revocations.len());
         drop(kept);
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);

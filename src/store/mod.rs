@@ -34,6 +34,10 @@ use std::time::Duration;
 /// How often what is over is forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
+/// How long a record is kept that is neither fetched nor told again, seconds: of users who do
+/// not come back nothing stays but that they were seen.
+pub const RECORDS_KEPT: UnixSeconds = 30 * 86_400;
+
 /// Milliseconds since the Unix epoch, as Clerk dates its objects and events.
 pub type UnixMillis = i64;
 
@@ -164,7 +168,8 @@ pub struct Answer {
 pub struct Record {
     /// When its provider last changed it: an older version never replaces a newer one.
     pub version: UnixMillis,
-    /// When it was fetched or told.
+    /// When it was fetched or told; [`RECORDS_KEPT`] later it is forgotten.
+    /// [`UnixSeconds::MAX`] for what is nobody's copy and is kept for good.
     pub fetched_at: UnixSeconds,
     /// JSON, or empty where the object was deleted.
     pub body: Vec<u8>,
@@ -263,6 +268,13 @@ pub struct Message {
     pub attempts: u32,
     /// JSON.
     pub body: Vec<u8>,
+}
+
+impl Record {
+    /// When it is forgotten.
+    fn until(&self) -> UnixSeconds {
+        self.fetched_at.saturating_add(RECORDS_KEPT)
+    }
 }
 
 impl Message {
@@ -395,7 +407,8 @@ impl Store {
         }
     }
 
-    /// Forgets what need no longer be remembered; no answer changes by it.
+    /// Forgets what need no longer be remembered. No answer changes by it but that of records
+    /// of [`RECORDS_KEPT`] ago, which are as if they had never been read.
     pub async fn sweep(&self, now: UnixSeconds) -> Result<(), StoreError> {
         match self {
             Self::Memory(memory) => {

@@ -5,7 +5,7 @@
 //! | `format` | | the version of this layout: another one is refused |
 //! | `revocations` | key | at, until |
 //! | `done` | key | until |
-//! | `expiry` | until, which of the two, key | what `sweep` looks for |
+//! | `expiry` | until, which table, key | what `sweep` looks for |
 //! | `records` | key | version, fetched at, body |
 //! | `entries` | key | version, until, body |
 //! | `messages` | id | app, due, attempts, body |
@@ -16,8 +16,8 @@ use super::{
 };
 use crate::clock::UnixSeconds;
 use redb::{
-    ReadTransaction, ReadableTable, StorageError, Table, TableDefinition, TableError, TableHandle,
-    WriteTransaction,
+    ReadTransaction, ReadableTable, ReadableTableMetadata, StorageError, Table, TableDefinition,
+    TableError, TableHandle, WriteTransaction,
 };
 
 /// The version of this layout.
@@ -45,6 +45,7 @@ const DUE: TableDefinition<'_, (UnixSeconds, &'static str), ()> = TableDefinitio
 const OF_REVOCATIONS: u8 = 0;
 const OF_DONE: u8 = 1;
 const OF_ENTRIES: u8 = 2;
+const OF_RECORDS: u8 = 3;
 
 /// What is to be done.
 #[derive(Debug)]
@@ -171,6 +172,11 @@ pub(super) fn records(
     records.collect()
 }
 
+/// How many messages wait.
+pub(super) fn waiting(transaction: &ReadTransaction) -> Result<u64, TableError> {
+    Ok(transaction.open_table(MESSAGES)?.len()?)
+}
+
 /// Until when it is remembered that this was done.
 pub(super) fn done(
     transaction: &ReadTransaction,
@@ -193,6 +199,11 @@ impl<'t> Tables<'t> {
             due: transaction.open_table(DUE)?,
             changed: false,
         })
+    }
+
+    /// How many messages wait.
+    pub(super) fn waiting(&self) -> Result<u64, StorageError> {
+        self.messages.len()
     }
 
     /// Does it, as far as this transaction is concerned.
@@ -261,11 +272,20 @@ impl<'t> Tables<'t> {
             self.expires(OF_REVOCATIONS, *key, known.map(|known| known.1), until)?;
         }
         for (key, record) in &change.records {
-            let known = self.records.get(&key.0)?.map(|known| known.value().0);
-            if known.is_none_or(|version| version <= record.version) {
+            let known = self.records.get(&key.0)?.map(|known| {
+                let (version, fetched_at, _) = known.value();
+                Record {
+                    version,
+                    fetched_at,
+                    body: Vec::new(),
+                }
+            });
+            let newer = |known: &Record| known.version <= record.version;
+            if known.as_ref().is_none_or(newer) {
                 let row = (record.version, record.fetched_at, record.body.as_slice());
                 self.records.insert(&key.0, row)?;
-                self.changed = true;
+                let before = known.as_ref().map(Record::until);
+                self.expires(OF_RECORDS, *key, before, record.until())?;
             }
         }
         for message in &change.messages {
@@ -372,7 +392,8 @@ impl<'t> Tables<'t> {
             match *of {
                 OF_REVOCATIONS => drop(self.revocations.remove(key)?),
                 OF_ENTRIES => drop(self.entries.remove(key)?),
-                _ => drop(self.done.remove(key)?),
+                OF_DONE => drop(self.done.remove(key)?),
+                _ => drop(self.records.remove(key)?),
             }
         }
         self.changed |= !rows.is_empty();

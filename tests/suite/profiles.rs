@@ -676,6 +676,8 @@ async fn an_event_that_is_not_taken_is_sent_again_with_the_same_id() {
             service.logged("an event was not taken").len() == count
         })
         .await;
+        assert_eq!(deliveries(&service, "failed").await, Some(count as f64));
+        assert_eq!(service.metric("exchequer_events_waiting").await, Some(1.0));
     }
     receiver.answer(200);
     service.shift_clocks(wall + 500, wall + 500);
@@ -686,12 +688,65 @@ async fn an_event_that_is_not_taken_is_sent_again_with_the_same_id() {
     }
     let sent = |taken: &Taken| taken.header("webhook-timestamp").parse::<i64>().unwrap();
     assert!(sent(&taken[4]) - sent(&taken[0]) > 600);
+    eventually("none waits", async || {
+        service.metric("exchequer_events_waiting").await == Some(0.0)
+    })
+    .await;
+    assert_eq!(deliveries(&service, "delivered").await, Some(1.0));
+    assert_eq!(deliveries(&service, "given_up").await, None);
     // Taken is taken.
     service.shift_clocks(wall + 100_000, wall + 100_000);
     tokio::time::sleep(Duration::from_millis(2500)).await;
     receiver.took(5).await;
     let log = service.log().concat();
     assert!(!log.contains("1ada@example.com") && !log.contains(SECRET));
+}
+
+async fn deliveries(service: &Service, result: &str) -> Option<f64> {
+    let name = format!("exchequer_event_deliveries_total{{result=\"{result}\"}}");
+    service.metric(&name).await
+}
+
+#[tokio::test]
+async fn who_comes_back_after_a_month_is_not_new_and_what_changed_meanwhile_is_told() {
+    const MONTH: i64 = 30 * 86_400;
+    let (clerk, receiver) = (instance().await, Receiver::start().await);
+    let app = "claims.name = 'user.first_name'";
+    let mut service = service(&clerk, app, &receiver.lines()).await;
+    let answer = exchange(&service, &clerk).await;
+    assert_eq!(answer.body["user"]["is_new"], true);
+    receiver.took(1).await;
+    eventually("none waits", async || {
+        service.metric("exchequer_events_waiting").await == Some(0.0)
+    })
+    .await;
+    change(&clerk, "first_name", "Augusta");
+    // A start sweeps at once.
+    service.shift_clocks(MONTH + 600, MONTH + 600);
+    service.restart().await;
+    eventually("it is swept", async || {
+        let commits = "exchequer_store_commit_duration_seconds_count";
+        service.metric(commits).await >= Some(1.0)
+    })
+    .await;
+    let at = now() + MONTH + 600;
+    let times = json!({"iat": at, "nbf": at, "exp": at + 60});
+    let later = clerk.session_token(&Session {
+        session: Some("sess_1ada".to_owned()),
+        claims: times.as_object().unwrap().clone(),
+        ..Session::default()
+    });
+    let answer = service.session(&later).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert_eq!(answer.body["user"]["is_new"], false);
+    assert_eq!(
+        claims(&answer)["name"],
+        "Augusta",
+        "no copy of a month ago serves"
+    );
+    let taken = receiver.took(2).await;
+    assert_eq!(taken[1].json()["type"], "user.updated");
+    assert_eq!(taken[1].json()["data"]["user"]["first_name"], "Augusta");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use crate::store_file::open as open_file;
 use exchequer::store::{
     Answer, Change, Committed, Delivery, Entry, Key, Kind, Level, Memory, Message, Once, Question,
-    Record, Replace, Revocation, Standing, Store, Take,
+    RECORDS_KEPT, Record, Replace, Revocation, Standing, Store, Take,
 };
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -507,6 +507,34 @@ async fn sweeping_forgets_what_is_over_and_nothing_else() {
         assert_eq!(stays.unwrap(), Committed::Repeated);
         assert!(known(&store, "r").await.is_some());
         assert_eq!(ids_due(&store, NOW, 60, 10).await, ["m"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_record_of_long_ago_is_forgotten_and_one_that_is_kept_for_good_is_not() {
+    each(async |store| {
+        let at = |fetched_at| Record {
+            version: 1,
+            fetched_at,
+            body: b"{}".to_vec(),
+        };
+        done(&store, records("old", at(NOW)), NOW).await;
+        done(&store, records("again", at(NOW)), NOW).await;
+        done(&store, records("again", at(NOW + 1)), NOW).await;
+        done(&store, records("mark", at(i64::MAX)), NOW).await;
+        store.sweep(NOW + RECORDS_KEPT - 1).await.unwrap();
+        assert!(known(&store, "old").await.is_some());
+        store.sweep(NOW + RECORDS_KEPT).await.unwrap();
+        assert!(known(&store, "old").await.is_none());
+        assert!(known(&store, "again").await.is_some(), "fetched anew");
+        store.sweep(NOW + RECORDS_KEPT + 1).await.unwrap();
+        assert!(known(&store, "again").await.is_none());
+        assert!(known(&store, "mark").await.is_some());
+        // It is known anew as if it had never been.
+        done(&store, records("old", at(NOW + RECORDS_KEPT)), NOW).await;
+        store.sweep(NOW + RECORDS_KEPT + 1).await.unwrap();
+        assert!(known(&store, "old").await.is_some());
     })
     .await;
 }
