@@ -1,10 +1,15 @@
-//! `exchequer explain`: why a token, a client assertion or an error answer is what it is.
+//! `exchequer explain`: why a token, a session id, a client assertion or an error answer is what
+//! it is.
+
+mod own;
+mod session_id;
 
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::crypto::sha256;
 use crate::exchange::{Caller, Credential, Request};
 use crate::explain::foreign::{Assertion, ErrorAnswer, error_answer};
+use crate::explain::ladder::Rung;
 use crate::explain::{Check, Code, Ladder, Refusal, render};
 use crate::policy::app::Wish;
 use crate::service::{Place, Service};
@@ -30,6 +35,9 @@ pub(super) struct Args {
     /// The app that the exchange is for
     #[arg(long)]
     app: Option<String>,
+    /// The audience that the exchange, or the gateway of a token of this service, asks for
+    #[arg(long)]
+    audience: Option<String>,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -54,6 +62,12 @@ pub(super) async fn run(args: Args) -> ExitCode {
     };
     if let Some(assertion) = Assertion::recognise(text) {
         return explain_assertion(&assertion, &settings, args.json);
+    }
+    if own::is_own(text, &settings.issuer) {
+        return own::explain(text, &args, settings).await;
+    }
+    if text.starts_with("sess_") {
+        return session_id::explain(text, &args, settings).await;
     }
     explain_token(text, args, settings).await
 }
@@ -206,7 +220,7 @@ async fn explain_token(text: &str, args: Args, settings: Settings) -> ExitCode {
         keep: false,
         wish: Wish {
             app: args.app.as_deref(),
-            audience: None,
+            audience: args.audience.as_deref(),
             scope: None,
         },
     };
@@ -231,15 +245,8 @@ async fn explain_token(text: &str, args: Args, settings: Settings) -> ExitCode {
             (result.err(), None)
         }
     };
-    let refusal = refusal.as_ref();
-    let rungs = ladder.rungs();
-    let digest: String = sha256(text.as_bytes())
-        .iter()
-        .fold(String::new(), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        });
-    let mut notes = notes(text, &ladder, refusal.map(AsRef::as_ref), several, now);
+    let refusal = refusal.as_deref();
+    let mut notes = notes(text, &ladder, refusal, several, now);
     let is_opaque = refusal.is_none_or(|refusal| {
         use Code::{SubjectTokenKindNotAccepted, SubjectTokenOpaque};
         matches!(
@@ -251,46 +258,87 @@ async fn explain_token(text: &str, args: Args, settings: Settings) -> ExitCode {
         let (what, taken_by) = (opaque.describe(), opaque.taken_by());
         notes.push(format!("this is {what}; it is taken by {taken_by}"));
     }
-    if args.json {
-        let report = json!({
-            "accepted": unasked.is_none().then_some(refusal.is_none()),
-            "code": refusal.map(|refusal| refusal.code.entry().slug),
-            "description": refusal.map(|refusal| &refusal.description),
-            "cause": refusal.and_then(|refusal| refusal.cause.as_ref()),
-            "ladder": rungs,
-            "token_sha256": digest,
-            "notes": notes,
-            "unasked": unasked,
-        });
-        println!("{report}");
-    } else {
-        println!(
-            "token  {} bytes  sha256 {digest}   (decoded; only the checks below make it trusted)\n",
-            text.len()
-        );
-        print!("{}", render::ladder(&rungs));
-        println!();
-        match refusal {
-            None => match &unasked {
-                Some(told) => println!("not asked: {told}"),
-                None => println!("accepted: the exchange would give an app token"),
-            },
-            Some(refusal) => {
-                println!("refused: {}", refusal.description);
-                if let Some(cause) = &refusal.cause {
-                    println!("because  {cause}");
+    let report = Report {
+        text,
+        what: "token",
+        trust: "decoded; only the checks below make it trusted",
+        rungs: ladder.rungs(),
+        refusal,
+        accepted: "the exchange would give an app token",
+        unasked,
+        notes,
+    };
+    report.show(args.json)
+}
+
+/// What is told of a credential that climbed a ladder.
+struct Report<'r> {
+    text: &'r str,
+    what: &'static str,
+    trust: &'static str,
+    rungs: Vec<Rung>,
+    refusal: Option<&'r Refusal>,
+    /// What it means that nothing refused it.
+    accepted: &'static str,
+    /// Who would have been asked, and was not.
+    unasked: Option<String>,
+    notes: Vec<String>,
+}
+
+impl Report<'_> {
+    /// Prints it; 1 where it was refused.
+    fn show(self, as_json: bool) -> ExitCode {
+        let refusal = self.refusal;
+        let digest: String =
+            sha256(self.text.as_bytes())
+                .iter()
+                .fold(String::new(), |mut hex, byte| {
+                    let _ = write!(hex, "{byte:02x}");
+                    hex
+                });
+        if as_json {
+            let report = json!({
+                "accepted": self.unasked.is_none().then_some(refusal.is_none()),
+                "code": refusal.map(|refusal| refusal.code.entry().slug),
+                "description": refusal.map(|refusal| &refusal.description),
+                "cause": refusal.and_then(|refusal| refusal.cause.as_ref()),
+                "ladder": self.rungs,
+                "token_sha256": digest,
+                "notes": self.notes,
+                "unasked": self.unasked,
+            });
+            println!("{report}");
+        } else {
+            println!(
+                "{}  {} bytes  sha256 {digest}   ({})\n",
+                self.what,
+                self.text.len(),
+                self.trust
+            );
+            print!("{}", render::ladder(&self.rungs));
+            println!();
+            match refusal {
+                None => match &self.unasked {
+                    Some(told) => println!("not asked: {told}"),
+                    None => println!("accepted: {}", self.accepted),
+                },
+                Some(refusal) => {
+                    println!("refused: {}", refusal.description);
+                    if let Some(cause) = &refusal.cause {
+                        println!("because  {cause}");
+                    }
+                    print!("\n{}", render::entry(refusal.code.entry()));
                 }
-                print!("\n{}", render::entry(refusal.code.entry()));
+            }
+            for note in self.notes {
+                println!("note     {note}");
             }
         }
-        for note in notes {
-            println!("note     {note}");
+        if refusal.is_none() {
+            super::DONE
+        } else {
+            super::not_right()
         }
-    }
-    if refusal.is_none() {
-        super::DONE
-    } else {
-        super::not_right()
     }
 }
 

@@ -51,7 +51,7 @@ enum Command {
     /// Check a live setting: clock, issuers, keys, own public URL, a round trip
     #[command(after_help = "Example:\n  exchequer doctor --json")]
     Doctor(doctor::Args),
-    /// Show the ladder of checks for a token, a client assertion or a copied error answer
+    /// Show the ladder of checks for a token, a session id, a client assertion or a copied error answer
     #[command(
         after_help = "Example:\n  pbpaste | exchequer explain --app mobile\n  exchequer explain token.txt"
     )]

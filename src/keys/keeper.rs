@@ -274,6 +274,20 @@ impl Keeper {
         Ok(keeper)
     }
 
+    /// The ring of the folder as it stands, only looked at: nothing is made, moved on or saved.
+    /// `None` where there is none.
+    pub fn look(settings: &KeySettings, clock: Clock) -> Result<Option<Self>, KeeperError> {
+        let folder = RingFolder::new(settings.dir.clone(), settings.secret.clone());
+        let Some(loaded) = folder.load()? else {
+            return Ok(None);
+        };
+        let audit = Audit::off(clock.clone());
+        let keeper = Self::new(None, settings, Vec::new(), clock, Arc::default(), audit)?;
+        let published = Published::new(&loaded.ring, &keeper.schedule)?;
+        keeper.published.store(Arc::new(published));
+        Ok(Some(keeper))
+    }
+
     fn new(
         folder: Option<RingFolder>,
         settings: &KeySettings,

@@ -63,12 +63,15 @@ impl<'t> Decoded<'t> {
     }
 }
 
+/// As much of a text of a stranger's as is shown and logged.
+pub fn short(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(MAX_SHOWN))
+        .unwrap_or_default()
+}
+
 /// What the sender of a token is shown of it, cut to a bounded length.
 pub fn seen(header: &Object<'_>, claims: &Object<'_>) -> Seen {
-    let short = |text: &str| {
-        let end = text.floor_char_boundary(MAX_SHOWN);
-        text.get(..end).unwrap_or_default().to_owned()
-    };
+    let short = |text: &str| short(text).to_owned();
     Seen {
         iss: claims.text("iss").map(short),
         aud: claims.text("aud").map(short),

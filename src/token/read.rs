@@ -109,13 +109,17 @@ impl<'d> Unverified<'d> {
         };
         ladder.pass(Check::Header, || ("", "alg, kid and typ"));
         let Some(key) = keys.verifier(kid) else {
-            ladder.fail(Check::Key, kid, "the kid of a published key of ours");
+            ladder.fail(
+                Check::Key,
+                jws::short(kid),
+                "the kid of a published key of ours",
+            );
             return Err(Refusal::new(Code::AppTokenKeyUnknown));
         };
         ladder.pass(Check::Key, || (kid, "one of our published keys"));
         let algorithm = key.algorithm();
         if Algorithm::from_str(alg).ok() != Some(algorithm) {
-            ladder.fail(Check::Algorithm, alg, format!("{algorithm:?}"));
+            ladder.fail(Check::Algorithm, jws::short(alg), format!("{algorithm:?}"));
             return Err(Refusal::new(Code::AppTokenAlgorithmMismatch));
         }
         ladder.pass(Check::Algorithm, || (alg, format!("{algorithm:?}")));

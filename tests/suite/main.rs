@@ -16,6 +16,7 @@ mod cli;
 mod config;
 mod discovery;
 mod exchange;
+mod explained;
 mod forged;
 mod gateways;
 mod http;

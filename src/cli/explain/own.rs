@@ -1,0 +1,98 @@
+//! `exchequer explain` of a token of this service: the checks that `/auth/verify` makes, with the
+//! ring of the folder, and with the store where no running service has it open.
+
+use super::{Args, Report};
+use crate::clock::Clock;
+use crate::config::{Settings, StoreSettings};
+use crate::explain::Ladder;
+use crate::gate::{Demand, Gate, Shown};
+use crate::keys::Keeper;
+use crate::service::{Place, Service};
+use crate::store::Store;
+use crate::token::read::{self, CHECKS, Unverified};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Whether the text is a JWT that names this service as its issuer.
+pub(super) fn is_own(text: &str, issuer: &str) -> bool {
+    let ladder = &mut Ladder::default();
+    let Ok(decoded) = read::decode(text, ladder) else {
+        return false;
+    };
+    Unverified::parse(&decoded, ladder)
+        .is_ok_and(|unverified| unverified.claims().text("iss") == Some(issuer))
+}
+
+/// Explains it.
+pub(super) async fn explain(text: &str, args: &Args, settings: Settings) -> ExitCode {
+    let mut notes = vec![
+        "its `iss` is this service: backends and gateways take it; /auth/exchange would refuse it as subject_token_is_app_token".to_owned(),
+    ];
+    let keys = match Keeper::look(&settings.keys, Clock::system()) {
+        Ok(keys) => keys,
+        Err(error) => {
+            eprintln!("error: key ring: {error}");
+            return crate::cli::wrong();
+        }
+    };
+    if keys.is_none() {
+        let dir = settings.keys.dir.display();
+        notes.push(format!(
+            "there is no key ring in {dir}: run this where the service's is"
+        ));
+    }
+    let store = open(&settings.store);
+    if let Err(why) = &store {
+        notes.push(format!("revocation was not looked at: {why}"));
+    }
+    let clients = settings.clients.clone();
+    let mut service = match Service::new(settings, Place::Memory) {
+        Ok(service) => service,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return crate::cli::wrong();
+        }
+    };
+    let looked_at = store.is_ok();
+    if let Some(exchange) = Arc::get_mut(&mut service.exchange) {
+        if let Some(keys) = keys {
+            exchange.keys = Arc::new(keys);
+        }
+        if let Ok(store) = store {
+            exchange.store = Arc::new(store);
+        }
+    }
+    let gate = Gate::new(Arc::clone(&service.exchange), &clients);
+    let demand = Demand {
+        app: args.app.as_deref(),
+        audience: args.audience.as_deref(),
+    };
+    let mut ladder = Ladder::detailed();
+    let admitted = gate.admit(Shown::Bearer(text), demand, &mut ladder).await;
+    let judged = match admitted {
+        Ok(admitted) if looked_at => gate.stands(&admitted, gate.now(), &mut ladder).await,
+        admitted => admitted.map(drop),
+    };
+    let report = Report {
+        text,
+        what: "token",
+        trust: "decoded; only the checks below make it trusted",
+        rungs: ladder.rungs_of(&CHECKS),
+        refusal: judged.as_ref().err().map(AsRef::as_ref),
+        accepted: "a gateway that asks so would be told whose it is",
+        unasked: None,
+        notes,
+    };
+    report.show(args.json)
+}
+
+/// The service's store, where it is a file that nobody has open; never a new one.
+fn open(settings: &StoreSettings) -> Result<Store, String> {
+    let StoreSettings::File(path) = settings else {
+        return Err("the store is in the service's memory".to_owned());
+    };
+    if !path.exists() {
+        return Err(format!("there is no store at {}", path.display()));
+    }
+    Store::file(path, Arc::default()).map_err(|error| error.to_string())
+}

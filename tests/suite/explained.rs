@@ -1,0 +1,184 @@
+//! `exchequer explain` of what this service itself gives out, and of session ids: it says what
+//! the service would say, check by check, and what was not looked at.
+
+use crate::support::token::encode;
+use crate::support::{Issuer, Service, token};
+use exchequer::clock::Clock;
+use exchequer::standin::{StandIn, known};
+use serde_json::{Value, json};
+
+const CHECKS: [&str; 13] = [
+    "form",
+    "header",
+    "issuer",
+    "key",
+    "algorithm",
+    "signature",
+    "claims",
+    "app",
+    "type",
+    "audience",
+    "expiry",
+    "not_before",
+    "revocation",
+];
+
+fn explain(service: &Service, input: &str, arguments: &[&str]) -> Value {
+    let arguments = [&["explain", "--json"], arguments].concat();
+    let ended = service.command().input(input).run(&arguments);
+    let said: Value = serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("{ended:?}"));
+    assert_eq!(ended.code == 0, said["code"].is_null(), "{ended:?}");
+    assert!(!ended.stdout.contains(input), "it is not shown");
+    said
+}
+
+/// The checks that ended so.
+fn ended(said: &Value, outcome: &str) -> Vec<String> {
+    let rungs = said["ladder"].as_array().unwrap().iter();
+    let rungs = rungs.filter(|rung| rung["outcome"] == outcome);
+    let names = rungs.map(|rung| rung["check"].as_str().unwrap().to_owned());
+    names.collect()
+}
+
+fn notes(said: &Value) -> String {
+    said["notes"].to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_ours_is_explained_as_a_gateway_would_be_answered() {
+    let issuer = Issuer::start().await;
+    let mut service = Service::builder()
+        .env("REPORTS_SECRET", "0123456789abcdef0123456789abcdef")
+        .one_app(
+            &issuer,
+            "",
+            "[clients.reports]\nsecret = { env = \"REPORTS_SECRET\" }\naudience = \"https://tasks.internal\"\n",
+        )
+        .start()
+        .await;
+    let answer = service
+        .exchange(&json!({"session_token": issuer.token()}))
+        .await;
+    let app_token = answer.token().to_owned();
+    let form = service
+        .client
+        .post(format!("{}/oauth/token", service.url))
+        .basic_auth("reports", Some("0123456789abcdef0123456789abcdef"))
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body("grant_type=client_credentials");
+    let answer = service.send(form).await;
+    let service_token = answer.body["access_token"].as_str().unwrap().to_owned();
+
+    // The running service has its store open.
+    let said = explain(&service, &app_token, &[]);
+    assert_eq!(said["accepted"], true, "{said}");
+    assert_eq!(ended(&said, "passed"), CHECKS[..12]);
+    assert_eq!(ended(&said, "not_reached"), ["revocation"]);
+    assert!(
+        notes(&said).contains("revocation was not looked at: "),
+        "{said}"
+    );
+    assert!(
+        notes(&said).contains("subject_token_is_app_token"),
+        "{said}"
+    );
+
+    let mut claims = token::claims(&app_token);
+    let header = token::header(&app_token);
+    let forged = |claims: &Value, header: &Value| {
+        let (_, signature) = app_token.rsplit_once('.').unwrap();
+        let (header, claims) = (encode(header.to_string()), encode(claims.to_string()));
+        format!("{header}.{claims}.{signature}")
+    };
+    claims["sub"] = "user_2".into();
+    let changed = forged(&claims, &header);
+    let mut other = header.clone();
+    other["kid"] = "another".into();
+    let unknown = forged(&claims, &other);
+    for (text, arguments, code, check) in [
+        (
+            &app_token,
+            &["--app", "other"][..],
+            "app_token_app_mismatch",
+            "app",
+        ),
+        (
+            &app_token,
+            &["--audience", "https://other.example"],
+            "app_token_audience_mismatch",
+            "audience",
+        ),
+        (&changed, &[], "app_token_signature_invalid", "signature"),
+        (&unknown, &[], "app_token_key_unknown", "key"),
+        (&service_token, &[], "service_token_not_taken", "app"),
+    ] {
+        let said = explain(&service, text, arguments);
+        assert_eq!(said["code"], code, "{said}");
+        assert_eq!(ended(&said, "failed"), [check], "{said}");
+        let place = CHECKS.iter().position(|each| *each == check).unwrap();
+        assert_eq!(ended(&said, "passed"), CHECKS[..place], "{said}");
+    }
+    let audience = ["--audience", "https://tasks.internal"];
+    let said = explain(&service, &service_token, &audience);
+    assert_eq!(said["accepted"], true, "{said}");
+
+    service.shift_clocks(700, 700);
+    let said = explain(&service, &app_token, &[]);
+    assert_eq!(said["code"], "app_token_expired", "{said}");
+    assert_eq!(ended(&said, "failed"), ["expiry"]);
+    service.shift_clocks(0, 0);
+
+    // A stopped one's is looked at, and nothing is made where there is none.
+    service.signal("TERM");
+    assert_eq!(service.ended().await, Some(0));
+    let said = explain(&service, &app_token, &[]);
+    assert_eq!(ended(&said, "passed"), CHECKS, "{said}");
+    std::fs::remove_dir_all(service.dir().join("data")).unwrap();
+    std::fs::remove_dir_all(service.dir().join("keys")).unwrap();
+    let said = explain(&service, &app_token, &[]);
+    assert_eq!(said["code"], "app_token_key_unknown", "{said}");
+    assert!(notes(&said).contains("there is no key ring in "), "{said}");
+    assert!(notes(&said).contains("there is no store at "), "{said}");
+    assert!(!service.dir().join("data").exists());
+    assert!(!service.dir().join("keys").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_id_is_explained_by_what_the_backend_api_says_and_not_used_up() {
+    let clerk = StandIn::start(Clock::system()).await.unwrap();
+    let service = Service::builder()
+        .env("CLERK_JWT_ISSUER", clerk.issuer())
+        .env("CLERK_SECRET_KEY", clerk.secret_key())
+        .env("CLERK_API_URL", clerk.api_url())
+        .start()
+        .await;
+    clerk.world(|world| {
+        world.add_session("sess_2ended", known::USER, "ended");
+    });
+    for _ in 0..2 {
+        let said = explain(&service, known::SESSION, &[]);
+        assert_eq!(said["accepted"], true, "{said}");
+        assert!(notes(&said).contains("once, within two minutes"), "{said}");
+    }
+    for (id, code) in [
+        ("sess_2ended", "session_ended"),
+        ("sess_2nobody", "session_not_found"),
+        ("sess_2/../x", "session_id_malformed"),
+    ] {
+        let said = explain(&service, id, &[]);
+        assert_eq!(said["code"], code, "{said}");
+    }
+    let body = json!({"session_id": known::SESSION});
+    assert_eq!(service.exchange(&body).await.status, 200);
+
+    // Without the secret key nobody is asked, and it is said what is missing.
+    let asked = clerk.calls().len();
+    let without = Service::builder()
+        .env("CLERK_JWT_ISSUER", clerk.issuer())
+        .start()
+        .await;
+    let said = explain(&without, known::SESSION, &[]);
+    assert_eq!(said["code"], "session_id_unsupported", "{said}");
+    let api = |call: &&String| call.contains(" /v1/");
+    assert_eq!(clerk.calls().iter().skip(asked).find(api), None);
+}
