@@ -19,7 +19,6 @@ use crate::policy::app::Wish;
 use crate::store::{Question, Standing, StoreError};
 use crate::subject::json::{Json, Object};
 use crate::subject::revocation::{Dependence, Hit, Issued};
-use crate::token::claims::BACKDATE;
 use crate::token::mint::SERVICE_TYPE;
 use crate::token::read::{self, Said, Unverified};
 use std::collections::BTreeMap;
@@ -191,32 +190,9 @@ impl Gate {
             return Err(Refusal::new(Code::AppTokenAudienceMismatch));
         }
         ladder.pass(Check::Audience, || (said.audience, expected()));
-        let until = said.expires_at - now;
-        if until <= 0 {
-            ladder.fail(Check::Expiry, format!("{} s ago", -until), "in the future");
-            return Err(Refusal::because(
-                Code::AppTokenExpired,
-                format!("The app token expired {} s ago.", -until),
-            ));
-        }
-        ladder.pass(Check::Expiry, || (format!("in {until} s"), "in the future"));
-        if said.not_before > now {
-            let ahead = said.not_before - now;
-            ladder.fail(Check::NotBefore, format!("in {ahead} s"), "in the past");
-            let mut refusal = Refusal::new(Code::AppTokenNotYetValid);
-            refusal.retry_after = u64::try_from(ahead).ok();
-            return Err(refusal);
-        }
-        ladder.pass(Check::NotBefore, || ("", "in the past"));
-        let dependence = said.provider.map(|issuer| Dependence {
-            issuer,
-            user: said.user,
-            session: said.session,
-            organization: said.organization,
-            // Its `iat` lies back.
-            issued: Issued::Here(said.issued_at + BACKDATE),
-        });
-        Ok(self.admitted(said, dependence, Some(verified.kid), said.expires_at))
+        said.in_time(now, ladder)?;
+        let standings = said.standings().unzip();
+        Ok(self.admitted(said, standings, Some(verified.kid), said.expires_at))
     }
 
     /// `typ` and audiences of the app that an app token is of.
@@ -314,19 +290,18 @@ impl Gate {
         };
         let until = said.expires_at.min(self.now() + LOOK_AGAIN);
         let until = whole("exp").map_or(until, |exp| until.min(exp + issuer.settings.clock_skew));
-        Ok(self.admitted(&said, Some(dependence), None, until))
+        let standings = dependence.standings().unzip();
+        Ok(self.admitted(&said, standings, None, until))
     }
 
     fn admitted(
         &self,
         said: &Said<'_>,
-        dependence: Option<Dependence<'_>>,
+        (hits, standings): (Vec<Hit>, Vec<Standing>),
         kid: Option<&str>,
         until: UnixSeconds,
     ) -> Admitted {
         let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-        let standings = dependence.iter().flat_map(Dependence::standings);
-        let (hits, standings) = standings.unzip();
         Admitted {
             identity: Identity {
                 whose: if said.provider.is_some() {

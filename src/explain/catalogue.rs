@@ -353,6 +353,12 @@ catalogue! {
         confirm: "Compare the token's `iat` with the time of the change in the provider's dashboard."
         mend: "Ask the provider's SDK for a new token, past its cache (`getToken({ skipCache: true })`), and exchange that."
 
+    TokenRevoked "token_revoked": 401 "invalid_token" RefreshSubjectToken
+        "The app token was revoked."
+        cause: "Its client revoked it at POST /oauth/revoke (RFC 7009): usually a sign-out. Tokens that were minted before or after it are not touched."
+        confirm: "Look for the token's `jti` in the log's `revoked` lines."
+        mend: "Exchange again, where the user is still signed in."
+
     // At the gate.
     BearerMissing "bearer_missing": 401 "invalid_token" SignIn
         "The request carries no bearer token."

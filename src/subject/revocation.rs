@@ -40,6 +40,8 @@ pub enum Hit {
     Organization,
     /// The membership changed.
     Membership,
+    /// The token was revoked by itself.
+    Token,
 }
 
 impl Hit {
@@ -50,6 +52,7 @@ impl Hit {
             Self::User => Code::UserDeleted,
             Self::Organization => Code::OrganizationDeleted,
             Self::Membership => Code::MembershipChanged,
+            Self::Token => Code::TokenRevoked,
         }
     }
 }

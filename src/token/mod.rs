@@ -3,6 +3,7 @@
 pub mod claims;
 pub mod mint;
 pub mod read;
+pub mod standing;
 pub mod verify;
 
 pub use claims::ServiceGrant;

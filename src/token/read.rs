@@ -150,6 +150,8 @@ impl<'d> Unverified<'d> {
 /// What an app token says, as far as this service acts on it: personal data, so it has no
 /// `Debug`.
 pub struct Said<'c> {
+    /// `jti`.
+    pub id: &'c str,
     /// `sub`: the user, as the app names them.
     pub user: &'c str,
     /// `client_id`: the app.
@@ -202,6 +204,7 @@ impl<'c> Said<'c> {
         };
         let scopes = optional("scope")?.unwrap_or_default();
         Ok(Self {
+            id: text("jti")?,
             user: text("sub")?,
             app: text("client_id")?,
             audience: text("aud")?,
