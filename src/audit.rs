@@ -37,14 +37,14 @@ const FORMAT: u8 = 1;
 /// What happened. Absent is what does not apply.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Event<'e> {
-    /// `exchange`, `token`, `verify`, `revoke` or `key`: what was asked for, or done.
+    /// `exchange`, `token`, `verify`, `introspect`, `revoke` or `key`: what was asked for, or done.
     pub action: &'e str,
     /// `ok`, a code of the catalogue, or what became of a revocation or a key.
     pub outcome: &'e str,
     /// The app whose policy decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub app: Option<&'e str>,
-    /// The client that got a service token.
+    /// The client that asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<&'e str>,
     /// The `iss` of the issuer that vouched for the subject.
@@ -68,7 +68,7 @@ pub struct Event<'e> {
     /// SHA-256 of the token that was minted, in base64url.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_sha256: Option<&'e str>,
-    /// `jti` of the token that was minted.
+    /// `jti` of the token that was minted, or revoked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jti: Option<&'e str>,
     /// The key that signed, or that changed.

@@ -75,6 +75,7 @@ const CLIENT: &[&str] = &[
     "auth_method",
     "redirect_uris",
     "apps",
+    "introspect",
 ];
 const PROVIDER: &[&str] = &[
     "issuer",
@@ -483,7 +484,7 @@ fn read_client(section: &mut Section<'_, '_, '_>) -> ClientSettings {
     let audiences = section.texts("audience").unwrap_or_default();
     let secret = section.secret("secret");
     let apps = section.texts("apps").unwrap_or_default();
-    if audiences.is_empty() && apps.is_empty() {
+    if audiences.is_empty() && apps.is_empty() && !section.has("introspect") {
         section
             .note_here("a client without `audience` has no effect yet but in `exchequer explain`");
     } else if !audiences.is_empty() && !section.has("secret") {
@@ -512,6 +513,7 @@ fn read_client(section: &mut Section<'_, '_, '_>) -> ClientSettings {
         scopes,
         ttl: section.duration("ttl", 30, 3600).unwrap_or(300),
         apps,
+        introspect: section.texts("introspect").unwrap_or_default(),
     }
 }
 

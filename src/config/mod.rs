@@ -443,6 +443,8 @@ pub struct ClientSettings {
     pub ttl: UnixSeconds,
     /// The names of the apps whose users it may act for.
     pub apps: Vec<String>,
+    /// The audiences whose tokens it may look at (RFC 7662): usually what it is itself.
+    pub introspect: Vec<String>,
 }
 
 /// Where the configuration is read from.

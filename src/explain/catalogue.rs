@@ -612,6 +612,28 @@ catalogue! {
         confirm: "`exchequer check` lists each client's scopes."
         mend: "Ask for configured scopes, leave `scope` out to get all of them, or add them to the client's `scopes`."
 
+    // Tokens of ours that a client asks about or revokes.
+    TokenTypeUnsupported "token_type_unsupported": 400 "unsupported_token_type" FixRequest
+        "Tokens of an identity provider are not revoked here."
+        cause: "`token` at POST /oauth/revoke is a provider's: its `iss` is one of the configured issuers', or its prefix is Clerk's. It would go on opening what it opens."
+        confirm: "Decode the token: `iss` is not this service."
+        mend: "Sign the user out with the provider's SDK, which ends the session; its webhook tells this service."
+    TokenOfAnotherClient "token_of_another_client": 400 "invalid_grant" FixRequest
+        "The token was issued to another client."
+        cause: "`client_id` of the token at POST /oauth/revoke is neither the client that asks nor one of its `apps`."
+        confirm: "Decode the token and compare `client_id`."
+        mend: "Let the client revoke that got the token; a public app sends its name as `client_id`."
+    TokenNotOurs "token_not_ours": 0 "invalid_token" FixRequest
+        "The token that was asked about was not minted by this service."
+        cause: "Its `iss` is another. POST /oauth/introspect answers `active: false` and no more; the log has this code."
+        confirm: "Compare `seen` in the log with EXCHEQUER_ISSUER, byte for byte."
+        mend: "Ask the issuer of the token, or exchange it first."
+    IntrospectionNotAllowed "introspection_not_allowed": 0 "invalid_token" FixConfig
+        "The token that was asked about is not meant for the client that asks."
+        cause: "The token is none of the client's own, none of its `apps`, and its `aud` is none of its `introspect`. POST /oauth/introspect answers `active: false` and no more; the log has this code."
+        confirm: "Compare `seen`, the token's `aud`, with `expected` in the log."
+        mend: "Add the audience to `introspect` of `[clients.ID]`, if the client is that audience."
+
     // What could not be asked.
     IssuerKeysUnavailable "issuer_keys_unavailable": 503 "temporarily_unavailable" Retry ["jwk-remote-failed-to-load", "jwk-local-missing"]
         "The issuer's keys cannot be fetched at the moment."

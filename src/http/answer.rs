@@ -41,6 +41,13 @@ pub fn identity(headers: HeaderMap) -> Answer {
     response
 }
 
+/// A 200 that says nothing and must not be stored.
+pub fn empty() -> Answer {
+    let mut response = Response::new(Bytes::new());
+    response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
+    response.into_response()
+}
+
 /// Hands a refusal to the front.
 pub fn refused(refusal: Box<Refusal>) -> Answer {
     let mut response = Response::new(Bytes::new());

@@ -7,7 +7,9 @@ use crate::crypto::sha256;
 use crate::exchange::Exchanged;
 use crate::explain::Refusal;
 use crate::keys::Keeper;
+use crate::oauth::introspection::Introspected;
 use crate::oauth::issued::Issued;
+use crate::oauth::revocation::Revoked;
 use crate::token::AppToken;
 use crate::webhooks::Taken;
 use base64::Engine;
@@ -61,6 +63,8 @@ impl Audited {
             Outcome::Refused(refusal) => self.refused(base, refusal).await,
             Outcome::Exchanged(exchanged) => self.exchanged(base, exchanged).await,
             Outcome::Issued(issued) => self.issued(base, issued).await,
+            Outcome::Introspected(introspected) => self.introspected(base, introspected).await,
+            Outcome::Revoked(revoked) => self.revoked(base, revoked).await,
             Outcome::Heard(taken) => self.heard(base, taken).await,
         }
     }
@@ -79,6 +83,31 @@ impl Audited {
             token_sha256: Some(&hash(&issued.token)),
             jti: Some(&issued.token.jti),
             kid: Some(&issued.signer.kid),
+            ..base
+        };
+        self.audit.record(event).await;
+    }
+
+    /// As at the gate, those are recorded that did not pass.
+    async fn introspected(&self, base: Event<'_>, introspected: &Introspected) {
+        if let Err(refusal) = &introspected.told {
+            let event = Event {
+                outcome: refusal.code.entry().slug,
+                client: Some(&introspected.client.id),
+                ..base
+            };
+            self.audit.record(event).await;
+        }
+    }
+
+    async fn revoked(&self, base: Event<'_>, revoked: &Revoked) {
+        if revoked.jti.is_none() {
+            return;
+        }
+        let event = Event {
+            outcome: revoked.result(),
+            client: Some(revoked.party.id()),
+            jti: revoked.jti.as_deref(),
             ..base
         };
         self.audit.record(event).await;

@@ -189,6 +189,8 @@ fn route(path: &str) -> &'static str {
         "/auth/exchange" | "/auth/clerk/exchange" => "exchange",
         verify::PATH => "verify",
         "/oauth/token" => "token",
+        "/oauth/introspect" => "introspect",
+        "/oauth/revoke" => "revoke",
         "/.well-known/jwks.json" => "jwks",
         "/.well-known/openid-configuration" | "/.well-known/oauth-authorization-server" => {
             "metadata"

@@ -4,7 +4,9 @@ use super::outcome::{About, Outcome};
 use crate::exchange::Exchanged;
 use crate::explain::Refusal;
 use crate::keys::Keeper;
+use crate::oauth::introspection::Introspected;
 use crate::oauth::issued::Issued;
+use crate::oauth::revocation::Revoked;
 use crate::policy::scopes::Scopes;
 use crate::webhooks::Taken;
 use http::StatusCode;
@@ -23,6 +25,8 @@ impl Line<'_> {
             Outcome::Refused(refusal) => self.refused(refusal, keys),
             Outcome::Exchanged(exchanged) => self.exchanged(exchanged),
             Outcome::Issued(issued) => self.issued(issued),
+            Outcome::Introspected(introspected) => self.introspected(introspected),
+            Outcome::Revoked(revoked) => self.revoked(revoked),
             Outcome::Heard(taken) => self.heard(taken),
         }
     }
@@ -87,6 +91,49 @@ impl Line<'_> {
             scope = issued.scope,
             micros = self.micros,
             "issued"
+        );
+    }
+
+    /// A token that holds is asked about with each request of somebody's: that is no news.
+    fn introspected(&self, introspected: &Introspected) {
+        let client = introspected.client.id.as_str();
+        match &introspected.told {
+            Ok(active) => tracing::debug!(
+                request_id = self.about.id,
+                trace_id = self.about.trace,
+                client,
+                active = true,
+                jti = active.jti,
+                micros = self.micros,
+                "introspected"
+            ),
+            Err(refusal) => {
+                let failure = refusal.ladder.failure();
+                tracing::info!(
+                    request_id = self.about.id,
+                    trace_id = self.about.trace,
+                    client,
+                    active = false,
+                    code = refusal.code.entry().slug,
+                    check = failure.map(|rung| rung.check.name()),
+                    seen = failure.and_then(|rung| rung.seen.as_deref()).map(printable),
+                    expected = failure.and_then(|rung| rung.expected.as_deref()),
+                    micros = self.micros,
+                    "introspected"
+                );
+            }
+        }
+    }
+
+    fn revoked(&self, revoked: &Revoked) {
+        tracing::info!(
+            request_id = self.about.id,
+            trace_id = self.about.trace,
+            client = revoked.party.id(),
+            jti = revoked.jti,
+            result = revoked.result(),
+            micros = self.micros,
+            "revoked"
         );
     }
 

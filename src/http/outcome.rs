@@ -2,7 +2,9 @@
 
 use crate::exchange::Exchanged;
 use crate::explain::Refusal;
+use crate::oauth::introspection::Introspected;
 use crate::oauth::issued::Issued;
+use crate::oauth::revocation::Revoked;
 use crate::webhooks::Taken;
 use std::sync::Arc;
 
@@ -15,6 +17,10 @@ pub enum Outcome {
     Exchanged(Arc<Exchanged>),
     /// It issued a token at the token endpoint.
     Issued(Arc<Issued>),
+    /// It told a client whether a token holds.
+    Introspected(Arc<Introspected>),
+    /// It revoked a token of a client's.
+    Revoked(Arc<Revoked>),
     /// It took a provider's event.
     Heard(Arc<Taken>),
 }

@@ -1,6 +1,6 @@
 //! The whole public surface on one page.
 
-use super::{answer, caller, exchange, metadata, token, webhooks};
+use super::{answer, caller, exchange, introspect, metadata, revoke, token, webhooks};
 use crate::exchange::Exchange;
 use crate::explain::{Code, Refusal};
 use crate::oauth::OAuth;
@@ -43,10 +43,28 @@ pub fn public(oauth: Arc<OAuth>, proxies: Arc<[IpNet]>) -> BoxedFilter<(Answer,)
         .and(only(POST))
         .and(oauth.clone())
         .and(warp::header::headers_cloned())
-        .and(address)
+        .and(address.clone())
         .and(warp::body::stream())
         .then(|oauth: Arc<OAuth>, headers: HeaderMap, address, body| {
             Box::pin(async move { token::handle(&oauth, &headers, address, body).await })
+        });
+    let introspections = at("/oauth/introspect")
+        .and(only(POST))
+        .and(oauth.clone())
+        .and(warp::header::headers_cloned())
+        .and(address.clone())
+        .and(warp::body::stream())
+        .then(|oauth: Arc<OAuth>, headers: HeaderMap, address, body| {
+            Box::pin(async move { introspect::handle(&oauth, &headers, address, body).await })
+        });
+    let revocations = at("/oauth/revoke")
+        .and(only(POST))
+        .and(oauth.clone())
+        .and(warp::header::headers_cloned())
+        .and(address)
+        .and(warp::body::stream())
+        .then(|oauth: Arc<OAuth>, headers: HeaderMap, address, body| {
+            Box::pin(async move { revoke::handle(&oauth, &headers, address, body).await })
         });
     let webhooks = below("/webhooks/clerk/")
         .and(only(POST_ALONE))
@@ -77,6 +95,10 @@ pub fn public(oauth: Arc<OAuth>, proxies: Arc<[IpNet]>) -> BoxedFilter<(Answer,)
 
     exchanges
         .or(tokens)
+        .unify()
+        .or(introspections)
+        .unify()
+        .or(revocations)
         .unify()
         .or(webhooks)
         .unify()

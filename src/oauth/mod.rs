@@ -2,7 +2,9 @@
 
 pub mod client_credentials;
 pub mod clients;
+pub mod introspection;
 pub mod issued;
+pub mod revocation;
 
 use crate::config::Settings;
 use crate::exchange::{self, Caller, Exchange};

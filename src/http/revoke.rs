@@ -1,0 +1,51 @@
+//! `POST /oauth/revoke` (RFC 7009): parse, authenticate, revoke, answer.
+
+use super::client::proof;
+use super::form::Form;
+use super::outcome::Outcome;
+use super::{answer, body};
+use crate::exchange::Caller;
+use crate::explain::Refusal;
+use crate::oauth::OAuth;
+use crate::oauth::revocation::Revoked;
+use bytes::Buf;
+use futures_util::Stream;
+use http::header::HeaderMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use warp::reply::Response as Answer;
+
+/// Answers a request to revoke a token.
+pub async fn handle<B: Buf>(
+    oauth: &OAuth,
+    headers: &HeaderMap,
+    address: Option<IpAddr>,
+    stream: impl Stream<Item = Result<B, warp::Error>>,
+) -> Answer {
+    match attempt(oauth, headers, address, stream).await {
+        Ok(revoked) => {
+            let mut response = answer::empty();
+            let outcome = Outcome::Revoked(Arc::new(revoked));
+            response.extensions_mut().insert(outcome);
+            response
+        }
+        Err(refusal) => answer::refused(refusal),
+    }
+}
+
+async fn attempt<B: Buf>(
+    oauth: &OAuth,
+    headers: &HeaderMap,
+    address: Option<IpAddr>,
+    stream: impl Stream<Item = Result<B, warp::Error>>,
+) -> Result<Revoked, Box<Refusal>> {
+    let bytes = body::read(headers, stream).await?;
+    let form = Form::read(headers, &bytes)?;
+    let caller = Caller {
+        address,
+        ..Caller::default()
+    };
+    // A `token_type_hint` that is wrong or unknown changes nothing (§2.1).
+    let token = form.required("token");
+    oauth.revoke(proof(headers, &form), token, caller).await
+}

@@ -1,0 +1,150 @@
+//! Introspection (RFC 7662): a protected resource asks whether a token of ours holds.
+//!
+//! A client sees tokens of its own, those of the `apps` that it may act for, and those for an
+//! audience of its `introspect`; of all others it learns no more than of tokens that there are
+//! not (§4). Why a token is not active stands in the log, never in the answer (§2.2).
+
+use super::OAuth;
+use super::clients::{Client, Party, Proof};
+use crate::exchange::Caller;
+use crate::explain::{Check, Code, Ladder, Refusal};
+use crate::store::{Question, StoreError};
+use crate::subject::revocation::Hit;
+use crate::token::mint::SERVICE_TYPE;
+use crate::token::read::{self, Said, Unverified};
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+type Refused = Box<Refusal>;
+
+/// What an authorised client learns of a token: perhaps personal data, so it has no `Debug`.
+pub struct Introspected {
+    /// Who asked.
+    pub client: Arc<Client>,
+    /// What the token says, or why it is not active.
+    pub told: Result<Active, Refused>,
+}
+
+/// An active token.
+pub struct Active {
+    /// Its `jti`.
+    pub jti: String,
+    /// `Bearer`, or `DPoP` where it is bound to a key.
+    pub token_type: &'static str,
+    /// Its claims.
+    pub claims: Map<String, Value>,
+}
+
+impl OAuth {
+    /// Tells a client that proved itself what a token says, if it holds.
+    pub async fn introspect(
+        &self,
+        proof: Result<Proof<'_>, Refused>,
+        token: Result<&str, Refused>,
+        caller: Caller<'_>,
+    ) -> Result<Introspected, Refused> {
+        let told = async {
+            let Party::Client(client) = self.authenticate(&proof?)? else {
+                return Err(Refusal::new(Code::ClientAuthenticationMissing));
+            };
+            let mut ladder = Ladder::default();
+            match self.active(&client, token?, &mut ladder).await {
+                Err(refusal) if refusal.code.entry().status >= 500 => Err(refusal),
+                Err(mut refusal) => {
+                    refusal.ladder = ladder;
+                    let told = Err(refusal);
+                    Ok(Introspected { client, told })
+                }
+                told => Ok(Introspected { client, told }),
+            }
+        };
+        match told.await {
+            Ok(introspected) => Ok(introspected),
+            Err(refusal) => Err(self.exchange.counted(refusal, caller).await),
+        }
+    }
+
+    /// What the token says, where it is one of ours that holds, and that the client may see.
+    async fn active(
+        &self,
+        client: &Client,
+        token: &str,
+        ladder: &mut Ladder,
+    ) -> Result<Active, Refused> {
+        let exchange = &self.exchange;
+        let now = exchange.clock.now();
+        let decoded = read::decode(token, ladder)?;
+        let unverified = Unverified::parse(&decoded, ladder)?;
+        let issuer = unverified.claims().text("iss").unwrap_or_default();
+        if issuer != exchange.issuer {
+            ladder.fail(Check::Issuer, issuer, "this service");
+            return Err(Refusal::new(Code::TokenNotOurs));
+        }
+        let verified = unverified.verify(&exchange.keys.published(), ladder)?;
+        let said = &verified.claims;
+        if !self.has_type(said, verified.typ, ladder) {
+            return Err(Refusal::new(Code::AppTokenTypeMismatch));
+        }
+        if !sees(client, said) {
+            ladder.fail(
+                Check::Audience,
+                said.audience,
+                client.settings.introspect.join(", "),
+            );
+            return Err(Refusal::new(Code::IntrospectionNotAllowed));
+        }
+        said.in_time(now, ladder)?;
+        let (hits, standings): (Vec<Hit>, Vec<_>) = said.standings().unzip();
+        let question = Question {
+            standings: &standings,
+            ..Question::default()
+        };
+        let answer = exchange.store.ask(question, now).await;
+        let answer = answer.map_err(StoreError::refusal)?;
+        if let Some(hit) = answer.revoked.and_then(|place| hits.get(place)) {
+            ladder.fail(Check::Revocation, format!("{hit:?}"), "not revoked");
+            return Err(Refusal::new(hit.code()));
+        }
+        let claims = serde_json::to_value(unverified.claims());
+        let Ok(Value::Object(claims)) = claims else {
+            return Err(Refusal::new(Code::InternalError));
+        };
+        Ok(Active {
+            jti: said.id.to_owned(),
+            token_type: if claims.contains_key("cnf") {
+                "DPoP"
+            } else {
+                "Bearer"
+            },
+            claims,
+        })
+    }
+
+    /// Whether the token is of the type that its app's tokens have, or service tokens.
+    fn has_type(&self, said: &Said<'_>, typ: &str, ladder: &mut Ladder) -> bool {
+        let mut apps = self.exchange.apps.iter().map(|app| &app.settings);
+        let expected = match said.provider {
+            Some(_) => apps
+                .find(|app| app.name == said.app)
+                .map(|app| app.typ.as_str()),
+            None => Some(SERVICE_TYPE),
+        };
+        if expected != Some(typ) {
+            ladder.fail(
+                Check::Type,
+                typ,
+                expected.unwrap_or("an app that is configured"),
+            );
+        }
+        expected == Some(typ)
+    }
+}
+
+/// Whether the client may see what the token says.
+fn sees(client: &Client, said: &Said<'_>) -> bool {
+    let settings = &client.settings;
+    let is = |name: &String| name == said.app;
+    is(&client.id)
+        || settings.apps.iter().any(is)
+        || settings.introspect.iter().any(|each| each == said.audience)
+}
