@@ -102,7 +102,7 @@ pub struct Exchanged {
     pub kept: Option<Kept>,
     /// The provider's session: personal data, for whoever makes a pseudonym of it.
     pub session_id: Option<String>,
-    /// `aud` of the app token.
+    /// `aud` of the app token, spaces between several.
     pub audience: String,
     /// Who vouched for the subject.
     pub issuer: Arc<Issuer>,
@@ -393,7 +393,7 @@ impl Exchange {
             pseudonym: keys.pseudonym(subject.issuer, subject.id),
             kept,
             session_id: subject.session_id.map(str::to_owned),
-            audience: grant.audience,
+            audience: grant.audiences.join(" "),
             signer: Arc::clone(signer),
             issuer: Arc::clone(issuer),
             app: Arc::clone(app),

@@ -182,14 +182,15 @@ impl Gate {
                 .audience
                 .map_or_else(|| audiences.join(", "), str::to_owned)
         };
-        let meant = demand
-            .audience
-            .is_none_or(|demanded| demanded == said.audience);
-        if !meant || audiences.iter().all(|each| each != said.audience) {
-            ladder.fail(Check::Audience, said.audience, expected());
+        let meant = |audience: &&str| {
+            demand.audience.is_none_or(|demanded| demanded == *audience)
+                && audiences.iter().any(|each| each == audience)
+        };
+        if !said.audiences.iter().any(meant) {
+            ladder.fail(Check::Audience, said.audiences.join(", "), expected());
             return Err(Refusal::new(Code::AppTokenAudienceMismatch));
         }
-        ladder.pass(Check::Audience, || (said.audience, expected()));
+        ladder.pass(Check::Audience, || (said.audiences.join(", "), expected()));
         said.in_time(now, ladder)?;
         let standings = said.standings().unzip();
         Ok(self.admitted(said, standings, Some(verified.kid), said.expires_at))
@@ -247,7 +248,7 @@ impl Gate {
         let claims = unverified.claims();
         let wish = Wish {
             app: demand.app,
-            audience: demand.audience,
+            audiences: demand.audience.as_slice(),
             ..Wish::default()
         };
         let mut ladder = Ladder::default();

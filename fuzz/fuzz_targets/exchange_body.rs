@@ -11,7 +11,7 @@ fuzz_target!(|bytes: &[u8]| {
         Err(refusal) => return assert_eq!(refusal.code.entry().status, 400),
     };
     for bearer in [None, Some("a.b.c")] {
-        if let Err(refusal) = request(&body, bearer) {
+        if let Err(refusal) = request(&body, bearer).and(body.audience()) {
             assert_eq!(refusal.code.entry().status, 400);
         }
     }

@@ -214,13 +214,14 @@ async fn explain_token(text: &str, args: Args, settings: Settings) -> ExitCode {
             return super::wrong();
         }
     };
+    let audience = args.audience.as_deref();
     let request = Request {
         credential: Credential::Token(text),
         caller: Caller::default(),
         keep: false,
         wish: Wish {
             app: args.app.as_deref(),
-            audience: args.audience.as_deref(),
+            audiences: audience.as_slice(),
             scope: None,
         },
     };

@@ -95,6 +95,8 @@ async fn attempt<B: Buf>(
         read(&bytes)?
     };
     let (mut request, scope_asked) = request(&body, bearer)?;
+    let audience = body.audience()?;
+    request.wish.audiences = audience.as_slice();
     request.caller.address = address;
     request.caller.traceparent = front::traceparent(headers);
     Ok((exchange.exchange(request).await?, scope_asked))
@@ -150,7 +152,26 @@ pub fn read(bytes: &[u8]) -> Result<Body<'_>, Box<Refusal>> {
     })
 }
 
-/// Judges the parameters; gives the request, and whether it asks for scopes.
+impl Body<'_> {
+    /// The audience that is asked for, where there is one.
+    pub fn audience(&self) -> Result<Option<&str>, Box<Refusal>> {
+        parameter("audience", &self.audience)
+    }
+}
+
+/// A text of the body that must be a short one, where there is one.
+fn parameter<'b>(name: &str, text: &'b Option<Text<'b>>) -> Result<Option<&'b str>, Box<Refusal>> {
+    let text = text.as_ref().map(|Text(text)| text.as_ref());
+    let bad = |text: &str| {
+        text.is_empty() || text.len() > MAX_PARAMETER || text.chars().any(char::is_control)
+    };
+    match text {
+        Some(text) if bad(text) => Err(malformed(name)),
+        other => Ok(other),
+    }
+}
+
+/// Judges the parameters but the audience; gives the request, and whether it asks for scopes.
 pub fn request<'b>(
     body: &'b Body<'b>,
     bearer: Option<&'b str>,
@@ -176,16 +197,6 @@ pub fn request<'b>(
     if text(&body.subject_token_type).is_some_and(|kind| !TOKEN_TYPES.contains(&kind)) {
         return Err(Refusal::new(Code::SubjectTokenTypeUnsupported));
     }
-    let parameter = |name, each| match text(each) {
-        Some(text)
-            if text.is_empty()
-                || text.len() > MAX_PARAMETER
-                || text.chars().any(char::is_control) =>
-        {
-            Err(malformed(name))
-        }
-        other => Ok(other),
-    };
     let scope = text(&body.scope).unwrap_or_default();
     if scope.len() > MAX_PARAMETER || !are_scopes(scope) {
         return Err(malformed("scope"));
@@ -197,7 +208,7 @@ pub fn request<'b>(
         keep: false,
         wish: Wish {
             app: parameter("app", &body.app)?,
-            audience: parameter("audience", &body.audience)?,
+            audiences: &[],
             scope: Some(scope).filter(|_| scope_asked),
         },
     };

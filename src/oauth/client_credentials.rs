@@ -81,7 +81,7 @@ impl OAuth {
 
 /// The one audience of a token: a backend that is called could send a token for two to the
 /// other.
-fn audience<'c>(client: &'c Client, asked: &[&str]) -> Result<&'c str, Box<Refusal>> {
+fn audience<'c>(client: &'c Client, asked: &[&str]) -> Result<&'c String, Box<Refusal>> {
     let known = &client.settings.audiences;
     let first = known
         .first()
@@ -95,16 +95,12 @@ fn audience<'c>(client: &'c Client, asked: &[&str]) -> Result<&'c str, Box<Refus
             "A service token has one audience: ask for a token for each.",
         ));
     }
-    known
-        .iter()
-        .find(|each| each == wanted)
-        .map(String::as_str)
-        .ok_or_else(|| {
-            Refusal::because(
-                Code::AudienceNotAllowed,
-                "The client may not ask for this audience.",
-            )
-        })
+    known.iter().find(|each| each == wanted).ok_or_else(|| {
+        Refusal::because(
+            Code::AudienceNotAllowed,
+            "The client may not ask for this audience.",
+        )
+    })
 }
 
 /// The scopes, narrowed to the client's. A client that gets none of those that it asked for is

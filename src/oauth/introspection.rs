@@ -88,7 +88,7 @@ impl OAuth {
         if !sees(client, said) {
             ladder.fail(
                 Check::Audience,
-                said.audience,
+                said.audiences.join(", "),
                 client.settings.introspect.join(", "),
             );
             return Err(Refusal::new(Code::IntrospectionNotAllowed));
@@ -146,5 +146,8 @@ fn sees(client: &Client, said: &Said<'_>) -> bool {
     let is = |name: &String| name == said.app;
     is(&client.id)
         || settings.apps.iter().any(is)
-        || settings.introspect.iter().any(|each| each == said.audience)
+        || settings
+            .introspect
+            .iter()
+            .any(|each| said.audiences.contains(&each.as_str()))
 }

@@ -33,8 +33,8 @@ pub struct App {
 pub struct Grant {
     /// `sub` of the app token.
     pub subject: String,
-    /// `aud` of the app token.
-    pub audience: String,
+    /// `aud` of the app token, none twice.
+    pub audiences: Vec<String>,
     /// When the app token expires.
     pub expires_at: UnixSeconds,
     /// What the app's `claims` add.
@@ -48,8 +48,8 @@ pub struct Grant {
 pub struct Wish<'r> {
     /// The app, where the request names one.
     pub app: Option<&'r str>,
-    /// The audience, where the request names one.
-    pub audience: Option<&'r str>,
+    /// The audiences, where the request names some.
+    pub audiences: &'r [&'r str],
     /// The scopes, where the request names some: by their names, spaces between them.
     pub scope: Option<&'r str>,
 }
@@ -213,6 +213,17 @@ impl Apps {
     }
 }
 
+/// Texts in the order in which they were asked for, none twice.
+pub fn each_once(asked: &[&str]) -> Vec<String> {
+    let mut once: Vec<String> = Vec::with_capacity(asked.len());
+    for text in asked {
+        if once.iter().all(|each| each != text) {
+            once.push((*text).to_owned());
+        }
+    }
+    once
+}
+
 fn is_introspected(issuer: &Issuer) -> bool {
     issuer.settings.kind == IssuerKind::Introspection
 }
@@ -223,7 +234,7 @@ fn choose<'a, I: Iterator<Item = (&'a Arc<App>, &'a Arc<Issuer>)>>(
     wish: Wish<'_>,
     ladder: &mut Ladder,
 ) -> Result<(Arc<App>, Arc<Issuer>), Refused> {
-    let mut granting = trusting().filter(|(app, _)| app.may_ask_for(wish.audience));
+    let mut granting = trusting().filter(|(app, _)| app.may_ask_for(wish.audiences));
     match (granting.next(), granting.next()) {
         (Some((app, issuer)), None) => {
             ladder.pass(Check::App, || {
@@ -244,7 +255,7 @@ fn choose<'a, I: Iterator<Item = (&'a Arc<App>, &'a Arc<Issuer>)>>(
                 .collect();
             ladder.fail(
                 Check::App,
-                format!("audience {}", wish.audience.unwrap_or_default()),
+                format!("audience {}", wish.audiences.join(", ")),
                 audiences.join(", "),
             );
             Err(Refusal::new(Code::AudienceNotAllowed))
@@ -302,8 +313,10 @@ impl App {
         }
     }
 
-    fn may_ask_for(&self, audience: Option<&str>) -> bool {
-        audience.is_none_or(|audience| self.settings.audiences.iter().any(|each| each == audience))
+    fn may_ask_for(&self, audiences: &[&str]) -> bool {
+        let known = &self.settings.audiences;
+        let knows = |audience| known.iter().any(|each| each == audience);
+        audiences.iter().all(knows)
     }
 
     /// Judges a verified subject, of whom this is known beside its token.
@@ -347,12 +360,13 @@ impl App {
             // A subject token within the clock skew of its end still gives a token of a second.
             expires_at = expires_at.min(subject.expires_at).max(now + 1);
         }
-        let audience = wish
-            .audience
-            .or_else(|| settings.audiences.first().map(String::as_str));
+        let audiences = match wish.audiences {
+            [] => settings.audiences.first().cloned().into_iter().collect(),
+            asked => each_once(asked),
+        };
         Ok(Grant {
             subject: subject_id,
-            audience: audience.unwrap_or_default().to_owned(),
+            audiences,
             expires_at,
             claims,
             scopes,

@@ -4,6 +4,7 @@ use crate::clock::UnixSeconds;
 use crate::policy::Grant;
 use crate::subject::Subject;
 use serde::ser::{Serialize, SerializeMap, Serializer};
+use std::slice;
 
 /// How far `iat` and `nbf` lie back, in seconds: PyJWT, jose and jsonwebtoken refuse a token
 /// from a clock that is three seconds ahead of theirs.
@@ -15,7 +16,7 @@ pub struct ServiceGrant<'g> {
     /// The client: `sub` and `client_id`.
     pub client: &'g str,
     /// `aud`.
-    pub audience: &'g str,
+    pub audience: &'g String,
     /// `scope`, where the client has some.
     pub scope: Option<&'g str>,
     /// When it expires.
@@ -47,18 +48,21 @@ impl Serialize for Claims<'_> {
         let (sub, aud, exp, client) = match &self.bearer {
             Bearer::User { app, grant, .. } => (
                 grant.subject.as_str(),
-                grant.audience.as_str(),
+                Audiences(&grant.audiences),
                 grant.expires_at,
                 *app,
             ),
-            Bearer::Service(grant) => {
-                (grant.client, grant.audience, grant.expires_at, grant.client)
-            }
+            Bearer::Service(grant) => (
+                grant.client,
+                Audiences(slice::from_ref(grant.audience)),
+                grant.expires_at,
+                grant.client,
+            ),
         };
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("iss", self.issuer)?;
         map.serialize_entry("sub", sub)?;
-        map.serialize_entry("aud", aud)?;
+        map.serialize_entry("aud", &aud)?;
         map.serialize_entry("exp", &exp)?;
         map.serialize_entry("iat", &(self.now - BACKDATE))?;
         map.serialize_entry("nbf", &(self.now - BACKDATE))?;
@@ -73,6 +77,18 @@ impl Serialize for Claims<'_> {
             }
         }
         map.end()
+    }
+}
+
+/// `aud` (RFC 7519 §4.1.3): a text where there is one, which every reader understands.
+struct Audiences<'a>(&'a [String]);
+
+impl Serialize for Audiences<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            [one] => one.serialize(serializer),
+            several => several.serialize(serializer),
+        }
     }
 }
 

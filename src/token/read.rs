@@ -156,8 +156,8 @@ pub struct Said<'c> {
     pub user: &'c str,
     /// `client_id`: the app.
     pub app: &'c str,
-    /// `aud`.
-    pub audience: &'c str,
+    /// `aud`, one or several.
+    pub audiences: Vec<&'c str>,
     /// `idp`: the provider, where there is a user.
     pub provider: Option<&'c str>,
     /// `sid`: the provider's session.
@@ -192,22 +192,21 @@ impl<'c> Said<'c> {
             Some(Json::Text(text)) => Ok(Some(text.as_ref())),
             Some(_) => Err(odd(name)),
         };
-        let roles = match claims.get("roles") {
-            None => Vec::new(),
-            Some(Json::Text(role)) => vec![role.as_ref()],
-            Some(Json::List(roles)) => roles
-                .iter()
-                .map(Json::as_str)
-                .collect::<Option<_>>()
-                .ok_or_else(|| odd("roles"))?,
-            Some(_) => return Err(odd("roles")),
+        let texts = |name| match claims.get(name) {
+            None => Some(Vec::new()),
+            Some(Json::Text(text)) => Some(vec![text.as_ref()]),
+            Some(Json::List(list)) => list.iter().map(Json::as_str).collect(),
+            Some(_) => None,
         };
+        let roles = texts("roles").ok_or_else(|| odd("roles"))?;
         let scopes = optional("scope")?.unwrap_or_default();
         Ok(Self {
             id: text("jti")?,
             user: text("sub")?,
             app: text("client_id")?,
-            audience: text("aud")?,
+            audiences: texts("aud")
+                .filter(|each| !each.is_empty())
+                .ok_or_else(|| odd("aud"))?,
             provider: optional("idp")?,
             session: optional("sid")?,
             organization: optional("org_id")?,

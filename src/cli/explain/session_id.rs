@@ -18,9 +18,10 @@ pub(super) async fn explain(text: &str, args: &Args, settings: Settings) -> Exit
             return crate::cli::wrong();
         }
     };
+    let audience = args.audience.as_deref();
     let wish = Wish {
         app: args.app.as_deref(),
-        audience: args.audience.as_deref(),
+        audiences: audience.as_slice(),
         scope: None,
     };
     let request = Request {
