@@ -155,6 +155,12 @@ impl Published {
         self.verifiers.get(kid)
     }
 
+    /// A key for one purpose, the same for all who have the ring, and as long as it lasts. The
+    /// label has no line feed, or it could be a subject's name.
+    pub fn derived_key(&self, label: &'static str) -> MacKey {
+        MacKey::new(&self.pseudonym.sign(&[label.as_bytes()]))
+    }
+
     /// The name of a subject in logs: the same subject has the same one, and nobody without
     /// the ring can tell whose it is.
     pub fn pseudonym(&self, issuer: &str, subject: &str) -> String {

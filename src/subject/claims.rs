@@ -213,7 +213,7 @@ fn scopes<'s>(claims: &'s Object<'s>, kind: TokenKind) -> Result<Option<Vec<&'s 
 }
 
 /// A `NumericDate` (RFC 7519 §2): a finite number of seconds, whole or not, in range.
-pub(super) fn date(value: &Json<'_>) -> Option<UnixSeconds> {
+pub fn date(value: &Json<'_>) -> Option<UnixSeconds> {
     let seconds = match (value.as_i64(), value.as_f64()) {
         (Some(whole), _) => whole,
         #[expect(clippy::cast_possible_truncation, reason = "checked to be in range")]

@@ -14,6 +14,8 @@ use std::sync::Arc;
 const MAX_KEYS: usize = 100;
 /// The longest `kid`, in bytes.
 const MAX_KID: usize = 255;
+/// The members of private keys and of symmetric ones (RFC 7518 §6).
+const PRIVATE: [&str; 8] = ["d", "k", "p", "q", "dp", "dq", "qi", "oth"];
 
 /// Why a document is no key set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -166,12 +168,20 @@ pub fn public_keys(document: &[u8]) -> Vec<(String, PublicKey)> {
     keys.filter_map(read).collect()
 }
 
+/// The public key of a JWK that stands by itself, as in the header of a DPoP proof
+/// (RFC 9449 §4.2).
+pub fn single(jwk: &Value) -> Result<PublicKey, Unusable> {
+    if PRIVATE.iter().any(|name| jwk.get(*name).is_some()) {
+        return Err(Unusable::PrivateHalf);
+    }
+    let parameters: AlgorithmParameters =
+        Deserialize::deserialize(jwk).map_err(|_| Unusable::Malformed)?;
+    public_key(&parameters).ok_or(Unusable::Malformed)
+}
+
 fn judge(key: &Value, algorithms: &[Algorithm]) -> Result<Vec<Arc<VerifyingKey>>, Unusable> {
     let jwk: Jwk = Deserialize::deserialize(key).map_err(|_| Unusable::Malformed)?;
-    if ["d", "k", "p", "q"]
-        .iter()
-        .any(|name| key.get(*name).is_some())
-    {
+    if PRIVATE.iter().any(|name| key.get(*name).is_some()) {
         return Err(Unusable::PrivateHalf);
     }
     let signs = matches!(

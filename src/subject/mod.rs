@@ -6,7 +6,7 @@
 pub mod address;
 pub mod answers;
 pub mod breaker;
-mod claims;
+pub mod claims;
 pub mod clerk;
 mod delegated;
 pub mod discovery;
