@@ -102,8 +102,8 @@ pub struct Exchanged {
     pub kept: Option<Kept>,
     /// The provider's session: personal data, for whoever makes a pseudonym of it.
     pub session_id: Option<String>,
-    /// `aud` of the app token, spaces between several.
-    pub audience: String,
+    /// `aud` of the app token.
+    pub audiences: Vec<String>,
     /// Who vouched for the subject.
     pub issuer: Arc<Issuer>,
     /// The app.
@@ -393,7 +393,7 @@ impl Exchange {
             pseudonym: keys.pseudonym(subject.issuer, subject.id),
             kept,
             session_id: subject.session_id.map(str::to_owned),
-            audience: grant.audiences.join(" "),
+            audiences: grant.audiences,
             signer: Arc::clone(signer),
             issuer: Arc::clone(issuer),
             app: Arc::clone(app),

@@ -219,7 +219,11 @@ impl Door<'_> {
     /// How long from now a token could live that the issuer has vouched for until now.
     fn longest(&self, issuer: &Issuer) -> UnixSeconds {
         let apps = self.exchange.apps.iter();
-        let longest_ttl = apps.map(|app| app.settings.ttl).max().unwrap_or_default();
+        let of = |app: &Arc<App>| {
+            let refresh = app.settings.refresh;
+            app.settings.ttl + refresh.map_or(0, |refresh| refresh.absolute)
+        };
+        let longest_ttl = apps.map(of).max().unwrap_or_default();
         let settings = &issuer.settings;
         settings.max_lifetime + settings.clock_skew + longest_ttl + MARGIN
     }

@@ -224,6 +224,7 @@ fn add_app(
             scopes: Vec::new(),
             profile: None,
             verify: VerifySettings::default(),
+            refresh: None,
         },
     );
 }

@@ -5,8 +5,9 @@ use super::env::Common;
 use super::value::{self, bounded, https_url, suggest};
 use super::{
     AppSettings, BackendSettings, ClientSettings, EventSettings, Expression, Findings,
-    IntrospectionSettings, IssuerKind, IssuerSettings, ProfileSettings, ScopeSettings,
-    SessionIdPolicy, Structure, TokenKind, VerifySettings, WebhookSecret, clerk,
+    IntrospectionSettings, IssuerKind, IssuerSettings, OFFLINE_ACCESS, ProfileSettings,
+    RefreshSettings, ScopeSettings, SessionIdPolicy, Structure, TokenKind, VerifySettings,
+    WebhookSecret, clerk,
 };
 use crate::crypto::PublicKey;
 use jsonwebtoken::Algorithm;
@@ -61,11 +62,13 @@ const APP: &[&str] = &[
     "code_verifier",
     "profile",
     "verify",
+    "refresh",
 ];
 const SCOPE: &[&str] = &["permissions", "when"];
 const PROFILE: &[&str] = &["user", "organization", "membership", "max_age", "events"];
 const EVENTS: &[&str] = &["url", "secret", "allow_private_network"];
 const VERIFY: &[&str] = &["pass_through", "session_cookie", "signing_secret"];
+const REFRESH: &[&str] = &["idle", "absolute", "grace", "ask_provider"];
 const CLIENT: &[&str] = &[
     "secret",
     "audience",
@@ -134,6 +137,9 @@ const RESERVED: [&str; 13] = [
     "scope",
     "cnf",
 ];
+
+/// Seconds of a day.
+const DAY: i64 = 86_400;
 
 type Spanned<T> = toml::Spanned<T>;
 
@@ -440,6 +446,18 @@ fn read_app(section: &mut Section<'_, '_, '_>, name: &str, common: &Common) -> A
                 signing_secret: section.webhook_secrets("signing_secret").pop(),
             })
             .unwrap_or_default(),
+        refresh: section.nested("refresh", REFRESH, read_refresh),
+    }
+}
+
+fn read_refresh(section: &mut Section<'_, '_, '_>) -> RefreshSettings {
+    RefreshSettings {
+        idle: section.duration("idle", 60, 400 * DAY).unwrap_or(7 * DAY),
+        absolute: section
+            .duration("absolute", 60, 400 * DAY)
+            .unwrap_or(30 * DAY),
+        grace: section.duration("grace", 0, 60).unwrap_or(10),
+        ask_provider: section.flag("ask_provider").unwrap_or_default(),
     }
 }
 
@@ -695,7 +713,11 @@ impl<'s, 'r, 't> Section<'s, 'r, 't> {
         for (name, value) in table {
             let span = value.span();
             let name = name.get_ref().to_string();
-            if !value::is_scope(&name) {
+            if name == OFFLINE_ACCESS {
+                let message = "offline_access asks for a refresh token, and no token has it: \
+                               set `refresh` for the app";
+                self.reader.error(Some(&span), message);
+            } else if !value::is_scope(&name) {
                 self.reader.error(
                     Some(&span),
                     &format!("{name:?} is no scope: it has a space, a quote or a backslash"),

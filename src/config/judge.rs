@@ -2,7 +2,9 @@
 
 use super::env::Common;
 use super::value;
-use super::{AppSettings, Findings, IssuerKind, SessionIdPolicy, Structure, TokenKind};
+use super::{
+    AppSettings, Findings, IssuerKind, SessionIdPolicy, StoreSettings, Structure, TokenKind,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Finds what is wrong, or worth knowing, between settings that are each right.
@@ -72,6 +74,14 @@ pub(super) fn judge(common: &Common, structure: &Structure, findings: &mut Findi
         judge_app(app, structure, findings);
     }
     judge_audiences(structure, findings);
+    if common.store == StoreSettings::Memory
+        && let Some(app) = structure.apps.values().find(|app| app.refresh.is_some())
+    {
+        findings.note(
+            structure.place(&format!("app {}", app.name)),
+            "refresh: the store is in memory, so all refresh tokens end with the process: set EXCHEQUER_STORE",
+        );
+    }
     for (id, client) in &structure.clients {
         let place = structure.place(&format!("client {id}"));
         if structure.apps.contains_key(id) {
@@ -146,6 +156,7 @@ fn judge_audiences(structure: &Structure, findings: &mut Findings) {
 
 fn judge_app(app: &AppSettings, structure: &Structure, findings: &mut Findings) {
     let place = structure.place(&format!("app {}", app.name));
+    judge_refresh(app, structure, findings);
     let mut identifiers = BTreeSet::new();
     let mut kinds = Vec::new();
     let mut readers: BTreeMap<&str, &str> = BTreeMap::new();
@@ -236,5 +247,60 @@ fn judge_app(app: &AppSettings, structure: &Structure, findings: &mut Findings) 
             &place,
             "the app trusts several issuers whose subjects could be equal: say with `subject` how they stay apart, for example subject = 'iss + \"|\" + sub'",
         );
+    }
+}
+
+/// Refresh tokens, and what an app that gives some needs.
+fn judge_refresh(app: &AppSettings, structure: &Structure, findings: &mut Findings) {
+    let Some(refresh) = app.refresh else {
+        return;
+    };
+    let place = structure.place(&format!("app {}", app.name));
+    let mut error = |message: String| findings.error(&place, message);
+    if !app.outlives_subject {
+        error(
+            "ttl_bound = \"subject\" ends what `refresh` goes on with: an app has one of the two"
+                .to_owned(),
+        );
+    }
+    let (idle, absolute) = (refresh.idle, refresh.absolute);
+    if absolute < idle {
+        error(format!(
+            "refresh.idle ({}) is longer than refresh.absolute ({}), which ends it",
+            value::show_duration(idle),
+            value::show_duration(absolute)
+        ));
+    }
+    if idle <= app.ttl {
+        error(format!(
+            "refresh.idle ({}) must be longer than the app token lives ({}), or its end comes before a refresh is due",
+            value::show_duration(idle),
+            value::show_duration(app.ttl)
+        ));
+    }
+    let issuers = structure.issuers.iter();
+    let own: Vec<_> = issuers
+        .filter(|issuer| app.issuers.contains(&issuer.name))
+        .collect();
+    for issuer in &own {
+        let asked = issuer.kind == IssuerKind::Clerk && issuer.backend.is_some();
+        if refresh.ask_provider && !asked {
+            error(format!(
+                "refresh.ask_provider asks Clerk's Backend API: the issuer {} needs kind = \"clerk\" and a `secret_key`",
+                issuer.name
+            ));
+        }
+    }
+    for issuer in own {
+        if !refresh.ask_provider && issuer.webhook_secrets.is_empty() {
+            findings.note(
+                &place,
+                format!(
+                    "refresh: nobody tells when a session of issuer {} ends, so its refresh tokens serve for up to {}: set ask_provider, or the issuer's `webhook_secret`",
+                    issuer.name,
+                    value::show_duration(absolute)
+                ),
+            );
+        }
     }
 }

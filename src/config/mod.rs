@@ -368,6 +368,8 @@ pub struct AppSettings {
     pub profile: Option<ProfileSettings>,
     /// What its gateways are answered.
     pub verify: VerifySettings,
+    /// Its refresh tokens, where it gives some.
+    pub refresh: Option<RefreshSettings>,
 }
 
 /// Whether a bare session id may be exchanged.
@@ -428,6 +430,23 @@ pub struct VerifySettings {
     /// Signs the identity headers, where set.
     pub signing_secret: Option<WebhookSecret>,
 }
+
+/// How long an app's refresh tokens serve; times in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RefreshSettings {
+    /// How long one may lie unused.
+    pub idle: UnixSeconds,
+    /// How long after the exchange that began it a family ends.
+    pub absolute: UnixSeconds,
+    /// For how long the token before gets the same answer again.
+    pub grace: UnixSeconds,
+    /// Whether the provider is asked at each refresh if the session is still alive.
+    pub ask_provider: bool,
+}
+
+/// The scope that asks for a refresh token (OpenID Connect Core §11). No app knows it, so it is
+/// in no token.
+pub const OFFLINE_ACCESS: &str = "offline_access";
 
 /// A registered OAuth client.
 #[derive(Debug, Clone)]

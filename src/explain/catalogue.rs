@@ -588,7 +588,7 @@ catalogue! {
     // Clients of ours, at the token endpoint.
     GrantTypeUnsupported "grant_type_unsupported": 400 "unsupported_grant_type" FixRequest
         "This `grant_type` is none of those that there are here."
-        cause: "`grant_type` is another than `client_credentials`."
+        cause: "`grant_type` is another than `client_credentials` and `refresh_token`."
         confirm: "`grant_types_supported` in /.well-known/oauth-authorization-server lists those that there are."
         mend: "Send `grant_type=client_credentials`. A user's token is exchanged at POST /auth/exchange."
     ClientAuthenticationMissing "client_authentication_missing": 401 "invalid_client" FixRequest
@@ -633,6 +633,37 @@ catalogue! {
         cause: "The token is none of the client's own, none of its `apps`, and its `aud` is none of its `introspect`. POST /oauth/introspect answers `active: false` and no more; the log has this code."
         confirm: "Compare `seen`, the token's `aud`, with `expected` in the log."
         mend: "Add the audience to `introspect` of `[clients.ID]`, if the client is that audience."
+    // Refresh tokens.
+    RefreshTokenMalformed "refresh_token_malformed": 400 "invalid_grant" FixRequest
+        "This is no refresh token of this service, or not the whole of one."
+        cause: "The text does not begin with `ert_`, is cut off, or has other characters than were given out: its checksum is wrong."
+        confirm: "Compare its length: 76 characters. A column or a cookie that is too short cuts it off; an app token or the provider's token was sent in its place."
+        mend: "Send the last `refresh_token` that was given out, as it was given out."
+    RefreshTokenUnknown "refresh_token_unknown": 400 "invalid_grant" SignIn
+        "The refresh token is unknown, or was given to another client."
+        cause: "Its family ended long ago, the store was emptied or is another one, or `client_id` is not the app or the client that it was given to, or its key is not the one that it is bound to. Strangers are not told which; the log line's `cause` says it."
+        confirm: "Look for the request id in the log."
+        mend: "Send the `client_id` that it was given to: the app's name where it came from POST /auth/exchange. Otherwise let the user sign in."
+    RefreshTokenIdle "refresh_token_idle": 400 "invalid_grant" SignIn
+        "The refresh token was not used for too long."
+        cause: "More time than the app's `refresh.idle` has passed since the last refresh."
+        confirm: "Compare the time of the last refresh with `refresh.idle`."
+        mend: "Exchange a credential of the provider's anew. Raise `refresh.idle` where users come back later than that."
+    RefreshTokenExpired "refresh_token_expired": 400 "invalid_grant" SignIn
+        "The refresh token's last day has passed."
+        cause: "More time than the app's `refresh.absolute` has passed since the exchange that began it. No refresh moves this end."
+        confirm: "Compare the time of that exchange with `refresh.absolute`."
+        mend: "Exchange a credential of the provider's anew."
+    RefreshTokenReused "refresh_token_reused": 400 "invalid_grant" SignIn
+        "The refresh token was used before: all that came of it have ended."
+        cause: "A token that was replaced longer ago than `refresh.grace` came back, so two hold what only one should: a copy was taken, or the client did not keep the new one."
+        confirm: "Look in the log for the client's refreshes: does it save each new `refresh_token` before it goes on, and do its processes and tabs share one?"
+        mend: "Let the user sign in. A client replaces its refresh token by the answer's at each refresh, in one place."
+    RefreshTokenRevoked "refresh_token_revoked": 400 "invalid_grant" SignIn
+        "The refresh token was revoked."
+        cause: "It was ended at the revocation endpoint; or what it stands for has ended: the session, the user, the organisation or the membership; or the app no longer gives refresh tokens, or no longer trusts the issuer. The description or the log line's `cause` says which."
+        confirm: "Look for the request id in the log; `cause` begins with the code of what ended."
+        mend: "Exchange a credential of the provider's anew."
 
     // What could not be asked.
     IssuerKeysUnavailable "issuer_keys_unavailable": 503 "temporarily_unavailable" Retry ["jwk-remote-failed-to-load", "jwk-local-missing"]

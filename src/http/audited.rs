@@ -139,7 +139,7 @@ impl Audited {
             issuer: Some(issuer),
             subject: Some(&exchanged.pseudonym),
             session: session.as_deref(),
-            audience: Some(&exchanged.audience),
+            audience: Some(&exchanged.audiences.join(" ")),
             scope: exchanged
                 .scopes
                 .as_ref()

@@ -3,12 +3,17 @@
 use super::headers::{self, BearerError, are_scopes};
 use super::outcome::Outcome;
 use super::{answer, body, front};
-use crate::exchange::{Caller, Credential, Exchange, Exchanged, Request};
+use crate::config::OFFLINE_ACCESS;
+use crate::exchange::{Caller, Credential, Exchanged, Request};
 use crate::explain::{Code, Refusal};
+use crate::oauth::OAuth;
+use crate::oauth::refresh::Begun;
 use crate::policy::app::Wish;
+use crate::policy::scopes;
 use bytes::Buf;
 use futures_util::Stream;
 use http::header::HeaderMap;
+use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -51,6 +56,10 @@ struct Success<'e> {
     issued_token_type: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     scope: Option<&'e str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<&'e str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_expires_in: Option<i64>,
     user: User<'e>,
 }
 
@@ -65,25 +74,33 @@ struct User<'e> {
     is_new: Option<bool>,
 }
 
+/// What is given.
+struct Given {
+    exchanged: Exchanged,
+    begun: Option<Begun>,
+    /// Whether scopes were asked for.
+    scope_asked: bool,
+}
+
 /// Answers an exchange.
 pub async fn handle<B: Buf>(
-    exchange: &Exchange,
+    oauth: &OAuth,
     headers: &HeaderMap,
     address: Option<IpAddr>,
     stream: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Answer {
-    match attempt(exchange, headers, address, stream).await {
-        Ok((exchanged, scope_asked)) => success(exchanged, scope_asked),
+    match attempt(oauth, headers, address, stream).await {
+        Ok(given) => success(given),
         Err(refusal) => answer::refused(refusal),
     }
 }
 
 async fn attempt<B: Buf>(
-    exchange: &Exchange,
+    oauth: &OAuth,
     headers: &HeaderMap,
     address: Option<IpAddr>,
     stream: impl Stream<Item = Result<B, warp::Error>>,
-) -> Result<(Exchanged, bool), Box<Refusal>> {
+) -> Result<Given, Box<Refusal>> {
     // First, so that the connection can go on whatever is refused.
     let bytes = body::read(headers, stream).await?;
     headers::accepts_json(headers)?;
@@ -99,10 +116,20 @@ async fn attempt<B: Buf>(
     request.wish.audiences = audience.as_slice();
     request.caller.address = address;
     request.caller.traceparent = front::traceparent(headers);
-    Ok((exchange.exchange(request).await?, scope_asked))
+    let (exchanged, begun) = oauth.exchange(request).await?;
+    Ok(Given {
+        exchanged,
+        begun,
+        scope_asked,
+    })
 }
 
-fn success(exchanged: Exchanged, scope_asked: bool) -> Answer {
+fn success(given: Given) -> Answer {
+    let Given {
+        exchanged,
+        begun,
+        scope_asked,
+    } = given;
     let compact = &exchanged.token.compact;
     let mut response = answer::ok(
         &Success {
@@ -116,6 +143,8 @@ fn success(exchanged: Exchanged, scope_asked: bool) -> Answer {
                 Some(scopes) => Some(&scopes.names),
                 None => scope_asked.then_some(""),
             },
+            refresh_token: begun.as_ref().map(|begun| begun.token.expose_secret()),
+            refresh_expires_in: begun.as_ref().map(|begun| begun.expires_in),
             user: User {
                 id: &exchanged.id,
                 org_id: exchanged.org_id.as_deref(),
@@ -201,7 +230,7 @@ pub fn request<'b>(
     if scope.len() > MAX_PARAMETER || !are_scopes(scope) {
         return Err(malformed("scope"));
     }
-    let scope_asked = !scope.trim().is_empty();
+    let scope_asked = scopes::words(scope).any(|name| name != OFFLINE_ACCESS);
     let request = Request {
         credential,
         caller: Caller::default(),
@@ -209,7 +238,7 @@ pub fn request<'b>(
         wish: Wish {
             app: parameter("app", &body.app)?,
             audiences: &[],
-            scope: Some(scope).filter(|_| scope_asked),
+            scope: Some(scope).filter(|scope| !scope.trim().is_empty()),
         },
     };
     Ok((request, scope_asked))

@@ -1,7 +1,8 @@
 //! The public documents: our key set and our metadata.
 
 use super::answer;
-use super::token::{AUTH_METHODS, GRANTS};
+use super::token::AUTH_METHODS;
+use crate::config::OFFLINE_ACCESS;
 use crate::keys::Keeper;
 use crate::oauth::OAuth;
 use bytes::Bytes;
@@ -60,11 +61,11 @@ struct Metadata<'m> {
     id_token_signing_alg_values_supported: &'m [&'static str],
     subject_types_supported: [&'static str; 1],
     response_types_supported: [&'static str; 0],
-    grant_types_supported: &'static [&'static str],
+    grant_types_supported: Vec<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     token_endpoint: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    token_endpoint_auth_methods_supported: Option<[&'static str; 2]>,
+    token_endpoint_auth_methods_supported: Option<Vec<&'static str>>,
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     scopes_supported: BTreeSet<&'m str>,
 }
@@ -75,18 +76,34 @@ pub fn metadata(oauth: &OAuth) -> Answer {
     let exchange = &oauth.exchange;
     let clients = oauth.clients.any();
     let issuer = exchange.issuer.as_str();
+    let refreshes = exchange
+        .apps
+        .iter()
+        .any(|app| app.settings.refresh.is_some());
     let scopes = exchange.apps.iter().flat_map(|app| &app.settings.scopes);
     let scopes = scopes.map(|scope| scope.name.as_str());
+    let grants = [
+        ("client_credentials", clients),
+        ("refresh_token", refreshes),
+    ];
+    let grants = grants.into_iter().filter(|(_, on)| *on);
+    let grants: Vec<_> = grants.map(|(grant, _)| grant).collect();
+    // An app is a public client: it has nothing to prove itself with.
+    let secrets = AUTH_METHODS.into_iter().filter(|_| clients);
+    let methods = secrets.chain(refreshes.then_some("none")).collect();
     let document = Metadata {
         issuer,
         jwks_uri: format!("{issuer}/.well-known/jwks.json"),
         id_token_signing_alg_values_supported: &exchange.keys.published().algorithms,
         subject_types_supported: ["public"],
         response_types_supported: [],
-        grant_types_supported: if clients { &GRANTS } else { &[] },
-        token_endpoint: clients.then(|| format!("{issuer}/oauth/token")),
-        token_endpoint_auth_methods_supported: clients.then_some(AUTH_METHODS),
-        scopes_supported: scopes.chain(oauth.clients.scopes()).collect(),
+        token_endpoint: (!grants.is_empty()).then(|| format!("{issuer}/oauth/token")),
+        token_endpoint_auth_methods_supported: (!grants.is_empty()).then_some(methods),
+        grant_types_supported: grants,
+        scopes_supported: scopes
+            .chain(oauth.clients.scopes())
+            .chain(refreshes.then_some(OFFLINE_ACCESS))
+            .collect(),
     };
     let text = serde_json::to_string(&document).unwrap_or_default();
     let mut response = answer::plain(StatusCode::OK, "application/json", text);

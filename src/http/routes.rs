@@ -29,16 +29,14 @@ pub fn public(oauth: Arc<OAuth>, proxies: Arc<[IpNet]>) -> BoxedFilter<(Answer,)
         .or(at("/auth/clerk/exchange"))
         .unify()
         .and(only(POST))
-        .and(exchange.clone())
+        .and(oauth.clone())
         .and(warp::header::headers_cloned())
         .and(address.clone())
         .and(warp::body::stream())
-        .then(
-            |exchange: Arc<Exchange>, headers: HeaderMap, address, body| {
-                // Boxed, or each filter around it would move all that an exchange may need.
-                Box::pin(async move { exchange::handle(&exchange, &headers, address, body).await })
-            },
-        );
+        .then(|oauth: Arc<OAuth>, headers: HeaderMap, address, body| {
+            // Boxed, or each filter around it would move all that an exchange may need.
+            Box::pin(async move { exchange::handle(&oauth, &headers, address, body).await })
+        });
     let tokens = at("/oauth/token")
         .and(only(POST))
         .and(oauth.clone())

@@ -8,7 +8,7 @@ use super::{answer, body};
 use crate::exchange::Caller;
 use crate::explain::{Code, Refusal};
 use crate::oauth::issued::Issued;
-use crate::oauth::{OAuth, Request, client_credentials};
+use crate::oauth::{OAuth, Request, client_credentials, refresh};
 use bytes::Buf;
 use futures_util::Stream;
 use http::header::{HeaderMap, HeaderValue, PRAGMA};
@@ -18,8 +18,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use warp::reply::Response as Answer;
 
-/// The grants that there are.
-pub(super) const GRANTS: [&str; 1] = ["client_credentials"];
 /// The ways in which a client may prove itself.
 pub(super) const AUTH_METHODS: [&str; 2] = ["client_secret_basic", "client_secret_post"];
 
@@ -73,6 +71,12 @@ fn request<'f>(form: &'f Form<'_>) -> Result<Request<'f>, Box<Refusal>> {
         "client_credentials" => Ok(Request::ClientCredentials(client_credentials::Wish {
             audiences: form.all("audience").chain(form.all("resource")).collect(),
             scope: scope(form)?,
+        })),
+        "refresh_token" => Ok(Request::Refresh(refresh::Wish {
+            token: form.required("refresh_token")?,
+            scope: scope(form)?,
+            audiences: form.all("audience").chain(form.all("resource")).collect(),
+            jkt: None,
         })),
         _ => Err(Refusal::new(Code::GrantTypeUnsupported)),
     }

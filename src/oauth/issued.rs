@@ -45,7 +45,7 @@ impl Issued {
             token_type: "Bearer",
             issued_token_type: None,
             expires_in: exchanged.expires_in,
-            audience: exchanged.audience,
+            audience: exchanged.audiences.join(" "),
             scope: exchanged.scopes.map(|scopes| scopes.names),
             refresh_token: None,
             limit: exchanged.limit,

@@ -4,6 +4,7 @@ pub mod client_credentials;
 pub mod clients;
 pub mod introspection;
 pub mod issued;
+pub mod refresh;
 pub mod revocation;
 
 use crate::config::Settings;
@@ -21,6 +22,8 @@ type Refused = Box<Refusal>;
 pub enum Request<'r> {
     /// A client wants a token of its own (RFC 6749 §4.4).
     ClientCredentials(client_credentials::Wish<'r>),
+    /// A party shows a refresh token (RFC 6749 §6).
+    Refresh(refresh::Wish<'r>),
 }
 
 /// The token endpoint's parts.
@@ -57,6 +60,7 @@ impl OAuth {
                 Request::ClientCredentials(wish) => {
                     self.client_credentials(party, &wish, caller).await
                 }
+                Request::Refresh(wish) => self.refresh(party, &wish, caller).await,
             }
         };
         match issued.await {
@@ -76,17 +80,25 @@ impl OAuth {
         self.clients.authenticate(proof).cloned().map(Party::Client)
     }
 
-    /// Exchanges for a party of the token endpoint.
+    /// Exchanges for a party of the token endpoint, with a refresh token where it asks for one.
     async fn exchanged(
         &self,
-        request: exchange::Request<'_>,
+        mut request: exchange::Request<'_>,
         party: Party,
     ) -> Result<Issued, Refused> {
-        let exchanged = self.exchange.climb(request, &mut Ladder::default()).await?;
+        let offline = refresh::asks_offline(&request);
+        request.keep |= offline;
+        let mut exchanged = self.exchange.climb(request, &mut Ladder::default()).await?;
+        let begun = match exchanged.kept.take().filter(|_| offline) {
+            None => None,
+            Some(kept) => self.begin_with(&exchanged, kept, &party).await?,
+        };
         let keys = self.exchange.keys.published();
         let issuer = &exchanged.issuer.settings.issuer;
         let session = exchanged.session_id.as_deref();
         let session = session.map(|session| keys.pseudonym(issuer, session));
-        Ok(Issued::of(exchanged, party, session))
+        let mut issued = Issued::of(exchanged, party, session);
+        issued.refresh_token = begun.map(|begun| begun.token);
+        Ok(issued)
     }
 }

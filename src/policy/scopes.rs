@@ -6,8 +6,11 @@
 //! `when` cannot be evaluated: to leave it out never grants more, and costs the subject no
 //! other scope.
 
-use crate::config::{Expression, ScopeSettings};
+use crate::config::{Expression, OFFLINE_ACCESS, ScopeSettings};
 use std::collections::BTreeSet;
+
+/// Asks for no scope at all: none can have this name (RFC 6749 §3.3).
+pub const NONE: &str = "\\";
 
 /// The scopes that an app grants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +41,9 @@ pub fn grant(
     held: Option<&[&str]>,
     holds: impl Fn(&Expression) -> Result<bool, String>,
 ) -> Scopes {
-    let asked: Vec<&str> = words(asked.unwrap_or_default()).collect();
+    let asked: Vec<&str> = words(asked.unwrap_or_default())
+        .filter(|name| *name != OFFLINE_ACCESS)
+        .collect();
     let wanted: Vec<&ScopeSettings> = if asked.is_empty() {
         known.iter().collect()
     } else {

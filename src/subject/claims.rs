@@ -32,7 +32,7 @@ pub(super) enum Origin {
 }
 
 impl Origin {
-    fn kind(self) -> TokenKind {
+    pub(super) fn kind(self) -> TokenKind {
         match self {
             Self::Signed(kind) | Self::Told(kind) => kind,
         }

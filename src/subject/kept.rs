@@ -8,6 +8,7 @@ use super::claims::{self, Origin};
 use super::json::Object;
 use super::{Issuer, Subject};
 use crate::clock::UnixSeconds;
+use crate::config::TokenKind;
 use crate::explain::{Code, Ladder, Refusal};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -21,6 +22,8 @@ pub struct Kept {
     origin: Origin,
     /// When they were judged.
     judged_at: UnixSeconds,
+    /// Whether it is a session of the user's own.
+    own_session: bool,
     claims: Box<RawValue>,
 }
 
@@ -34,8 +37,20 @@ impl Kept {
             issuer: subject.issuer.to_owned(),
             origin: subject.origin,
             judged_at: subject.judged_at,
+            own_session: subject.origin.kind() == TokenKind::Session && subject.actor.is_none(),
             claims: serde_json::value::to_raw_value(subject.claims).map_err(odd)?,
         })
+    }
+
+    /// Whether it is a session of the user's own: no delegated token, no machine, and nobody who
+    /// impersonates the user.
+    pub fn is_own_session(&self) -> bool {
+        self.own_session
+    }
+
+    /// The provider's session.
+    pub fn session_id(&self) -> Result<Option<String>, Box<Refusal>> {
+        Ok(self.claims()?.text("sid").map(str::to_owned))
     }
 
     /// Its claims, to be judged.

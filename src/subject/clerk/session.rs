@@ -163,20 +163,7 @@ pub async fn look_up(
         return Err(Refusal::new(Code::SessionIdUnsupported));
     };
     let asking = backend.asking(asked.traceparent);
-    let (found, instance) = tokio::join!(
-        asking.session(id),
-        asking.check_instance(issuer, Occasion::Use)
-    );
-    instance?;
-    let session = match found {
-        Ok(session) => session,
-        Err(ApiError::NotFound) => {
-            asking.check_instance(issuer, Occasion::NotFound).await?;
-            ladder.fail(Check::Session, "not found", "active");
-            return Err(Refusal::new(Code::SessionNotFound));
-        }
-        Err(error) => return Err(error.refusal()),
-    };
+    let session = asking.existing(asked.id, issuer, ladder).await?;
     check_status(&session, now, ladder)?;
     if app.session_id != SessionIdPolicy::Any {
         check_fresh(&session, issuer.settings.clock_skew, now, ladder)?;
@@ -208,6 +195,20 @@ pub async fn look_up(
         claims: Value::Object(claims).to_string().into_bytes(),
         once,
     })
+}
+
+/// Asks whether a session is still alive.
+pub async fn check_alive(
+    asked: Asked<'_>,
+    issuer: &Issuer,
+    ladder: &mut Ladder,
+) -> Result<(), Refused> {
+    let Some(backend) = &issuer.backend else {
+        return Err(Refusal::new(Code::SessionIdUnsupported));
+    };
+    let asking = backend.asking(asked.traceparent);
+    let session = asking.existing(asked.id, issuer, ladder).await?;
+    check_status(&session, asked.at, ladder)
 }
 
 /// The refusal where a user's object was asked for.
@@ -289,6 +290,27 @@ impl Session {
 }
 
 impl Asking<'_> {
+    /// The session, where this instance has it.
+    async fn existing(
+        &self,
+        id: SessionId<'_>,
+        issuer: &Issuer,
+        ladder: &mut Ladder,
+    ) -> Result<Session, Refused> {
+        let (found, instance) =
+            tokio::join!(self.session(id), self.check_instance(issuer, Occasion::Use));
+        instance?;
+        match found {
+            Ok(session) => Ok(session),
+            Err(ApiError::NotFound) => {
+                self.check_instance(issuer, Occasion::NotFound).await?;
+                ladder.fail(Check::Session, "not found", "active");
+                Err(Refusal::new(Code::SessionNotFound))
+            }
+            Err(error) => Err(error.refusal()),
+        }
+    }
+
     async fn session(&self, id: SessionId<'_>) -> Result<Session, ApiError> {
         let session: Session = self.read(&format!("sessions/{}", id.0)).await?;
         // The user's id stands in further paths.

@@ -1,0 +1,584 @@
+//! Refresh tokens (RFC 6749 §6), each for one use (RFC 9700 §4.14.2).
+//!
+//! An exchange that asks for `offline_access` begins a family. Each use of its present token
+//! replaces that by the next, with one compare-and-set of the family's entry, which is on disk
+//! before the answer is given. The next token follows from the presented one by a key that only
+//! the ring knows, so whoever lost an answer, and everybody who raced, gets the same one again;
+//! later a used token that comes back ends the family. Where the ring was made anew meanwhile,
+//! the same one cannot be made again: then coming back ends the family at once.
+//!
+//! The subject of the first exchange is kept and judged anew each time, by the policy and the
+//! revocations of that time.
+
+mod family;
+mod token;
+
+use super::OAuth;
+use super::clients::Party;
+use super::issued::Issued;
+use crate::clock::UnixSeconds;
+use crate::config::{OFFLINE_ACCESS, RefreshSettings};
+use crate::crypto::MacKey;
+use crate::exchange::{Caller, Credential, Exchange, Exchanged, Request};
+use crate::explain::{About, Code, Ladder, Refusal};
+use crate::policy::App;
+use crate::policy::app::Wish as Asked;
+use crate::policy::scopes;
+use crate::store::{Change, Committed, Entry, Question, Standing, StoreError};
+use crate::subject::clerk::session::{self, SessionId};
+use crate::subject::kept::Kept;
+use crate::subject::revocation::{Dependence, Hit};
+use family::{End, Family, Place, State};
+use secrecy::SecretString;
+use std::sync::Arc;
+pub use token::PREFIX;
+use token::{LABEL, Token};
+
+type Refused = Box<Refusal>;
+
+/// How often a refresh that others raced looks again.
+const ATTEMPTS: usize = 4;
+
+/// What a client asks for with a refresh token; its `Debug` does not show it.
+#[derive(Default)]
+pub struct Wish<'r> {
+    /// The token, as it was sent.
+    pub token: &'r str,
+    /// `scope`, which can only narrow.
+    pub scope: Option<&'r str>,
+    /// `audience` and `resource` (RFC 8707 §2.2), which can only be what was granted.
+    pub audiences: Vec<&'r str>,
+    /// The thumbprint of the key that the request proves (RFC 9449 §5).
+    pub jkt: Option<&'r str>,
+}
+
+impl std::fmt::Debug for Wish<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Wish(…)")
+    }
+}
+
+/// What a family begins with.
+pub struct Beginning<'r> {
+    /// Whom its tokens stand for.
+    pub kept: Kept,
+    /// Who may use it.
+    pub party: &'r Party,
+    /// The app.
+    pub app: &'r App,
+    /// What was granted, where the app has scopes.
+    pub scope: Option<&'r str>,
+    /// Whom its app tokens are for.
+    pub audiences: Vec<String>,
+    /// The thumbprint of the key that it is bound to.
+    pub jkt: Option<&'r str>,
+}
+
+/// A family that began.
+pub struct Begun {
+    /// Its first token.
+    pub token: SecretString,
+    /// Seconds until that ends unless it is used.
+    pub expires_in: i64,
+}
+
+/// What a usable refresh token stands for.
+pub struct Look {
+    /// `client_id` of who may use it.
+    pub client: String,
+    /// The app.
+    pub app: String,
+    /// What was granted, where the app had scopes.
+    pub scope: Option<String>,
+    /// Whom its app tokens are for.
+    pub audiences: Vec<String>,
+    /// When its family began.
+    pub began_at: UnixSeconds,
+    /// When it ends unless it is used.
+    pub expires_at: UnixSeconds,
+    /// The thumbprint of the key that it is bound to.
+    pub jkt: Option<String>,
+}
+
+/// Begins a family; `None` where the app gives no refresh tokens, or none to such a subject.
+pub async fn begin(
+    exchange: &Exchange,
+    beginning: Beginning<'_>,
+) -> Result<Option<Begun>, Refused> {
+    let app = beginning.app;
+    let Some(settings) = app.settings.refresh else {
+        return Ok(None);
+    };
+    let kept = &beginning.kept;
+    // Without a session's id nobody could be asked about it.
+    if !kept.is_own_session() || settings.ask_provider && kept.session_id()?.is_none() {
+        return Ok(None);
+    }
+    let now = exchange.clock.now();
+    let token = Token::first();
+    let family = Family {
+        owner: family::owner(beginning.party),
+        app: app.settings.name.clone(),
+        kept: beginning.kept,
+        scope: beginning.scope.map(str::to_owned),
+        audiences: beginning.audiences,
+        jkt: beginning.jkt.map(str::to_owned),
+        began_at: now,
+        rotated_at: now,
+        current: token.hash(),
+        previous: None,
+    };
+    let (until, expires_at) = (family.kept_until(&settings), family.expires_at(&settings));
+    let state = State::Alive(Box::new(family));
+    match commit(exchange, &state, &token, 0, until).await? {
+        Committed::Done => Ok(Some(Begun {
+            token: token.show(),
+            expires_in: expires_at - now,
+        })),
+        Committed::Repeated => {
+            Err(Refusal::new(Code::InternalError).caused_by("two families of one id"))
+        }
+    }
+}
+
+/// Looks what a token stands for; `None` where it can no longer be used. Nothing changes by it.
+pub async fn look(exchange: &Exchange, token: &str) -> Result<Option<Look>, Refused> {
+    let Some(token) = Token::parse(token) else {
+        return Ok(None);
+    };
+    let now = exchange.clock.now();
+    let Some((_, State::Alive(family))) = read(exchange, &token).await? else {
+        return Ok(None);
+    };
+    let Ok((_, settings)) = giving(exchange, &family) else {
+        return Ok(None);
+    };
+    let key = exchange.keys.published().derived_key(LABEL);
+    let usable = family.check_times(&settings, now).is_ok()
+        && family.place(&token, &key, &settings, now) != Place::Used
+        && stands(exchange, &family).await?;
+    Ok(usable.then(|| Look {
+        client: family.client().to_owned(),
+        expires_at: family.expires_at(&settings),
+        began_at: family.began_at,
+        app: family.app,
+        scope: family.scope,
+        audiences: family.audiences,
+        jkt: family.jkt,
+    }))
+}
+
+/// Ends the family of a token, used or not, for the party that it was given to (RFC 7009 §2.1);
+/// tells whom it was about. `None` where there is none, or it is somebody else's.
+pub async fn end(
+    exchange: &Exchange,
+    token: &str,
+    party: &Party,
+) -> Result<Option<About>, Refused> {
+    let Some(token) = Token::parse(token) else {
+        return Ok(None);
+    };
+    for _ in 0..ATTEMPTS {
+        let Some((entry, State::Alive(family))) = read(exchange, &token).await? else {
+            return Ok(None);
+        };
+        if family.owner != family::owner(party) {
+            return Ok(None);
+        }
+        if ended(exchange, &token, &entry, &family, End::Revoked).await? == Committed::Done {
+            return Ok(Some(about(exchange, &family)));
+        }
+    }
+    Err(raced())
+}
+
+/// What a presented token is, and its family.
+struct Found<'a> {
+    entry: Entry,
+    family: Box<Family>,
+    app: &'a Arc<App>,
+    settings: RefreshSettings,
+    place: Place,
+}
+
+impl OAuth {
+    /// What `POST /auth/exchange` gives: an app token, and a refresh token to whoever asks for
+    /// `offline_access`, as the public client that the app is.
+    pub async fn exchange(
+        &self,
+        mut request: Request<'_>,
+    ) -> Result<(Exchanged, Option<Begun>), Refused> {
+        let offline = asks_offline(&request);
+        request.keep |= offline;
+        let mut exchanged = self.exchange.exchange(request).await?;
+        let begun = match exchanged.kept.take().filter(|_| offline) {
+            None => None,
+            Some(kept) => {
+                let party = Party::App(Arc::clone(&exchanged.app));
+                self.begin_with(&exchanged, kept, &party).await?
+            }
+        };
+        Ok((exchanged, begun))
+    }
+
+    /// Begins the family of an exchange.
+    pub(super) async fn begin_with(
+        &self,
+        exchanged: &Exchanged,
+        kept: Kept,
+        party: &Party,
+    ) -> Result<Option<Begun>, Refused> {
+        let scopes = exchanged.scopes.as_ref();
+        let beginning = Beginning {
+            kept,
+            party,
+            app: &exchanged.app,
+            scope: scopes.map(|scopes| scopes.names.as_str()),
+            audiences: exchanged.audiences.clone(),
+            jkt: None,
+        };
+        begin(&self.exchange, beginning).await
+    }
+
+    /// A new app token and the next refresh token, for the one that is shown.
+    pub(super) async fn refresh(
+        &self,
+        party: Party,
+        wish: &Wish<'_>,
+        caller: Caller<'_>,
+    ) -> Result<Issued, Refused> {
+        let exchange = &*self.exchange;
+        let token =
+            Token::parse(wish.token).ok_or_else(|| Refusal::new(Code::RefreshTokenMalformed))?;
+        let key = exchange.keys.published().derived_key(LABEL);
+        let shown = Shown {
+            token: &token,
+            key: &key,
+            owner: family::owner(&party),
+            jkt: wish.jkt,
+        };
+        let mut found = shown.find(exchange).await?;
+        let family = &found.family;
+        let scope = narrowed(family.scope.as_deref(), wish.scope);
+        let audiences = audiences(family, &wish.audiences)?;
+        let request = Request {
+            credential: Credential::Kept(&family.kept),
+            wish: Asked {
+                app: Some(&family.app),
+                audiences: &audiences,
+                scope: scope.as_deref(),
+            },
+            caller,
+            keep: false,
+        };
+        let judged = async {
+            let issued = self.exchanged(request, party).await?;
+            if found.settings.ask_provider {
+                alive(exchange, family, found.app, caller).await?;
+            }
+            Ok(issued)
+        };
+        let mut issued = match judged.await {
+            Ok(issued) => issued,
+            Err(refusal) => return Err(refused(exchange, &token, &found, refusal).await),
+        };
+        // Only now, so that what is refused uses nothing up; before anybody has the tokens.
+        let next = token.successor(&key);
+        for _ in 0..ATTEMPTS {
+            if found.place == Place::Before
+                || rotated(exchange, &token, found, &next).await? == Committed::Done
+            {
+                issued.refresh_token = Some(next.show());
+                return Ok(issued);
+            }
+            // Somebody was faster: then this one is the token before.
+            found = shown.find(exchange).await?;
+        }
+        Err(raced())
+    }
+}
+
+/// Whether a refresh token is asked for (OpenID Connect Core §11).
+pub(super) fn asks_offline(request: &Request<'_>) -> bool {
+    let scope = request.wish.scope.unwrap_or_default();
+    scopes::words(scope).any(|name| name == OFFLINE_ACCESS)
+}
+
+/// A token that is shown, and who shows it.
+struct Shown<'s> {
+    token: &'s Token,
+    /// What successors are made with.
+    key: &'s MacKey,
+    owner: String,
+    jkt: Option<&'s str>,
+}
+
+impl Shown<'_> {
+    /// Finds its family, where it can be used. One that was used ends it.
+    async fn find<'a>(&self, exchange: &'a Exchange) -> Result<Found<'a>, Refused> {
+        let token = self.token;
+        for _ in 0..ATTEMPTS {
+            let now = exchange.clock.now();
+            let unknown = |cause: &str| Refusal::new(Code::RefreshTokenUnknown).caused_by(cause);
+            let Some((entry, state)) = read(exchange, token).await? else {
+                return Err(unknown("no family of this id is kept"));
+            };
+            if state.owner() != self.owner {
+                return Err(unknown("it was given to another client"));
+            }
+            let family = match state {
+                State::Alive(family) => family,
+                State::Ended { how, .. } => return Err(how.refusal()),
+            };
+            if family.jkt.is_some() && family.jkt.as_deref() != self.jkt {
+                return Err(unknown("it is bound to another key"));
+            }
+            let (app, settings) = giving(exchange, &family)?;
+            family.check_times(&settings, now)?;
+            let place = family.place(token, self.key, &settings, now);
+            if place == Place::Used {
+                let marked = ended(exchange, token, &entry, &family, End::Reused).await?;
+                if marked == Committed::Repeated {
+                    continue;
+                }
+                return Err(Refusal::new(Code::RefreshTokenReused)
+                    .caused_by("a used token came back; its family was ended")
+                    .about(about(exchange, &family)));
+            }
+            return Ok(Found {
+                entry,
+                family,
+                app,
+                settings,
+                place,
+            });
+        }
+        Err(raced())
+    }
+}
+
+/// What the store keeps of a token's family.
+async fn read(exchange: &Exchange, token: &Token) -> Result<Option<(Entry, State)>, Refused> {
+    let question = Question {
+        entries: &[token.key()],
+        ..Question::default()
+    };
+    let answer = exchange.store.ask(question, exchange.clock.now()).await;
+    let mut entries = answer.map_err(StoreError::refusal)?.entries;
+    let Some(entry) = entries.pop().flatten() else {
+        return Ok(None);
+    };
+    let state = State::read(&entry)?;
+    Ok(Some((entry, state)))
+}
+
+async fn commit(
+    exchange: &Exchange,
+    state: &State,
+    token: &Token,
+    version: u64,
+    until: UnixSeconds,
+) -> Result<Committed, Refused> {
+    let change = Change {
+        entries: vec![state.replace(token, version, until)?],
+        ..Change::default()
+    };
+    let committed = exchange.store.commit(change, exchange.clock.now()).await;
+    committed.map_err(StoreError::refusal)
+}
+
+/// Puts the next token in the place of the present one.
+async fn rotated(
+    exchange: &Exchange,
+    token: &Token,
+    found: Found<'_>,
+    next: &Token,
+) -> Result<Committed, Refused> {
+    let mut family = found.family;
+    family.rotate(next, exchange.clock.now());
+    let until = family.kept_until(&found.settings);
+    let state = State::Alive(family);
+    commit(exchange, &state, token, found.entry.version, until).await
+}
+
+/// Puts a mark in the place of a family, for as long as it would have been kept.
+async fn ended(
+    exchange: &Exchange,
+    token: &Token,
+    entry: &Entry,
+    family: &Family,
+    how: End,
+) -> Result<Committed, Refused> {
+    let owner = family.owner.clone();
+    let mark = State::Ended { owner, how };
+    commit(exchange, &mark, token, entry.version, entry.until).await
+}
+
+/// The app of a family, which still gives refresh tokens, and for how long they serve.
+fn giving<'a>(
+    exchange: &'a Exchange,
+    family: &Family,
+) -> Result<(&'a Arc<App>, RefreshSettings), Refused> {
+    let mut apps = exchange.apps.iter();
+    let app = apps.find(|app| app.settings.name == family.app);
+    let giving = app.and_then(|app| Some((app, app.settings.refresh?)));
+    giving.ok_or_else(|| {
+        Refusal::new(Code::RefreshTokenRevoked)
+            .caused_by("the app gives no refresh tokens any more")
+    })
+}
+
+/// Whether nothing that a family depends on was revoked.
+async fn stands(exchange: &Exchange, family: &Family) -> Result<bool, Refused> {
+    let mut ladder = Ladder::default();
+    let wish = Asked {
+        app: Some(&family.app),
+        ..Asked::default()
+    };
+    let issuer = Some(family.kept.issuer.as_str());
+    let Ok((_, issuer)) = exchange.apps.select(wish, issuer, &mut ladder) else {
+        return Ok(false);
+    };
+    let claims = family.kept.claims()?;
+    let Ok(subject) = family.kept.judge(&claims, &issuer, &mut ladder) else {
+        return Ok(false);
+    };
+    let (_, standings): (Vec<Hit>, Vec<Standing>) = Dependence::of(&subject).standings().unzip();
+    let question = Question {
+        standings: &standings,
+        ..Question::default()
+    };
+    let answer = exchange.store.ask(question, exchange.clock.now()).await;
+    Ok(answer.map_err(StoreError::refusal)?.revoked.is_none())
+}
+
+/// Asks the provider whether the session is still alive.
+async fn alive(
+    exchange: &Exchange,
+    family: &Family,
+    app: &App,
+    caller: Caller<'_>,
+) -> Result<(), Refused> {
+    let id = family.kept.session_id()?;
+    let mut issuers = app.issuers.iter();
+    let issuer = issuers.find(|issuer| issuer.settings.issuer == family.kept.issuer);
+    let (Some(id), Some(issuer)) = (id, issuer) else {
+        return Err(Refusal::new(Code::SessionIdUnsupported));
+    };
+    let mut ladder = Ladder::default();
+    let asked = session::Asked {
+        id: SessionId::parse(&id, &mut ladder)?,
+        code_verifier: None,
+        at: exchange.clock.now(),
+        traceparent: caller.traceparent,
+    };
+    let alive = session::check_alive(asked, issuer, &mut ladder).await;
+    alive.map_err(|mut refusal| {
+        refusal.ladder = ladder;
+        refusal
+    })
+}
+
+/// What was refused of a subject, as this grant tells it (RFC 6749 §5.2): its credential is the
+/// refresh token. What ended for good ends the family.
+async fn refused(
+    exchange: &Exchange,
+    token: &Token,
+    found: &Found<'_>,
+    refusal: Refused,
+) -> Refused {
+    let entry = refusal.code.entry();
+    if entry.status != 401 {
+        return refusal;
+    }
+    let gone = matches!(
+        refusal.code,
+        Code::SessionRevoked
+            | Code::UserDeleted
+            | Code::OrganizationDeleted
+            | Code::MembershipChanged
+            | Code::SessionEnded
+            | Code::SessionExpired
+            | Code::SessionRemoved
+            | Code::SessionReplaced
+            | Code::SessionAbandoned
+            | Code::SessionNotFound
+    );
+    if gone {
+        // Where it cannot be written, the next use is refused for the same reason.
+        let _ = ended(exchange, token, &found.entry, &found.family, End::Revoked).await;
+    }
+    let cause = match &refusal.cause {
+        None => entry.slug.to_owned(),
+        Some(cause) => format!("{}: {cause}", entry.slug),
+    };
+    let mut told = Refusal::because(Code::RefreshTokenRevoked, refusal.description)
+        .caused_by(cause)
+        .about(
+            refusal
+                .about
+                .unwrap_or_else(|| about(exchange, &found.family)),
+        );
+    told.ladder = refusal.ladder;
+    told
+}
+
+/// Whom a family is about, under pseudonyms.
+fn about(exchange: &Exchange, family: &Family) -> About {
+    let keys = exchange.keys.published();
+    let issuer = &family.kept.issuer;
+    let claims = family.kept.claims().ok();
+    let name = |claim: &str| {
+        let id = claims.as_ref()?.text(claim)?;
+        Some(keys.pseudonym(issuer, id))
+    };
+    About {
+        app: family.app.clone(),
+        issuer: Some(issuer.clone()),
+        subject: name("sub"),
+        session: name("sid"),
+    }
+}
+
+/// The audiences that are asked for, or all that were granted.
+fn audiences<'f>(family: &'f Family, asked: &[&'f str]) -> Result<Vec<&'f str>, Refused> {
+    let granted = |each: &&str| family.audiences.iter().any(|granted| granted == each);
+    if !asked.iter().all(granted) {
+        return Err(Refusal::because(
+            Code::AudienceNotAllowed,
+            "The refresh token was not given for this audience.",
+        ));
+    }
+    Ok(match asked {
+        [] => family.audiences.iter().map(String::as_str).collect(),
+        asked => asked.to_vec(),
+    })
+}
+
+/// What to ask for: of what was granted, what is asked for. The family keeps what it has.
+fn narrowed(granted: Option<&str>, asked: Option<&str>) -> Option<String> {
+    let Some(granted) = granted else {
+        return asked.map(str::to_owned);
+    };
+    let asked: Vec<&str> = scopes::words(asked.unwrap_or_default())
+        .filter(|name| *name != OFFLINE_ACCESS)
+        .collect();
+    let kept: Vec<&str> = match asked.as_slice() {
+        [] => scopes::words(granted).collect(),
+        asked => asked
+            .iter()
+            .copied()
+            .filter(|name| scopes::words(granted).any(|each| each == *name))
+            .collect(),
+    };
+    // To ask for nothing would be to ask for all.
+    Some(if kept.is_empty() {
+        scopes::NONE.to_owned()
+    } else {
+        kept.join(" ")
+    })
+}
+
+fn raced() -> Refused {
+    StoreError("others changed the same family at the same time".to_owned()).refusal()
+}
