@@ -4,7 +4,7 @@ use super::client::proof;
 use super::form::Form;
 use super::headers::are_scopes;
 use super::outcome::Outcome;
-use super::{answer, body};
+use super::{answer, body, front};
 use crate::exchange::Caller;
 use crate::explain::{Code, Refusal};
 use crate::oauth::issued::Issued;
@@ -58,7 +58,7 @@ async fn attempt<B: Buf>(
     let form = Form::read(headers, &bytes)?;
     let caller = Caller {
         address,
-        ..Caller::default()
+        traceparent: front::traceparent(headers),
     };
     oauth
         .token(proof(headers, &form), request(&form), caller)

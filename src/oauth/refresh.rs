@@ -31,7 +31,6 @@ use crate::subject::revocation::{Dependence, Hit};
 use family::{End, Family, Place, State};
 use secrecy::SecretString;
 use std::sync::Arc;
-pub use token::PREFIX;
 use token::{LABEL, Token};
 
 type Refused = Box<Refusal>;
@@ -259,6 +258,12 @@ impl OAuth {
         };
         let mut found = shown.find(exchange).await?;
         let family = &found.family;
+        if let Party::Client(client) = &party
+            && !client.settings.apps.contains(&family.app)
+        {
+            return Err(Refusal::new(Code::RefreshTokenRevoked)
+                .caused_by("the client may no longer act for the app"));
+        }
         let scope = narrowed(family.scope.as_deref(), wish.scope);
         let audiences = audiences(family, &wish.audiences)?;
         let request = Request {

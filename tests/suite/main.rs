@@ -33,6 +33,7 @@ mod observability;
 mod opaque;
 mod policy;
 mod profiles;
+mod refresh;
 mod scopes;
 mod server;
 mod service_tokens;

@@ -2,8 +2,8 @@
 //! writes is looked at.
 
 /// What secrets begin with, and user ids, which logs show as pseudonyms alone.
-const PREFIXES: [&str; 7] = [
-    "sk_test_", "sk_live_", "whsec_", "oat_", "mt_", "ak_", "user_",
+const PREFIXES: [&str; 8] = [
+    "sk_test_", "sk_live_", "whsec_", "oat_", "mt_", "ak_", "user_", "ert_",
 ];
 
 /// What is random or a hash in base64url, and how long it is.
@@ -25,7 +25,11 @@ pub fn leak(line: &str) -> Option<&str> {
         let secret = PREFIXES.iter().any(|prefix| {
             word.match_indices(prefix).any(|(at, _)| {
                 let rest = &word[at + prefix.len()..];
-                rest.bytes().take_while(u8::is_ascii_alphanumeric).count() >= 8
+                // A refresh token goes on in base64url.
+                let goes_on = |byte: &u8| {
+                    byte.is_ascii_alphanumeric() || (*prefix == "ert_" && b"-_".contains(byte))
+                };
+                rest.bytes().take_while(goes_on).count() >= 8
                     && !word[..at].ends_with(|each: char| each.is_ascii_alphanumeric())
             })
         });
@@ -66,6 +70,8 @@ fn leaks_are_seen() {
         (r#"{"cause":"key sk_live_0123456789"}"#, true),
         (r#"{"subject":"user_2abcdefghij"}"#, true),
         (r#"{"token":"oat_0123456789"}"#, true),
+        (r#"{"seen":"ert_0-1_2-3_4"}"#, true),
+        (r#"{"path":"/etc/cert_store_of_ours"}"#, false),
         (r#"{"to":"someone@example.com"}"#, true),
         (r#"{"request_id":"mt_45Mh5U97LlpX8"}"#, false),
         (r#"{"jti":"x","seen":"mt_45Mh5U97LlpX8"}"#, true),
