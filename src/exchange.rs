@@ -7,8 +7,9 @@ mod remembered;
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::{IssuerKind, RateLimits, TokenKind};
 use crate::directory::{Directory, Known};
+use crate::dpop::{self, Proof};
 use crate::explain::{About, Code, Ladder, Limit, Refusal, Source};
-use crate::keys::{Keeper, Signer};
+use crate::keys::{Keeper, Published, Signer};
 use crate::policy::app::Wish;
 use crate::policy::limits::Takes;
 use crate::policy::scopes::Scopes;
@@ -52,6 +53,8 @@ pub struct Caller<'r> {
     pub address: Option<IpAddr>,
     /// Its `traceparent` (W3C Trace Context §3.2).
     pub traceparent: Option<&'r str>,
+    /// What shows that it has a key.
+    pub proof: Option<dpop::Shown<'r>>,
 }
 
 impl Caller<'_> {
@@ -86,6 +89,8 @@ pub struct Exchanged {
     pub expires_in: i64,
     /// The scopes that were granted, where the app has some.
     pub scopes: Option<Scopes>,
+    /// The proof of the key that the token is bound to, where it is.
+    pub proof: Option<Proof>,
     /// The nearest rate limit.
     pub limit: Option<Limit>,
     /// `sub` of the app token.
@@ -364,14 +369,31 @@ impl Exchange {
             .granted(app, issuer, subject, &takes, request.wish, now, ladder)
             .await?;
         let keys = self.keys.published();
+        let proof = prove(request, app, &keys, now)?;
         let signer = keys.signer(app.settings.algorithm).ok_or_else(|| {
             Refusal::new(Code::SigningKeyUnavailable).unavailable(Source::Exchequer, 5)
         })?;
-        let token = mint(&self.issuer, &app.settings, subject, &grant, now, signer)
-            .map_err(|error| Refusal::new(Code::InternalError).caused_by(error))?;
-        let kept = request.keep.then(|| Kept::of(subject)).transpose()?;
+        let bound_to = proof.as_ref().map(|proof| proof.thumbprint.as_str());
+        let settings = &app.settings;
+        let token = mint(
+            &self.issuer,
+            settings,
+            subject,
+            &grant,
+            bound_to,
+            now,
+            signer,
+        )
+        .map_err(|error| Refusal::new(Code::InternalError).caused_by(error))?;
+        let mut kept = request.keep.then(|| Kept::of(subject)).transpose()?;
+        if let Some(kept) = &mut kept {
+            kept.bound_to = bound_to.map(str::to_owned);
+        }
         // Last, so that what is refused uses nothing up, and its user stays new; before anybody
         // has the token.
+        if let Some(proof) = &proof {
+            Box::pin(proof.use_up(&self.store, now)).await?;
+        }
         if let Some(once) = once {
             Box::pin(self.use_up(once, ladder)).await?;
         }
@@ -385,6 +407,7 @@ impl Exchange {
             token,
             expires_in: grant.expires_at - now,
             scopes: grant.scopes,
+            proof,
             limit,
             id: grant.subject,
             org_id: organization.map(|org| org.id.to_owned()),
@@ -399,4 +422,19 @@ impl Exchange {
             app: Arc::clone(app),
         })
     }
+}
+
+/// The proof of a key, where the request shows one or the app or the credential needs one.
+fn prove(
+    request: &Request<'_>,
+    app: &App,
+    keys: &Published,
+    now: UnixSeconds,
+) -> Result<Option<Proof>, Box<Refusal>> {
+    let bound_to = match request.credential {
+        Credential::Kept(kept) => kept.bound_to.as_deref(),
+        Credential::Token(_) | Credential::SessionId { .. } => None,
+    };
+    let settings = app.settings.dpop;
+    dpop::prove(request.caller.proof, bound_to, settings, keys, now)
 }

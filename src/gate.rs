@@ -11,8 +11,9 @@
 //! what was minted until the provider's event came: it may say the old role.
 
 use crate::clock::UnixSeconds;
-use crate::config::{ClientSettings, IssuerKind};
+use crate::config::{AppSettings, ClientSettings, DpopPolicy, DpopSettings, IssuerKind, origins};
 use crate::crypto::MacKey;
+use crate::dpop::{self, Proof, Used};
 use crate::exchange::Exchange;
 use crate::explain::{Check, Code, Ladder, Refusal};
 use crate::policy::app::Wish;
@@ -35,6 +36,8 @@ const LOOK_AGAIN: UnixSeconds = 60;
 pub enum Shown<'r> {
     /// A bearer token (RFC 6750 §2.1).
     Bearer(&'r str),
+    /// A token that goes with a proof (RFC 9449 §7.1).
+    Dpop(&'r str),
     /// The session cookie.
     Cookie(&'r str),
 }
@@ -85,6 +88,10 @@ pub struct Admitted {
     pub identity: Identity,
     /// What the app's identity headers are signed with.
     pub signing_key: Option<Arc<MacKey>>,
+    /// The thumbprint of the key that the token is bound to.
+    bound_to: Option<String>,
+    /// What its app says of such keys.
+    dpop: DpopSettings,
     /// Which of our keys vouches for it; none for a provider's token.
     kid: Option<String>,
     /// Until when it holds; then it is verified anew, or refused.
@@ -96,16 +103,20 @@ pub struct Admitted {
 /// Judges bearers.
 pub struct Gate {
     exchange: Arc<Exchange>,
-    /// The clients' audiences.
-    clients: BTreeMap<String, Vec<String>>,
+    /// The clients' audiences, and those audiences' origins.
+    clients: BTreeMap<String, (Vec<String>, Vec<String>)>,
     signing_keys: BTreeMap<String, Arc<MacKey>>,
+    used: Used,
 }
 
 impl Gate {
     /// The gate of a service with these clients.
     pub fn new(exchange: Arc<Exchange>, clients: &BTreeMap<String, ClientSettings>) -> Self {
-        let audiences =
-            |(id, client): (&String, &ClientSettings)| (id.clone(), client.audiences.clone());
+        let audiences = |(id, client): (&String, &ClientSettings)| {
+            let audiences = client.audiences.clone();
+            let origins = origins(&audiences);
+            (id.clone(), (audiences, origins))
+        };
         let signing_keys = exchange.apps.iter().filter_map(|app| {
             let secret = app.settings.verify.signing_secret.as_ref()?;
             let key = Arc::new(MacKey::new(&secret.0));
@@ -114,6 +125,7 @@ impl Gate {
         Self {
             clients: clients.iter().map(audiences).collect(),
             signing_keys: signing_keys.collect(),
+            used: Used::default(),
             exchange,
         }
     }
@@ -137,18 +149,19 @@ impl Gate {
         demand: Demand<'_>,
         ladder: &mut Ladder,
     ) -> Result<Admitted, Refused> {
-        let (Shown::Bearer(token) | Shown::Cookie(token)) = shown;
+        let (Shown::Bearer(token) | Shown::Dpop(token) | Shown::Cookie(token)) = shown;
         let decoded = read::decode(token, ladder)?;
         let unverified = Unverified::parse(&decoded, ladder)?;
         let issuer = unverified.claims().text("iss");
         let ours = issuer == Some(&self.exchange.issuer);
         let admitted = match shown {
-            Shown::Bearer(_) if ours => {
+            Shown::Bearer(_) | Shown::Dpop(_) if ours => {
                 ladder.pass(Check::Issuer, || {
                     (issuer.unwrap_or_default(), "this service")
                 });
                 self.token_of_ours(&unverified, demand, ladder)
             }
+            Shown::Dpop(_) => Err(Refusal::new(Code::AppTokenNotBound)),
             _ => self.provider_token(shown, token, &unverified, demand).await,
         };
         admitted.map_err(|refusal| match &refusal.seen {
@@ -196,6 +209,12 @@ impl Gate {
         Ok(self.admitted(said, standings, Some(verified.kid), said.expires_at))
     }
 
+    /// The app of this name.
+    fn settings(&self, name: &str) -> Option<&AppSettings> {
+        let mut apps = self.exchange.apps.iter().map(|app| &app.settings);
+        apps.find(|app| app.name == name)
+    }
+
     /// `typ` and audiences of the app that an app token is of.
     fn app(
         &self,
@@ -203,8 +222,7 @@ impl Gate {
         demand: Demand<'_>,
         ladder: &mut Ladder,
     ) -> Result<(&str, &[String]), Refused> {
-        let mut apps = self.exchange.apps.iter().map(|app| &app.settings);
-        let Some(app) = apps.find(|app| app.name == said.app) else {
+        let Some(app) = self.settings(said.app) else {
             ladder.fail(Check::App, said.app, "an app that is configured");
             return Err(Refusal::new(Code::AppTokenAppUnknown));
         };
@@ -224,7 +242,7 @@ impl Gate {
         demand: Demand<'_>,
         ladder: &mut Ladder,
     ) -> Result<(&str, &[String]), Refused> {
-        let Some(audiences) = self.clients.get(said.app) else {
+        let Some((audiences, _)) = self.clients.get(said.app) else {
             ladder.fail(Check::App, said.app, "a client that is configured");
             return Err(Refusal::new(Code::AppTokenAppUnknown));
         };
@@ -318,6 +336,10 @@ impl Gate {
                 scopes: owned(&said.scopes),
             },
             signing_key: self.signing_keys.get(said.app).cloned(),
+            bound_to: said.bound_to.map(str::to_owned),
+            dpop: self
+                .settings(said.app)
+                .map_or_else(DpopSettings::default, |app| app.dpop),
             kid: kid.map(str::to_owned),
             until,
             hits,
@@ -329,6 +351,46 @@ impl Gate {
     pub fn holds(&self, admitted: &Admitted, now: UnixSeconds) -> bool {
         let known = |kid: &String| self.exchange.keys.published().verifier(kid).is_some();
         now < admitted.until && admitted.kid.as_ref().is_none_or(known)
+    }
+
+    /// Where the backends are reached that the token is for.
+    pub fn origins(&self, admitted: &Admitted) -> &[String] {
+        match &admitted.identity.whose {
+            Whose::User { app, .. } => self.settings(app).map(|app| &app.verify.origins),
+            Whose::Client(client) => self.clients.get(client).map(|(_, origins)| origins),
+        }
+        .map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether whoever shows it may: each request has a proof of its own, so this is looked at
+    /// whatever was admitted before. Gives the proof, to be used up when all else is well.
+    pub fn sent_by(
+        &self,
+        admitted: &Admitted,
+        shown: Shown<'_>,
+        proof: Option<dpop::Shown<'_>>,
+        now: UnixSeconds,
+    ) -> Result<Option<Proof>, Refused> {
+        let settings = admitted.dpop;
+        match (shown, &admitted.bound_to) {
+            (Shown::Dpop(_), Some(key)) => {
+                let keys = self.exchange.keys.published();
+                dpop::prove(proof, Some(key), settings, &keys, now)
+            }
+            (Shown::Dpop(_), None) => Err(Refusal::new(Code::AppTokenNotBound)),
+            // A token that is bound and passes without its key could as well not be bound
+            // (RFC 9449 §7.2).
+            (_, Some(_)) => Err(challenging(Code::AppTokenBound)),
+            (_, None) if settings.policy == DpopPolicy::Required => {
+                Err(challenging(Code::AppTokenNotBound))
+            }
+            (_, None) => Ok(None),
+        }
+    }
+
+    /// Uses a proof up.
+    pub fn use_up(&self, proof: &Proof, now: UnixSeconds) -> Result<(), Refused> {
+        self.used.take(proof, now)
     }
 
     /// Asks whether anything that the identity depends on was revoked.
@@ -351,4 +413,11 @@ impl Gate {
         ladder.fail(Check::Revocation, format!("{hit:?}"), "not revoked");
         Err(Refusal::new(hit.code()))
     }
+}
+
+/// A refusal that asks for a bound token.
+fn challenging(code: Code) -> Refused {
+    let mut refusal = Refusal::new(code);
+    refusal.dpop = true;
+    refusal
 }

@@ -5,7 +5,7 @@ mod own;
 mod session_id;
 
 use crate::clock::Clock;
-use crate::config::Settings;
+use crate::config::{DpopSettings, Settings};
 use crate::crypto::sha256;
 use crate::exchange::{Caller, Credential, Request};
 use crate::explain::foreign::{Assertion, ErrorAnswer, error_answer};
@@ -204,9 +204,13 @@ fn explain_assertion(assertion: &Assertion<'_>, settings: &Settings, as_json: bo
     }
 }
 
-async fn explain_token(text: &str, args: Args, settings: Settings) -> ExitCode {
+async fn explain_token(text: &str, args: Args, mut settings: Settings) -> ExitCode {
     let now = Clock::system().now();
     let several = settings.issuers.len() > 1;
+    // The proof that goes with a token is not here, and would be used up if it were.
+    for app in &mut settings.apps {
+        app.dpop = DpopSettings::default();
+    }
     let service = match Service::new(settings, Place::Memory) {
         Ok(service) => service,
         Err(error) => {

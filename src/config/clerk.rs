@@ -4,8 +4,8 @@ use super::env::Common;
 use super::file::token_types;
 use super::value::{self, https_url};
 use super::{
-    AppSettings, BackendSettings, Findings, IntrospectionSettings, IssuerKind, IssuerSettings,
-    SessionIdPolicy, Structure, TokenKind, VerifySettings, WebhookSecret,
+    AppSettings, BackendSettings, DpopSettings, Findings, IntrospectionSettings, IssuerKind,
+    IssuerSettings, SessionIdPolicy, Structure, TokenKind, VerifySettings, WebhookSecret,
 };
 use crate::crypto::PublicKey;
 use base64::Engine;
@@ -211,6 +211,11 @@ fn add_app(
         AppSettings {
             name: app.to_owned(),
             issuers: names,
+            verify: VerifySettings {
+                origins: value::origins(std::slice::from_ref(&common.audience)),
+                ..VerifySettings::default()
+            },
+            dpop: DpopSettings::default(),
             audiences: vec![common.audience.clone()],
             ttl: common.token_ttl,
             outlives_subject: true,
@@ -223,7 +228,6 @@ fn add_app(
             code_verifier: false,
             scopes: Vec::new(),
             profile: None,
-            verify: VerifySettings::default(),
             refresh: None,
         },
     );

@@ -4,10 +4,10 @@
 use super::env::Common;
 use super::value::{self, bounded, https_url, suggest};
 use super::{
-    AppSettings, BackendSettings, ClientSettings, EventSettings, Expression, Findings,
-    IntrospectionSettings, IssuerKind, IssuerSettings, OFFLINE_ACCESS, ProfileSettings,
-    RefreshSettings, ScopeSettings, SessionIdPolicy, Structure, TokenKind, VerifySettings,
-    WebhookSecret, clerk,
+    AppSettings, BackendSettings, ClientSettings, DpopPolicy, DpopSettings, EventSettings,
+    Expression, Findings, IntrospectionSettings, IssuerKind, IssuerSettings, OFFLINE_ACCESS,
+    ProfileSettings, RefreshSettings, ScopeSettings, SessionIdPolicy, Structure, TokenKind,
+    VerifySettings, WebhookSecret, clerk,
 };
 use crate::crypto::PublicKey;
 use jsonwebtoken::Algorithm;
@@ -63,11 +63,18 @@ const APP: &[&str] = &[
     "profile",
     "verify",
     "refresh",
+    "dpop",
+    "dpop_nonce",
 ];
 const SCOPE: &[&str] = &["permissions", "when"];
 const PROFILE: &[&str] = &["user", "organization", "membership", "max_age", "events"];
 const EVENTS: &[&str] = &["url", "secret", "allow_private_network"];
-const VERIFY: &[&str] = &["pass_through", "session_cookie", "signing_secret"];
+const VERIFY: &[&str] = &[
+    "pass_through",
+    "session_cookie",
+    "signing_secret",
+    "origins",
+];
 const REFRESH: &[&str] = &["idle", "absolute", "grace", "ask_provider"];
 const CLIENT: &[&str] = &[
     "secret",
@@ -422,6 +429,12 @@ fn read_app(section: &mut Section<'_, '_, '_>, name: &str, common: &Common) -> A
         .text("alg")
         .and_then(|text| section.checked("alg", value::signing_algorithm(&text)))
         .unwrap_or(common.keys.algorithm);
+    let verify = section.nested("verify", VERIFY, read_verify);
+    let mut verify = verify.unwrap_or_default();
+    if verify.origins.is_empty() {
+        verify.origins = value::origins(&audiences);
+    }
+    let dpop = read_dpop(section, &verify);
     AppSettings {
         name: name.to_owned(),
         issuers,
@@ -439,14 +452,9 @@ fn read_app(section: &mut Section<'_, '_, '_>, name: &str, common: &Common) -> A
         code_verifier: section.flag("code_verifier").unwrap_or_default(),
         scopes: section.scopes(),
         profile: section.nested("profile", PROFILE, read_profile),
-        verify: section
-            .nested("verify", VERIFY, |section| VerifySettings {
-                pass_through: section.flag("pass_through").unwrap_or_default(),
-                session_cookie: section.flag("session_cookie").unwrap_or_default(),
-                signing_secret: section.webhook_secrets("signing_secret").pop(),
-            })
-            .unwrap_or_default(),
+        verify,
         refresh: section.nested("refresh", REFRESH, read_refresh),
+        dpop,
     }
 }
 
@@ -459,6 +467,48 @@ fn read_refresh(section: &mut Section<'_, '_, '_>) -> RefreshSettings {
         grace: section.duration("grace", 0, 60).unwrap_or(10),
         ask_provider: section.flag("ask_provider").unwrap_or_default(),
     }
+}
+
+fn read_verify(section: &mut Section<'_, '_, '_>) -> VerifySettings {
+    let origins = section.texts("origins").unwrap_or_default();
+    for text in &origins {
+        if value::origins(std::slice::from_ref(text)) != [text.as_str()] {
+            let message =
+                format!("{text:?} is no origin: write https://api.example.com, without a path");
+            section.error("origins", &message);
+        }
+    }
+    VerifySettings {
+        pass_through: section.flag("pass_through").unwrap_or_default(),
+        session_cookie: section.flag("session_cookie").unwrap_or_default(),
+        signing_secret: section.webhook_secrets("signing_secret").pop(),
+        origins,
+    }
+}
+
+fn read_dpop(section: &mut Section<'_, '_, '_>, verify: &VerifySettings) -> DpopSettings {
+    let policy = match section.text("dpop").as_deref() {
+        None | Some("optional") => DpopPolicy::Optional,
+        Some("off") => DpopPolicy::Off,
+        Some("required") => DpopPolicy::Required,
+        Some(other) => {
+            let message = format!("{other:?} is none of off, optional, required");
+            section.error("dpop", &message);
+            DpopPolicy::Required
+        }
+    };
+    if policy == DpopPolicy::Required && (verify.pass_through || verify.session_cookie) {
+        section.error(
+            "dpop",
+            "required: the provider's own token is bound to no key, so neither \
+             verify.pass_through nor verify.session_cookie goes with it",
+        );
+    }
+    let nonce = section.flag("dpop_nonce").unwrap_or_default();
+    if nonce && policy == DpopPolicy::Off {
+        section.error("dpop_nonce", "has no effect with dpop = \"off\"");
+    }
+    DpopSettings { policy, nonce }
 }
 
 fn read_profile(section: &mut Section<'_, '_, '_>) -> ProfileSettings {

@@ -24,7 +24,7 @@ use value::is_loopback_host;
 
 pub use env::{VARIABLES, Variable};
 pub use file::{MEMBERSHIP_FIELDS, ORGANIZATION_FIELDS, SECTIONS, USER_FIELDS};
-pub use value::is_scope_byte;
+pub use value::{is_scope_byte, origins};
 
 /// Something that is wrong, or worth knowing, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -370,6 +370,29 @@ pub struct AppSettings {
     pub verify: VerifySettings,
     /// Its refresh tokens, where it gives some.
     pub refresh: Option<RefreshSettings>,
+    /// Whether its tokens are bound to a key of the client's.
+    pub dpop: DpopSettings,
+}
+
+/// Whether tokens are bound to a key of the client's (RFC 9449).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DpopSettings {
+    /// What is done with proofs.
+    pub policy: DpopPolicy,
+    /// Whether a proof needs a nonce of ours (RFC 9449 §8).
+    pub nonce: bool,
+}
+
+/// What is done with DPoP proofs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DpopPolicy {
+    /// They are not looked at.
+    Off,
+    /// One that is sent binds the token.
+    #[default]
+    Optional,
+    /// Nothing is given without one.
+    Required,
 }
 
 /// Whether a bare session id may be exchanged.
@@ -429,6 +452,9 @@ pub struct VerifySettings {
     pub session_cookie: bool,
     /// Signs the identity headers, where set.
     pub signing_secret: Option<WebhookSecret>,
+    /// Where the app's backends are reached: scheme, host and port of the requests that its
+    /// gateways ask about.
+    pub origins: Vec<String>,
 }
 
 /// How long an app's refresh tokens serve; times in seconds.

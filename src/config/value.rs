@@ -107,6 +107,17 @@ pub(super) fn is_loopback_host(host: &str) -> bool {
         || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
+/// The origins of those that are addresses of the web: scheme, host, and the port where it is
+/// not the scheme's own.
+pub fn origins(texts: &[String]) -> Vec<String> {
+    let origin = |text: &String| {
+        let url = url::Url::parse(text).ok()?;
+        let web = matches!(url.scheme(), "http" | "https");
+        web.then(|| url.origin().ascii_serialization())
+    };
+    texts.iter().filter_map(origin).collect()
+}
+
 /// An issuer identifier or another base URL: https, or http on loopback; no query, no
 /// fragment, no user (OpenID Connect Discovery §3).
 pub(super) fn https_url(text: &str) -> Result<url::Url, String> {

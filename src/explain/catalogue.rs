@@ -367,7 +367,7 @@ catalogue! {
         mend: "Sign in, exchange the session token at /auth/exchange, and send the app token as `Authorization: Bearer …`."
     BearerMalformed "bearer_malformed": 401 "invalid_token" FixRequest
         "The Authorization header is not `Bearer` and one token, once."
-        cause: "Another scheme (Basic, DPoP), no token after the scheme, spaces or commas in it, or more than one Authorization header. A bad header is never rescued by a cookie."
+        cause: "Another scheme than Bearer and DPoP (Basic, perhaps), no token after the scheme, spaces or commas in it, or more than one Authorization header. A bad header is never rescued by a cookie."
         confirm: "Look at the Authorization header of the request, without writing the token down."
         mend: "Send exactly one `Authorization: Bearer TOKEN`."
     SessionCookieAmbiguous "session_cookie_ambiguous": 401 "invalid_token" SignIn
@@ -450,6 +450,78 @@ catalogue! {
         cause: "The app's identity headers are signed, and the signature covers the original method and path: they are expected once each in X-Original-Method and X-Original-URI, or in X-Forwarded-Method and X-Forwarded-Uri, never in both pairs."
         confirm: "Look at the gateway's configuration for the call to /auth/verify."
         mend: "Set one of the pairs, and take the other one out of the client's request. See the examples."
+
+    // Tokens that are bound to a key (DPoP).
+    DpopProofMissing "dpop_proof_missing": 400 "invalid_dpop_proof" FixRequest
+        "A DPoP proof is needed here, and there is none."
+        cause: "The app has `dpop = \"required\"`, or what was sent is bound to a key (a DPoP-bound app token or refresh token), and the request has no `DPoP` header. At /auth/verify the answer is 401, as for all codes of this section."
+        confirm: "Look for `[apps.NAME] dpop`, and for `cnf` in the token's claims."
+        mend: "Sign a proof for each request with the client's key and send it in the `DPoP` header (RFC 9449 §4); a gateway must pass the header on."
+    DpopProofMalformed "dpop_proof_malformed": 400 "invalid_dpop_proof" FixRequest
+        "The DPoP proof is malformed."
+        cause: "There is more than one `DPoP` header, or it is no JWT of at most 4 KiB with `typ` dpop+jwt and the claims `jti`, `htm`, `htu` and `iat`; or its header asks for something that is never honoured."
+        confirm: "The description says what is wrong. Decode the proof and compare it with RFC 9449 §4.2."
+        mend: "Let a library make the proof, a new one for each request."
+    DpopProofAlgorithmNotAllowed "dpop_proof_algorithm_not_allowed": 400 "invalid_dpop_proof" FixRequest
+        "The DPoP proof is signed with an algorithm that is not allowed."
+        cause: "`alg` is none of ES256, EdDSA, Ed25519, RS256 and PS256."
+        confirm: "Decode the proof's header and look at `alg`."
+        mend: "Use ES256: every platform has it."
+    DpopProofKeyUnusable "dpop_proof_key_unusable": 400 "invalid_dpop_proof" FixRequest
+        "The key in the DPoP proof cannot be used."
+        cause: "`jwk` is missing or no public key; it holds a private or symmetric key; it does not fit `alg`; or it is weak (RSA below 2048 bits, a point off its curve or of small order)."
+        confirm: "Decode the proof's header and look at `jwk`: of an EC key there are kty, crv, x and y."
+        mend: "Export the public half alone. A private key that was sent is known to others now: make a new one."
+    DpopProofSignatureInvalid "dpop_proof_signature_invalid": 400 "invalid_dpop_proof" FixRequest
+        "The DPoP proof's signature does not verify with the key in its header."
+        cause: "The proof was changed on its way, or signed with another key than the one in `jwk`."
+        confirm: "Verify the proof with the `jwk` of its own header."
+        mend: "Sign with the private half of the key that `jwk` shows. An ECDSA signature is the 64 bytes of r and s, not DER (RFC 7518 §3.4)."
+    DpopProofRequestMismatch "dpop_proof_request_mismatch": 400 "invalid_dpop_proof" FixRequest
+        "The DPoP proof was made for another request."
+        cause: "`htm` is not the request's method, or `htu` is not its address: for the exchange and the token endpoint EXCHEQUER_ISSUER and the path; at /auth/verify one of the app's `verify.origins` and the path of the request that the gateway asks about."
+        confirm: "The description says which of the two; compare it with the address that the client calls."
+        mend: "Make the proof for the public address, without query and fragment. If that is what the client does, correct EXCHEQUER_ISSUER, `verify.origins`, or what the gateway says of the original request."
+    DpopProofExpired "dpop_proof_expired": 400 "invalid_dpop_proof" FixRequest
+        "The DPoP proof is too old, or from the future."
+        cause: "`iat` lies more than 60 seconds back or more than 10 ahead: a proof was used again, or the client's clock is wrong."
+        confirm: "Compare `iat` with the time of the `Date` header in the answer."
+        mend: "Make a new proof for each request. Where clients' clocks cannot be trusted, set `dpop_nonce = true`: then the nonce tells the time."
+    DpopNonceRequired "dpop_nonce_required": 400 "use_dpop_nonce" FixRequest
+        "The DPoP proof needs the nonce of the answer's `DPoP-Nonce` header."
+        cause: "The app has `dpop_nonce = true`, and the proof has no `nonce`, or one that is too old or another server's. The first request of a client always meets this."
+        confirm: "Look at the `DPoP-Nonce` header of the answer."
+        mend: "Make a new proof with that nonce and send the request again (RFC 9449 §8); libraries do it by themselves."
+    DpopProofUsed "dpop_proof_used": 400 "invalid_dpop_proof" FixRequest
+        "This DPoP proof was used before."
+        cause: "A request was sent twice with one proof: by a retry, by a gateway that asks twice, or by somebody who took it."
+        confirm: "Look for the same `jti` in the client's requests."
+        mend: "Make a new proof for each request, also for a retry."
+    DpopProofTokenMismatch "dpop_proof_token_mismatch": 400 "invalid_dpop_proof" FixRequest
+        "The DPoP proof was made for another access token, or for none."
+        cause: "`ath` is not the hash of the token in the Authorization header."
+        confirm: "Compare `ath` with the base64url of the token's SHA-256."
+        mend: "Give the access token to the library that makes the proof (RFC 9449 §4.2)."
+    DpopKeyMismatch "dpop_key_mismatch": 400 "invalid_dpop_proof" FixRequest
+        "The DPoP proof is by another key than the one that the token is bound to."
+        cause: "The client made a new key pair and kept the old tokens, or somebody shows a token that is not theirs."
+        confirm: "Compare the thumbprint of the proof's `jwk` (RFC 7638) with `cnf.jkt` of the token."
+        mend: "Keep the key as long as its tokens; with a new key, exchange or sign in again."
+    DpopProofsTooMany "dpop_proofs_too_many": 503 "temporarily_unavailable" Retry
+        "Too many DPoP proofs are remembered right now."
+        cause: "A million proofs were used at /auth/verify within the time in which each could be used again: somebody floods it with a good token."
+        confirm: "Look at the rate of /auth/verify in the metrics, and for one user in the gateway's log."
+        mend: "Limit each user at the gateway by X-Rate-Limit-Key; or run more replicas."
+    AppTokenBound "app_token_bound": 401 "invalid_token" FixRequest
+        "The app token is bound to a key: it is no bearer token."
+        cause: "A DPoP-bound token (`cnf`) was sent as `Authorization: Bearer` (RFC 9449 §7.2)."
+        confirm: "Decode the token and look for `cnf`."
+        mend: "Send `Authorization: DPoP` and the token, and a proof in the `DPoP` header."
+    AppTokenNotBound "app_token_not_bound": 401 "invalid_token" FixRequest
+        "The token is bound to no key."
+        cause: "A bearer token was sent as `Authorization: DPoP`; or the app has `dpop = \"required\"`, and the token is from before."
+        confirm: "Decode the token: it has no `cnf`."
+        mend: "Exchange with a `DPoP` header, and use the token that comes with `token_type` DPoP. Where the app needs no bound tokens, send it as `Bearer`."
 
     // Whom we ask.
     ProviderUnavailable "provider_unavailable": 503 "temporarily_unavailable" Retry

@@ -94,6 +94,11 @@ pub struct Refusal {
     pub limit: Option<Limit>,
     /// The scopes that are needed (RFC 6750 §3), where scopes are what is missing.
     pub scope: Option<String>,
+    /// Whether the request showed a DPoP-bound token, or should have: it is challenged to
+    /// (RFC 9449 §7.1).
+    pub dpop: bool,
+    /// The nonce for the next DPoP proof (RFC 9449 §8), where proofs need one.
+    pub nonce: Option<String>,
     /// Whom it is about, for the audit log.
     pub about: Option<About>,
     /// The checks that were made, for the log and `explain`.
@@ -118,6 +123,8 @@ impl Refusal {
             retry_after: None,
             limit: None,
             scope: None,
+            dpop: false,
+            nonce: None,
             about: None,
             ladder: Ladder::default(),
             cause: None,

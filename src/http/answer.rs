@@ -1,6 +1,8 @@
 //! Answers: the only place that decides a status or writes an error.
 
+use super::dpop;
 use super::outcome::Outcome;
+use crate::dpop::ALGORITHMS;
 use crate::explain::{Code, Limit, Refusal, Seen, Source};
 use bytes::Bytes;
 use http::header::{
@@ -51,7 +53,7 @@ pub fn empty() -> Answer {
 /// Hands a refusal to the front.
 pub fn refused(refusal: Box<Refusal>) -> Answer {
     let mut response = Response::new(Bytes::new());
-    *response.status_mut() = status(refusal.code);
+    *response.status_mut() = status(&refusal);
     response.extensions_mut().insert(Outcome::Refused(refusal));
     response.into_response()
 }
@@ -81,9 +83,14 @@ fn json(status: StatusCode, body: Vec<u8>) -> Answer {
     response.into_response()
 }
 
-/// The status of a code.
-pub fn status(code: Code) -> StatusCode {
-    StatusCode::from_u16(code.entry().status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+/// The status of a refusal: its code's, but that a proof that goes with a token is part of the
+/// authentication (RFC 9449 §7.1), and one that a token is asked for with is not (§5).
+pub fn status(refusal: &Refusal) -> StatusCode {
+    let entry = refusal.code.entry();
+    if refusal.dpop && matches!(entry.error, "invalid_dpop_proof" | "use_dpop_nonce") {
+        return StatusCode::UNAUTHORIZED;
+    }
+    StatusCode::from_u16(entry.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 #[derive(Serialize)]
@@ -114,7 +121,7 @@ pub fn refusal(refusal: &Refusal, allowed: Option<Allowed>, request_id: &str) ->
         seen: refusal.seen.as_ref(),
     };
     let mut response = json(
-        status(refusal.code),
+        status(refusal),
         serde_json::to_vec(&body).unwrap_or_default(),
     );
     let headers = response.headers_mut();
@@ -125,6 +132,7 @@ pub fn refusal(refusal: &Refusal, allowed: Option<Allowed>, request_id: &str) ->
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     limited(refusal.limit, headers);
+    dpop::tell_nonce(refusal.nonce.as_deref(), headers);
     if let Some(Allowed(methods)) = allowed {
         headers.insert(ALLOW, HeaderValue::from_static(methods));
     }
@@ -140,10 +148,16 @@ pub(super) fn limited(limit: Option<Limit>, headers: &mut HeaderMap) {
     headers.insert(reset, HeaderValue::from(limit.full_in));
 }
 
-/// The challenge of a refusal (RFC 6750 §3): no quotes and no backslashes inside, ASCII only.
+/// The challenge of a refusal (RFC 6750 §3, RFC 9449 §7.1): no quotes and no backslashes inside,
+/// ASCII only.
 fn challenge(refusal: &Refusal) -> Option<HeaderValue> {
     let entry = refusal.code.entry();
-    let text = match (refusal.code, entry.status, &refusal.scope) {
+    let scheme = if refusal.dpop {
+        format!("DPoP algs=\"{}\",", ALGORITHMS.join(" "))
+    } else {
+        "Bearer".to_owned()
+    };
+    let text = match (refusal.code, status(refusal).as_u16(), &refusal.scope) {
         // §3.1: who sent nothing has made no error yet.
         (Code::BearerMissing, ..) => return Some(HeaderValue::from_static("Bearer")),
         // RFC 6749 §5.2: our own client authentication.
@@ -152,7 +166,7 @@ fn challenge(refusal: &Refusal) -> Option<HeaderValue> {
                 "Basic realm=\"exchequer\", charset=\"UTF-8\"",
             ));
         }
-        (_, _, Some(scope)) => format!("Bearer error=\"{}\", scope=\"{scope}\"", entry.error),
+        (_, _, Some(scope)) => format!("{scheme} error=\"{}\", scope=\"{scope}\"", entry.error),
         (_, 401, None) => {
             let description: String = refusal
                 .description
@@ -160,7 +174,7 @@ fn challenge(refusal: &Refusal) -> Option<HeaderValue> {
                 .filter(|each| matches!(each, ' '..='~') && !matches!(each, '"' | '\\'))
                 .collect();
             format!(
-                "Bearer error=\"{}\", error_description=\"{description}\"",
+                "{scheme} error=\"{}\", error_description=\"{description}\"",
                 entry.error
             )
         }

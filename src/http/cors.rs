@@ -45,7 +45,9 @@ impl Cors {
             );
             set.insert(
                 ACCESS_CONTROL_ALLOW_HEADERS,
-                HeaderValue::from_static("authorization, content-type, traceparent, x-request-id"),
+                HeaderValue::from_static(
+                    "authorization, content-type, dpop, traceparent, x-request-id",
+                ),
             );
             set.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
         }
@@ -67,7 +69,7 @@ impl Cors {
             answer.insert(
                 ACCESS_CONTROL_EXPOSE_HEADERS,
                 HeaderValue::from_static(
-                    "ratelimit-limit, ratelimit-remaining, ratelimit-reset, retry-after, x-request-id",
+                    "dpop-nonce, ratelimit-limit, ratelimit-remaining, ratelimit-reset, retry-after, www-authenticate, x-request-id",
                 ),
             );
         }

@@ -2,11 +2,13 @@
 
 use super::headers::{self, BearerError, are_scopes};
 use super::outcome::Outcome;
-use super::{answer, body, front};
+use super::{answer, body, dpop, front};
 use crate::config::OFFLINE_ACCESS;
+use crate::dpop::Shown;
 use crate::exchange::{Caller, Credential, Exchanged, Request};
 use crate::explain::{Code, Refusal};
 use crate::oauth::OAuth;
+use crate::oauth::issued::token_type;
 use crate::oauth::refresh::Begun;
 use crate::policy::app::Wish;
 use crate::policy::scopes;
@@ -26,6 +28,8 @@ const TOKEN_TYPES: [&str; 3] = [
     "urn:ietf:params:oauth:token-type:id_token",
     "urn:ietf:params:oauth:token-type:access_token",
 ];
+/// The addresses of the exchange, under our own.
+const PATHS: [&str; 2] = ["/auth/exchange", "/auth/clerk/exchange"];
 /// The longest `app`, `audience` or `scope`, in bytes.
 const MAX_PARAMETER: usize = 1024;
 
@@ -114,6 +118,14 @@ async fn attempt<B: Buf>(
     let (mut request, scope_asked) = request(&body, bearer)?;
     let audience = body.audience()?;
     request.wish.audiences = audience.as_slice();
+    let proof = dpop::proof(headers)?;
+    let uris = PATHS.map(|path| format!("{}{path}", oauth.exchange.issuer));
+    request.caller.proof = proof.map(|proof| Shown {
+        proof,
+        method: "POST",
+        uris: &uris,
+        token: None,
+    });
     request.caller.address = address;
     request.caller.traceparent = front::traceparent(headers);
     let (exchanged, begun) = oauth.exchange(request).await?;
@@ -135,7 +147,7 @@ fn success(given: Given) -> Answer {
         &Success {
             token: compact,
             access_token: compact,
-            token_type: "Bearer",
+            token_type: token_type(exchanged.proof.as_ref()),
             expires_in: exchanged.expires_in,
             issued_token_type: "urn:ietf:params:oauth:token-type:jwt",
             // RFC 6749 §5.1: where less is granted than was asked for, the answer says so.
@@ -155,6 +167,7 @@ fn success(given: Given) -> Answer {
         compact.len() * 2 + 512,
     );
     answer::limited(exchanged.limit, response.headers_mut());
+    dpop::tell(exchanged.proof.as_ref(), response.headers_mut());
     response
         .extensions_mut()
         .insert(Outcome::Exchanged(Arc::new(exchanged)));

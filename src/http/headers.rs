@@ -4,8 +4,14 @@ use crate::config::is_scope_byte;
 use crate::explain::{Code, Refusal};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 
-/// The scheme of a bearer, and the space after it.
-const SCHEME: &[u8] = b"bearer ";
+/// How a token is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scheme {
+    /// `Bearer` (RFC 6750 §2.1).
+    Bearer,
+    /// `DPoP` (RFC 9449 §7.1).
+    Dpop,
+}
 
 /// Why an Authorization header has no bearer token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +24,14 @@ pub(super) enum BearerError {
 
 /// The bearer token (RFC 6750 §2.1), where there is an Authorization header.
 pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, BearerError> {
+    match token(headers)? {
+        Some((Scheme::Dpop, _)) => Err(BearerError::Malformed),
+        bearer => Ok(bearer.map(|(_, token)| token)),
+    }
+}
+
+/// The token and how it is shown, where there is an Authorization header.
+pub(super) fn token(headers: &HeaderMap) -> Result<Option<(Scheme, &str)>, BearerError> {
     let mut all = headers.get_all(AUTHORIZATION).iter();
     let (first, second) = (all.next(), all.next());
     let Some(first) = first else {
@@ -31,13 +45,15 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, BearerError> {
         let each = |sound, byte: &u8| sound & byte.is_ascii_graphic() & (*byte != b',');
         !token.is_empty() && token.iter().fold(true, each)
     };
-    first
-        .as_bytes()
-        .split_at_checked(SCHEME.len())
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(SCHEME))
-        .map(|(_, token)| token.trim_ascii())
-        .filter(sound)
-        .and_then(|token| std::str::from_utf8(token).ok())
+    let bytes = first.as_bytes();
+    let of = |scheme, name: &[u8]| {
+        let (found, token) = bytes.split_at_checked(name.len())?;
+        let token = Some(token.trim_ascii()).filter(sound)?;
+        let token = std::str::from_utf8(token).ok()?;
+        found.eq_ignore_ascii_case(name).then_some((scheme, token))
+    };
+    of(Scheme::Bearer, b"bearer ")
+        .or_else(|| of(Scheme::Dpop, b"dpop "))
         .map(Some)
         .ok_or(BearerError::Malformed)
 }

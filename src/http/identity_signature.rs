@@ -33,8 +33,10 @@ const CONTENT_DIGEST: &str = "content-digest";
 
 /// The request that a gateway asks about.
 pub(super) struct Original<'r> {
-    method: &'r str,
-    target: &'r str,
+    /// Its method.
+    pub(super) method: &'r str,
+    /// Its path and query.
+    pub(super) target: &'r str,
     /// SHA-256 of its body in base64, where it says so.
     digest: Option<&'r str>,
 }

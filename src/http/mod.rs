@@ -7,6 +7,7 @@ pub mod body;
 pub mod caller;
 mod client;
 pub mod cors;
+mod dpop;
 pub mod exchange;
 mod form;
 pub mod front;

@@ -4,7 +4,8 @@ use super::client::proof;
 use super::form::Form;
 use super::headers::are_scopes;
 use super::outcome::Outcome;
-use super::{answer, body, front};
+use super::{answer, body, dpop, front};
+use crate::dpop::Shown;
 use crate::exchange::Caller;
 use crate::explain::{Code, Refusal};
 use crate::oauth::issued::Issued;
@@ -56,9 +57,17 @@ async fn attempt<B: Buf>(
 ) -> Result<Issued, Box<Refusal>> {
     let bytes = body::read(headers, stream).await?;
     let form = Form::read(headers, &bytes)?;
+    let shown = dpop::proof(headers)?;
+    let uri = [format!("{}/oauth/token", oauth.exchange.issuer)];
     let caller = Caller {
         address,
         traceparent: front::traceparent(headers),
+        proof: shown.map(|proof| Shown {
+            proof,
+            method: "POST",
+            uris: &uri,
+            token: None,
+        }),
     };
     oauth
         .token(proof(headers, &form), request(&form), caller)
@@ -76,7 +85,6 @@ fn request<'f>(form: &'f Form<'_>) -> Result<Request<'f>, Box<Refusal>> {
             token: form.required("refresh_token")?,
             scope: scope(form)?,
             audiences: form.all("audience").chain(form.all("resource")).collect(),
-            jkt: None,
         })),
         _ => Err(Refusal::new(Code::GrantTypeUnsupported)),
     }
@@ -111,6 +119,7 @@ fn success(issued: Issued) -> Answer {
     let headers = response.headers_mut();
     headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
     answer::limited(issued.limit, headers);
+    dpop::tell(issued.proof.as_ref(), headers);
     response
         .extensions_mut()
         .insert(Outcome::Issued(Arc::new(issued)));

@@ -7,10 +7,11 @@
 //! A 200 always has every identity header, empty where there is nothing to say, so that a
 //! gateway that copies them overwrites whatever a client smuggled in.
 
-use super::answer;
-use super::headers::{self, are_scopes};
+use super::headers::{self, Scheme, are_scopes};
 use super::identity_signature::{self, Original};
+use super::{answer, dpop};
 use crate::clock::UnixSeconds;
+use crate::dpop::Proof;
 use crate::explain::{Code, Ladder, Refusal};
 use crate::gate::{Admitted, Demand, Gate, Identity, Shown, Whose};
 use http::Request;
@@ -123,6 +124,8 @@ impl Verify {
                 if refusal.ladder.failure().is_none() {
                     refusal.ladder = ladder;
                 }
+                let token = headers::token(request.headers());
+                refusal.dpop |= matches!(token, Ok(Some((Scheme::Dpop, _))));
                 answer::refused(refusal)
             }
         }
@@ -139,9 +142,10 @@ impl Verify {
             app: asked.app.as_deref(),
             audience: asked.audience.as_deref(),
         };
-        let bearer = headers::bearer(headers).map_err(|_| Refusal::new(Code::BearerMalformed))?;
-        let shown = match bearer {
-            Some(token) => Shown::Bearer(token),
+        let token = headers::token(headers).map_err(|_| Refusal::new(Code::BearerMalformed))?;
+        let shown = match token {
+            Some((Scheme::Bearer, token)) => Shown::Bearer(token),
+            Some((Scheme::Dpop, token)) => Shown::Dpop(token),
             None if self.gate.looks_at_cookies(demand.app) => {
                 let cookie = session_cookie(headers)?;
                 Shown::Cookie(cookie.ok_or_else(|| Refusal::new(Code::BearerMissing))?)
@@ -151,9 +155,14 @@ impl Verify {
         let now = self.gate.now();
         let entry = self.entry(shown, demand, now, ladder).await?;
         let admitted = &entry.admitted;
+        let proof = self.sent_by(admitted, shown, headers, now)?;
         self.gate.stands(admitted, now, ladder).await?;
         if let Some(needed) = &asked.scope {
             demand_scopes(needed, &admitted.identity)?;
+        }
+        if let Some(proof) = &proof {
+            // Last: nginx asks again for the words of a refusal.
+            self.gate.use_up(proof, now)?;
         }
         let mut answered = HeaderMap::with_capacity(12);
         answered.insert(CACHE_CONTROL, NO_STORE);
@@ -169,10 +178,42 @@ impl Verify {
             }
         };
         answered.insert(SIGNATURE, signature);
+        dpop::tell(proof.as_ref(), &mut answered);
         if let Some(key) = headers.get(IDEMPOTENCY_KEY) {
             answered.insert(IDEMPOTENCY_KEY, key.clone());
         }
         Ok(answered)
+    }
+
+    /// Whether whoever shows the token has its key: the proof is of the request that the gateway
+    /// asks about. Of that the gateway tells method and path, as for the signature; where it is
+    /// reached is configured, for the gateway itself has it from the client's `Host`, and a
+    /// proof that was made for somebody else's server must not pass here.
+    fn sent_by(
+        &self,
+        admitted: &Admitted,
+        shown: Shown<'_>,
+        headers: &HeaderMap,
+        now: UnixSeconds,
+    ) -> Result<Option<Proof>, Box<Refusal>> {
+        let Shown::Dpop(token) = shown else {
+            return self.gate.sent_by(admitted, shown, None, now);
+        };
+        let Some(proof) = dpop::proof(headers)? else {
+            return self.gate.sent_by(admitted, shown, None, now);
+        };
+        let original = Original::read(headers)?;
+        let origins = self.gate.origins(admitted).iter();
+        let uris: Vec<String> = origins
+            .map(|origin| format!("{origin}{}", original.target))
+            .collect();
+        let proof = crate::dpop::Shown {
+            proof,
+            method: original.method,
+            uris: &uris,
+            token: Some(token),
+        };
+        self.gate.sent_by(admitted, shown, Some(proof), now)
     }
 
     /// What was verified before, if it still holds, or is now.

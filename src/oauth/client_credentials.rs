@@ -2,7 +2,9 @@
 
 use super::OAuth;
 use super::clients::{Client, Party};
-use super::issued::Issued;
+use super::issued::{Issued, token_type};
+use crate::config::DpopSettings;
+use crate::dpop;
 use crate::exchange::Caller;
 use crate::explain::{Code, Limit, Refusal, Source};
 use crate::policy::limits::Takes;
@@ -39,6 +41,8 @@ impl OAuth {
         let audience = audience(client, &wish.audiences)?;
         let scope = scope(client, wish.scope)?;
         let keys = exchange.keys.published();
+        // A client that has a key binds its token to it by sending a proof.
+        let proof = dpop::prove(caller.proof, None, DpopSettings::default(), &keys, now)?;
         let signer = keys.signer(self.algorithm).ok_or_else(|| {
             Refusal::new(Code::SigningKeyUnavailable).unavailable(Source::Exchequer, 5)
         })?;
@@ -47,17 +51,22 @@ impl OAuth {
             audience,
             scope: scope.as_deref().filter(|_| !client.scopes.is_empty()),
             expires_at: now + client.settings.ttl,
+            bound_to: proof.as_ref().map(|proof| proof.thumbprint.as_str()),
         };
         let token = mint_service(&exchange.issuer, &grant, now, signer)
             .map_err(|error| Refusal::new(Code::InternalError).caused_by(error))?;
+        if let Some(proof) = &proof {
+            proof.use_up(&exchange.store, now).await?;
+        }
         Ok(Issued {
             token,
-            token_type: "Bearer",
+            token_type: token_type(proof.as_ref()),
             issued_token_type: None,
             expires_in: client.settings.ttl,
             audience: audience.to_owned(),
             scope,
             refresh_token: None,
+            proof,
             limit,
             party: Party::Client(Arc::clone(client)),
             about: None,

@@ -1,6 +1,7 @@
 //! What the token endpoint gives (RFC 6749 §5.1, RFC 8693 §2.2.1).
 
 use super::clients::Party;
+use crate::dpop::Proof;
 use crate::exchange::Exchanged;
 use crate::explain::{About, Limit};
 use crate::keys::Signer;
@@ -27,6 +28,8 @@ pub struct Issued {
     pub scope: Option<String>,
     /// A refresh token, where the app gives one.
     pub refresh_token: Option<SecretString>,
+    /// The proof of the key that the token is bound to, where it is.
+    pub proof: Option<Proof>,
     /// The nearest rate limit.
     pub limit: Option<Limit>,
     /// Who asked.
@@ -37,17 +40,23 @@ pub struct Issued {
     pub signer: Arc<Signer>,
 }
 
+/// `token_type` of a token that was given for this proof, or for none (RFC 9449 §5).
+pub fn token_type(proof: Option<&Proof>) -> &'static str {
+    proof.map_or("Bearer", |_| "DPoP")
+}
+
 impl Issued {
     /// What an exchange gave, as the token endpoint tells it; `session` is a pseudonym.
     pub(super) fn of(exchanged: Exchanged, party: Party, session: Option<String>) -> Self {
         Self {
             token: exchanged.token,
-            token_type: "Bearer",
+            token_type: token_type(exchanged.proof.as_ref()),
             issued_token_type: None,
             expires_in: exchanged.expires_in,
             audience: exchanged.audiences.join(" "),
             scope: exchanged.scopes.map(|scopes| scopes.names),
             refresh_token: None,
+            proof: exchanged.proof,
             limit: exchanged.limit,
             party,
             about: Some(About {

@@ -47,8 +47,6 @@ pub struct Wish<'r> {
     pub scope: Option<&'r str>,
     /// `audience` and `resource` (RFC 8707 §2.2), which can only be what was granted.
     pub audiences: Vec<&'r str>,
-    /// The thumbprint of the key that the request proves (RFC 9449 §5).
-    pub jkt: Option<&'r str>,
 }
 
 impl std::fmt::Debug for Wish<'_> {
@@ -69,8 +67,6 @@ pub struct Beginning<'r> {
     pub scope: Option<&'r str>,
     /// Whom its app tokens are for.
     pub audiences: Vec<String>,
-    /// The thumbprint of the key that it is bound to.
-    pub jkt: Option<&'r str>,
 }
 
 /// A family that began.
@@ -121,7 +117,6 @@ pub async fn begin(
         kept: beginning.kept,
         scope: beginning.scope.map(str::to_owned),
         audiences: beginning.audiences,
-        jkt: beginning.jkt.map(str::to_owned),
         began_at: now,
         rotated_at: now,
         current: token.hash(),
@@ -163,7 +158,7 @@ pub async fn look(exchange: &Exchange, token: &str) -> Result<Option<Look>, Refu
         app: family.app,
         scope: family.scope,
         audiences: family.audiences,
-        jkt: family.jkt,
+        jkt: family.kept.bound_to,
     }))
 }
 
@@ -224,9 +219,13 @@ impl OAuth {
     pub(super) async fn begin_with(
         &self,
         exchanged: &Exchanged,
-        kept: Kept,
+        mut kept: Kept,
         party: &Party,
     ) -> Result<Option<Begun>, Refused> {
+        // A registered client proves itself, and may change its key (RFC 9449 §5).
+        if let Party::Client(_) = party {
+            kept.bound_to = None;
+        }
         let scopes = exchanged.scopes.as_ref();
         let beginning = Beginning {
             kept,
@@ -234,7 +233,6 @@ impl OAuth {
             app: &exchanged.app,
             scope: scopes.map(|scopes| scopes.names.as_str()),
             audiences: exchanged.audiences.clone(),
-            jkt: None,
         };
         begin(&self.exchange, beginning).await
     }
@@ -254,7 +252,6 @@ impl OAuth {
             token: &token,
             key: &key,
             owner: family::owner(&party),
-            jkt: wish.jkt,
         };
         let mut found = shown.find(exchange).await?;
         let family = &found.family;
@@ -315,7 +312,6 @@ struct Shown<'s> {
     /// What successors are made with.
     key: &'s MacKey,
     owner: String,
-    jkt: Option<&'s str>,
 }
 
 impl Shown<'_> {
@@ -335,9 +331,6 @@ impl Shown<'_> {
                 State::Alive(family) => family,
                 State::Ended { how, .. } => return Err(how.refusal()),
             };
-            if family.jkt.is_some() && family.jkt.as_deref() != self.jkt {
-                return Err(unknown("it is bound to another key"));
-            }
             let (app, settings) = giving(exchange, &family)?;
             family.check_times(&settings, now)?;
             let place = family.place(token, self.key, &settings, now);

@@ -135,9 +135,10 @@ fn short(take: &Take, level: &Level) -> Option<UnixSeconds> {
 }
 
 /// Whether a refusal is one that its caller could have avoided: not the service's or a
-/// provider's fault, and not this limit itself.
+/// provider's fault, not this limit itself, and not a nonce that nobody could know before.
 pub fn counts(refusal: &Refusal) -> bool {
-    (400..500).contains(&refusal.code.entry().status) && refusal.code != Code::RateLimited
+    let unavoidable = matches!(refusal.code, Code::RateLimited | Code::DpopNonceRequired);
+    (400..500).contains(&refusal.code.entry().status) && !unavoidable
 }
 
 #[cfg(test)]

@@ -24,6 +24,9 @@ pub struct Kept {
     judged_at: UnixSeconds,
     /// Whether it is a session of the user's own.
     own_session: bool,
+    /// The thumbprint of the key whose holder alone may use it (RFC 9449 §5), where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound_to: Option<String>,
     claims: Box<RawValue>,
 }
 
@@ -38,6 +41,7 @@ impl Kept {
             origin: subject.origin,
             judged_at: subject.judged_at,
             own_session: subject.origin.kind() == TokenKind::Session && subject.actor.is_none(),
+            bound_to: None,
             claims: serde_json::value::to_raw_value(subject.claims).map_err(odd)?,
         })
     }

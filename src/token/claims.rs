@@ -21,6 +21,8 @@ pub struct ServiceGrant<'g> {
     pub scope: Option<&'g str>,
     /// When it expires.
     pub expires_at: UnixSeconds,
+    /// The thumbprint of the key that it is bound to (RFC 9449 §6.1).
+    pub bound_to: Option<&'g str>,
 }
 
 /// Whom a token speaks for.
@@ -30,6 +32,7 @@ pub(super) enum Bearer<'c> {
         app: &'c str,
         subject: &'c Subject<'c>,
         grant: &'c Grant,
+        bound_to: Option<&'c str>,
     },
     /// A client of ours.
     Service(&'c ServiceGrant<'c>),
@@ -43,20 +46,34 @@ pub(super) struct Claims<'c> {
     pub bearer: Bearer<'c>,
 }
 
+/// `cnf` (RFC 7800 §3.1): the key whose holder alone may use the token.
+#[derive(serde::Serialize)]
+struct Confirmation<'c> {
+    /// Its thumbprint (RFC 9449 §6.1).
+    jkt: &'c str,
+}
+
 impl Serialize for Claims<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (sub, aud, exp, client) = match &self.bearer {
-            Bearer::User { app, grant, .. } => (
+        let (sub, aud, exp, client, bound_to) = match &self.bearer {
+            Bearer::User {
+                app,
+                grant,
+                bound_to,
+                ..
+            } => (
                 grant.subject.as_str(),
                 Audiences(&grant.audiences),
                 grant.expires_at,
                 *app,
+                *bound_to,
             ),
             Bearer::Service(grant) => (
                 grant.client,
                 Audiences(slice::from_ref(grant.audience)),
                 grant.expires_at,
                 grant.client,
+                grant.bound_to,
             ),
         };
         let mut map = serializer.serialize_map(None)?;
@@ -68,6 +85,9 @@ impl Serialize for Claims<'_> {
         map.serialize_entry("nbf", &(self.now - BACKDATE))?;
         map.serialize_entry("jti", self.jti)?;
         map.serialize_entry("client_id", client)?;
+        if let Some(jkt) = bound_to {
+            map.serialize_entry("cnf", &Confirmation { jkt })?;
+        }
         match &self.bearer {
             Bearer::User { subject, grant, .. } => user(&mut map, subject, grant)?,
             Bearer::Service(grant) => {

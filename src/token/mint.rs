@@ -30,12 +30,14 @@ impl std::fmt::Debug for AppToken {
 #[error("the app token could not be signed")]
 pub struct MintFailed;
 
-/// Mints the app token that a grant allows.
+/// Mints the app token that a grant allows, bound to the key of this thumbprint where there is
+/// one.
 pub fn mint(
     issuer: &str,
     app: &AppSettings,
     subject: &Subject<'_>,
     grant: &Grant,
+    bound_to: Option<&str>,
     now: UnixSeconds,
     signer: &Signer,
 ) -> Result<AppToken, MintFailed> {
@@ -43,6 +45,7 @@ pub fn mint(
         app: &app.name,
         subject,
         grant,
+        bound_to,
     };
     write(issuer, bearer, &app.typ, now, signer)
 }
@@ -60,6 +63,7 @@ pub fn claims(
         app: &app.name,
         subject,
         grant,
+        bound_to: None,
     };
     write_claims(issuer, "", bearer, now)
 }

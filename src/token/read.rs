@@ -168,6 +168,8 @@ pub struct Said<'c> {
     pub roles: Vec<&'c str>,
     /// `scope`, taken apart (RFC 6749 §3.3).
     pub scopes: Vec<&'c str>,
+    /// `cnf.jkt`: the thumbprint of the key that it is bound to (RFC 9449 §6.1).
+    pub bound_to: Option<&'c str>,
     /// `iat`.
     pub issued_at: UnixSeconds,
     /// `nbf`.
@@ -199,6 +201,11 @@ impl<'c> Said<'c> {
             Some(_) => None,
         };
         let roles = texts("roles").ok_or_else(|| odd("roles"))?;
+        let bound_to = match claims.get("cnf") {
+            None => None,
+            Some(Json::Object(key)) => Some(key.text("jkt").ok_or_else(|| odd("cnf"))?),
+            Some(_) => return Err(odd("cnf")),
+        };
         let scopes = optional("scope")?.unwrap_or_default();
         Ok(Self {
             id: text("jti")?,
@@ -212,6 +219,7 @@ impl<'c> Said<'c> {
             organization: optional("org_id")?,
             roles,
             scopes: scopes.split(' ').filter(|each| !each.is_empty()).collect(),
+            bound_to,
             issued_at: time("iat")?,
             not_before: time("nbf")?,
             expires_at: time("exp")?,

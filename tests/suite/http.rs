@@ -824,7 +824,7 @@ async fn an_allowed_origin_reads_every_answer_and_no_other_does() {
     let allowed = |origin: &str| {
         json!({
             "access-control-allow-origin": origin,
-            "access-control-expose-headers": "ratelimit-limit, ratelimit-remaining, ratelimit-reset, retry-after, x-request-id",
+            "access-control-expose-headers": "dpop-nonce, ratelimit-limit, ratelimit-remaining, ratelimit-reset, retry-after, www-authenticate, x-request-id",
             "vary": "origin",
         })
     };
@@ -902,8 +902,8 @@ async fn a_preflight_is_answered_for_allowed_origins_alone() {
         json!({
             "access-control-allow-origin": APP,
             "access-control-allow-methods": "GET, POST, OPTIONS",
-            "access-control-allow-headers": "authorization, content-type, traceparent, x-request-id",
-            "access-control-expose-headers": "ratelimit-limit, ratelimit-remaining, ratelimit-reset, retry-after, x-request-id",
+            "access-control-allow-headers": "authorization, content-type, dpop, traceparent, x-request-id",
+            "access-control-expose-headers": "dpop-nonce, ratelimit-limit, ratelimit-remaining, ratelimit-reset, retry-after, www-authenticate, x-request-id",
             "access-control-max-age": "600",
             "vary": "origin",
         })

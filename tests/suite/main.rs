@@ -15,6 +15,7 @@ mod clerk_claims;
 mod cli;
 mod config;
 mod discovery;
+mod dpop;
 mod exchange;
 mod explained;
 mod forged;

@@ -67,8 +67,6 @@ pub(super) struct Family {
     pub(super) scope: Option<String>,
     /// Whom its app tokens are for.
     pub(super) audiences: Vec<String>,
-    /// The thumbprint of the key that it is bound to (RFC 9449 §5).
-    pub(super) jkt: Option<String>,
     /// When it began.
     pub(super) began_at: UnixSeconds,
     /// When its present token was made.
