@@ -3,7 +3,11 @@
 
 use crate::support::ring::thumbprint;
 use crate::support::token::{assemble, claims, encode};
-use crate::support::{Answer, Issuer, Key, Service, now};
+use crate::support::{Answer, Foreign, Issuer, Key, Service, now};
+use exchequer::config::{self, DpopSettings, Sources};
+use exchequer::dpop;
+use exchequer::explain::Code;
+use exchequer::service::{Place, Service as Parts};
 use ring::digest::{SHA256, digest};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
@@ -214,5 +218,787 @@ async fn of_many_requests_with_one_proof_one_gets_a_token() {
     assert_eq!(given.count(), 1);
     for answer in answers.iter().filter(|answer| answer.status != 200) {
         answer.assert_refused(400, "dpop_proof_used");
+    }
+}
+
+#[tokio::test]
+async fn each_step_of_section_4_3_is_taken() {
+    let (issuer, service) = world("").await;
+    let (key, other) = (Key::p256(), other_p256());
+    let good = || Proof::exchange(key);
+    let with = |header: &str, claims: &str| assemble(header, claims, |message| key.sign(message));
+    let texts = (good().header.to_string(), good().claims.to_string());
+    let doubled = |text: &str| format!("{},{}", &text[..text.len() - 1], &text[1..]);
+    let jwk = |jwk: Value| good().header("jwk", jwk).sign(key);
+    let p384 = Key::p384();
+    let mut off_curve = bare(key);
+    off_curve["x"] = json!(encode([7; 32]));
+    let mut short = bare(key);
+    short["y"] = json!(encode([7; 31]));
+    let mut private = bare(key);
+    private["d"] = json!(encode([7; 32]));
+    let mut half_private = bare(Key::rsa());
+    half_private["dp"] = json!(encode([7; 32]));
+    let unsigned = good().header("alg", "none").sign(key);
+    let unsigned = unsigned.rsplit_once('.').unwrap().0;
+
+    let malformed = "dpop_proof_malformed";
+    let algorithm = "dpop_proof_algorithm_not_allowed";
+    let unusable = "dpop_proof_key_unusable";
+    let signature = "dpop_proof_signature_invalid";
+    let mut cases = vec![
+        // 2: one well-formed JWT.
+        ("empty", String::new(), malformed),
+        ("a word", "proof".to_owned(), malformed),
+        ("two parts", "e30.e30".to_owned(), malformed),
+        ("no JSON", "AAAA.AAAA.AAAA".to_owned(), malformed),
+        ("no base64url", "e30.e30.+/==".to_owned(), malformed),
+        (
+            "two of them",
+            format!("{}, {}", good().sign(key), good().sign(key)),
+            malformed,
+        ),
+        (
+            "4 KiB",
+            good().claim("x", "x".repeat(4096)).sign(key),
+            malformed,
+        ),
+        (
+            "a header twice",
+            with(&doubled(&texts.0), &texts.1),
+            malformed,
+        ),
+        (
+            "a claim twice",
+            with(&texts.0, &doubled(&texts.1)),
+            malformed,
+        ),
+        ("a list", with(&texts.0, "[]"), malformed),
+        // 3: what is required.
+        ("jti", good().without("jti").sign(key), malformed),
+        ("htm", good().without("htm").sign(key), malformed),
+        ("htu", good().without("htu").sign(key), malformed),
+        ("iat", good().without("iat").sign(key), malformed),
+        ("jti 5", good().claim("jti", 5).sign(key), malformed),
+        ("jti empty", good().claim("jti", "").sign(key), malformed),
+        (
+            "jti long",
+            good().claim("jti", "x".repeat(256)).sign(key),
+            malformed,
+        ),
+        ("iat text", good().claim("iat", "now").sign(key), malformed),
+        ("iat -1", good().claim("iat", -1).sign(key), malformed),
+        // 4: the type.
+        ("typ", good().without_header("typ").sign(key), malformed),
+        ("typ JWT", good().header("typ", "JWT").sign(key), malformed),
+        (
+            "typ in capitals",
+            good().header("typ", "DPOP+JWT").sign(key),
+            malformed,
+        ),
+        (
+            "typ of another kind",
+            good().header("typ", "application/dpop+jwt").sign(key),
+            malformed,
+        ),
+        // 5: the algorithm.
+        ("alg none", format!("{unsigned}."), algorithm),
+        (
+            "alg HS256",
+            good().header("alg", "HS256").sign(key),
+            algorithm,
+        ),
+        (
+            "alg es256",
+            good().header("alg", "es256").sign(key),
+            algorithm,
+        ),
+        ("no alg", good().without_header("alg").sign(key), algorithm),
+        ("alg ES384", Proof::exchange(p384).sign(p384), algorithm),
+        // 6 and 7: the key, and its signature.
+        ("no jwk", good().without_header("jwk").sign(key), unusable),
+        ("jwk null", jwk(Value::Null), unusable),
+        ("jwk text", jwk(json!("key")), unusable),
+        ("private", jwk(private), unusable),
+        (
+            "half private",
+            Proof::exchange(Key::rsa())
+                .header("jwk", half_private)
+                .sign(Key::rsa()),
+            unusable,
+        ),
+        (
+            "symmetric",
+            jwk(json!({"kty": "oct", "k": encode("secret")})),
+            unusable,
+        ),
+        ("of another type", jwk(bare(Key::rsa())), unusable),
+        ("of another curve", jwk(bare(p384)), unusable),
+        ("off its curve", jwk(off_curve), unusable),
+        ("a short coordinate", jwk(short), unusable),
+        (
+            "of small order",
+            good()
+                .header("alg", "EdDSA")
+                .header(
+                    "jwk",
+                    json!({"kty": "OKP", "crv": "Ed25519", "x": encode([0; 32])}),
+                )
+                .sign(key),
+            unusable,
+        ),
+        (
+            "RSA of 1024 bits",
+            good()
+                .header("alg", "RS256")
+                .header(
+                    "jwk",
+                    json!({"kty": "RSA", "n": encode([0xff; 128]), "e": "AQAB"}),
+                )
+                .sign(key),
+            unusable,
+        ),
+        ("another's key", good().sign(other), signature),
+        ("another key shown", jwk(bare(other)), signature),
+        (
+            "no signature",
+            format!("{}.", good().sign(key).rsplit_once('.').unwrap().0),
+            signature,
+        ),
+        // 8: the method.
+        (
+            "GET",
+            good().claim("htm", "GET").sign(key),
+            "dpop_proof_request_mismatch",
+        ),
+        (
+            "post",
+            good().claim("htm", "post").sign(key),
+            "dpop_proof_request_mismatch",
+        ),
+        // 11: the time.
+        (
+            "old",
+            good().claim("iat", now() - 70).sign(key),
+            "dpop_proof_expired",
+        ),
+        (
+            "of the future",
+            good().claim("iat", now() + 30).sign(key),
+            "dpop_proof_expired",
+        ),
+    ];
+    for name in ["crit", "b64", "jku", "x5u", "x5c", "zip", "enc"] {
+        let proof = good().header(name, json!(["https://evil.example"]));
+        cases.push((name, proof.sign(key), malformed));
+    }
+    for (what, proof, code) in &cases {
+        let answer = exchange(&service, &issuer, &[proof]).await;
+        assert_eq!(answer.body["code"], *code, "{what}: {}", answer.body);
+        answer.assert_refused(400, code);
+        assert_eq!(answer.body["error"], "invalid_dpop_proof", "{what}");
+        let text = answer.body.to_string();
+        assert!(proof.len() < 16 || !text.contains(proof.as_str()), "{what}");
+    }
+    // 1: not more than one header, each of them good.
+    let two = [good().sign(key), good().sign(key)];
+    let answer = exchange(&service, &issuer, &[&two[0], &two[1]]).await;
+    answer.assert_refused(400, malformed);
+    // A `kid` chooses nothing, and what is not known is ignored.
+    let proof = good().header("kid", "other").claim("x", "y").sign(key);
+    let answer = exchange(&service, &issuer, &[&proof]).await;
+    assert_eq!(claims(answer.token())["cnf"]["jkt"], jkt(key));
+}
+
+#[tokio::test]
+async fn the_address_is_compared_as_addresses_are() {
+    let (issuer, service) = world("").await;
+    let key = Key::p256();
+    let with = |uri: &str| Proof::new(key, "POST", uri).sign(key);
+    for uri in [
+        "http://localhost:8080/auth/exchange",
+        "http://localhost:8080/auth/clerk/exchange",
+        "HTTP://LocalHost:8080/auth/exchange",
+        "http://localhost:8080/auth/exchange?a=b",
+        "http://localhost:8080/auth/exchange#a",
+        "http://localhost:8080/auth/%65xchang%65",
+        "http://localhost:8080/auth/./x/../exchange",
+    ] {
+        let answer = exchange(&service, &issuer, &[&with(uri)]).await;
+        assert_eq!(answer.status, 200, "{uri}: {}", answer.body);
+    }
+    for uri in [
+        "",
+        "/auth/exchange",
+        "//localhost:8080/auth/exchange",
+        "http:/localhost:8080/auth/exchange",
+        "http:localhost:8080/auth/exchange",
+        "http:///localhost:8080/auth/exchange",
+        "http:\\\\localhost:8080\\auth\\exchange",
+        "http://localhost:8080\\auth\\exchange",
+        " http://localhost:8080/auth/exchange",
+        "http://local\thost:8080/auth/exchange",
+        "https://localhost:8080/auth/exchange",
+        "ftp://localhost:8080/auth/exchange",
+        "http://localhost/auth/exchange",
+        "http://localhost:80/auth/exchange",
+        "http://127.0.0.1:8080/auth/exchange",
+        "http://localhost.:8080/auth/exchange",
+        "http://localhost:8080.evil.example/auth/exchange",
+        "http://localhost:8080@evil.example/auth/exchange",
+        "http://evil.example@localhost:8080/auth/exchange",
+        "http://evil.example/?http://localhost:8080/auth/exchange",
+        "http://evil.example#http://localhost:8080/auth/exchange",
+        "http://localhost:8080/auth/exchange/",
+        "http://localhost:8080/auth//exchange",
+        "http://localhost:8080/AUTH/exchange",
+        "http://localhost:8080/auth%2Fexchange",
+        "http://localhost:8080/oauth/token",
+        "http://localhost:8080",
+        "?http://localhost:8080/auth/exchange",
+        "a?http://localhost:8080/auth/exchange",
+    ] {
+        let answer = exchange(&service, &issuer, &[&with(uri)]).await;
+        assert_eq!(
+            answer.body["code"], "dpop_proof_request_mismatch",
+            "{uri}: {}",
+            answer.body
+        );
+        answer.assert_refused(400, "dpop_proof_request_mismatch");
+    }
+}
+
+#[tokio::test]
+async fn an_app_may_demand_proofs_or_not_look_at_them() {
+    let (issuer, service) = world("dpop = \"required\"").await;
+    let key = Key::p256();
+    let answer = exchange(&service, &issuer, &[]).await;
+    answer.assert_refused(400, "dpop_proof_missing");
+    let token = bound(&service, &issuer, key).await;
+    let proof = Proof::api(key, "GET", "/", &token).sign(key);
+    assert_eq!(show(&service, "GET", "/", &token, &proof).await.status, 200);
+
+    let (issuer, service) = world("dpop = \"off\"").await;
+    let proof = Proof::exchange(key).sign(key);
+    for proof in [proof.as_str(), proof.as_str(), "no proof at all"] {
+        let answer = exchange(&service, &issuer, &[proof]).await;
+        assert_eq!(answer.body["token_type"], "Bearer", "{}", answer.body);
+        assert_eq!(claims(answer.token()).get("cnf"), None);
+    }
+}
+
+/// Asks for a nonce by sending a proof without one.
+async fn nonce(service: &Service, issuer: &Issuer, key: &Key) -> String {
+    let proof = Proof::exchange(key).sign(key);
+    let answer = exchange(service, issuer, &[&proof]).await;
+    answer.assert_refused(400, "dpop_nonce_required");
+    assert_eq!(answer.body["error"], "use_dpop_nonce");
+    answer.header("dpop-nonce").to_owned()
+}
+
+#[tokio::test]
+async fn a_nonce_of_ours_is_demanded_and_tells_the_time_in_the_place_of_the_clients_clock() {
+    let issuer = Issuer::start().await;
+    let lines = format!("audience = {API:?}\ndpop = \"required\"\ndpop_nonce = true");
+    let mut service = Service::builder()
+        .one_app(&issuer, "", &lines)
+        .start()
+        .await;
+    let key = Key::p256();
+    let missing = exchange(&service, &issuer, &[]).await;
+    missing.assert_refused(400, "dpop_proof_missing");
+    let first = nonce(&service, &issuer, key).await;
+    assert_eq!(missing.header("dpop-nonce"), first);
+    let with = |nonce: &str| Proof::exchange(key).claim("nonce", nonce);
+    // Whatever the client takes for the time.
+    for iat in [now(), now() - 86_400, now() + 86_400] {
+        let proof = with(&first).claim("iat", iat).sign(key);
+        let answer = exchange(&service, &issuer, &[&proof]).await;
+        assert_eq!(claims(answer.token())["cnf"]["jkt"], jkt(key));
+        assert!(!answer.header("dpop-nonce").is_empty(), "the next one");
+        let again = exchange(&service, &issuer, &[&proof]).await;
+        again.assert_refused(400, "dpop_proof_used");
+    }
+    // Another server's, and what is none.
+    let (others, other) = world("dpop_nonce = true").await;
+    let foreign = nonce(&other, &others, key).await;
+    assert_ne!(foreign, first);
+    for bad in [
+        foreign.as_str(),
+        "",
+        "x",
+        &first[..42],
+        &format!("{first}A"),
+    ] {
+        let answer = exchange(&service, &issuer, &[&with(bad).sign(key)]).await;
+        answer.assert_refused(400, "dpop_nonce_required");
+        assert!(!answer.header("dpop-nonce").is_empty());
+    }
+    // A process that shares the key ring takes it: here the same one, anew.
+    service.restart().await;
+    let answer = exchange(&service, &issuer, &[&with(&first).sign(key)]).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    // It gets old.
+    service.shift_clocks(240, 0);
+    let later = crate::support::Token::clerk(&issuer.url)
+        .claim("exp", now() + 3600)
+        .sign(Key::rsa());
+    let body = json!({ "session_token": later }).to_string();
+    let request = service
+        .client
+        .post(format!("{}/auth/exchange", service.url))
+        .header("content-type", "application/json")
+        .header("dpop", with(&first).sign(key))
+        .body(body);
+    let answer = service.send(request).await;
+    answer.assert_refused(400, "dpop_nonce_required");
+    assert_ne!(answer.header("dpop-nonce"), first);
+}
+
+#[tokio::test]
+async fn at_the_gate_a_bound_token_goes_with_a_proof_of_the_very_request() {
+    let (issuer, service) = world("").await;
+    let key = Key::p256();
+    let token = bound(&service, &issuer, key).await;
+    for (method, target, path) in [
+        ("GET", "/", "/"),
+        ("GET", "/", ""),
+        ("GET", "/tasks/7?page=2&x=%20", "/tasks/7"),
+        ("DELETE", "/tasks/%7e7", "/tasks/~7"),
+        ("POST", "/tasks%2f7", "/tasks%2F7"),
+    ] {
+        let proof = Proof::api(key, method, path, &token);
+        // Remembered or not, each request needs a proof of its own.
+        for again in 0..2 {
+            let proof = proof
+                .clone()
+                .claim("jti", format!("{method} {target} {path} {again}"));
+            let signed = proof.sign(key);
+            let answer = show(&service, method, target, &token, &signed).await;
+            assert_eq!(answer.status, 200, "{method} {target}: {}", answer.body);
+            assert_eq!(answer.header("x-user-id"), "user_1");
+            let replayed = show(&service, method, target, &token, &signed).await;
+            replayed.assert_refused(401, "dpop_proof_used");
+        }
+    }
+    let good = || Proof::api(key, "GET", "/tasks", &token);
+    let (other, mismatch) = (other_p256(), "dpop_proof_request_mismatch");
+    let anothers = bound(&service, &issuer, other).await;
+    for (what, proof, code) in [
+        (
+            "another method",
+            good().claim("htm", "POST").sign(key),
+            mismatch,
+        ),
+        (
+            "another path",
+            Proof::api(key, "GET", "/tasks/", &token).sign(key),
+            mismatch,
+        ),
+        (
+            "another host, whatever the client says it is",
+            good().claim("htu", "https://evil.example/tasks").sign(key),
+            mismatch,
+        ),
+        (
+            "ours",
+            good().claim("htu", format!("{HERE}/auth/verify")).sign(key),
+            mismatch,
+        ),
+        (
+            "no token",
+            good().without("ath").sign(key),
+            "dpop_proof_token_mismatch",
+        ),
+        (
+            "another token",
+            Proof::api(key, "GET", "/tasks", &anothers).sign(key),
+            "dpop_proof_token_mismatch",
+        ),
+        (
+            "another key",
+            Proof::api(other, "GET", "/tasks", &token).sign(other),
+            "dpop_key_mismatch",
+        ),
+        (
+            "an old one",
+            good().claim("iat", now() - 70).sign(key),
+            "dpop_proof_expired",
+        ),
+        ("none", "x".to_owned(), "dpop_proof_malformed"),
+    ] {
+        let answer = show(&service, "GET", "/tasks", &token, &proof).await;
+        assert_eq!(answer.body["code"], code, "{what}: {}", answer.body);
+        answer.assert_refused(401, code);
+        let challenge = answer.header("www-authenticate");
+        let expected =
+            "DPoP algs=\"ES256 EdDSA Ed25519 RS256 PS256\", error=\"invalid_dpop_proof\"";
+        assert!(challenge.starts_with(expected), "{what}: {challenge}");
+    }
+    let authorization = format!("DPoP {token}");
+    let answer = ask(&service, "GET", "/", &[("authorization", &authorization)]).await;
+    answer.assert_refused(401, "dpop_proof_missing");
+    let proofs = [good().sign(key), good().sign(key)];
+    let headers = [
+        ("authorization", authorization.as_str()),
+        ("dpop", &proofs[0]),
+        ("dpop", &proofs[1]),
+    ];
+    let answer = ask(&service, "GET", "/tasks", &headers).await;
+    answer.assert_refused(401, "dpop_proof_malformed");
+}
+
+#[tokio::test]
+async fn a_bound_token_is_no_bearer_token_and_a_bearer_token_no_bound_one() {
+    let (issuer, service) = world("verify.pass_through = true").await;
+    let key = Key::p256();
+    let token = bound(&service, &issuer, key).await;
+    let proof = || Proof::api(key, "GET", "/", &token).sign(key);
+    // Before it was admitted and after, with a proof and without.
+    for round in 0..2 {
+        let bearer = format!("Bearer {token}");
+        let stripped = ask(&service, "GET", "/", &[("authorization", &bearer)]).await;
+        stripped.assert_refused(401, "app_token_bound");
+        let challenge = stripped.header("www-authenticate");
+        assert!(challenge.starts_with("DPoP algs="), "{challenge}");
+        let proof = proof();
+        let headers = [("authorization", bearer.as_str()), ("dpop", &proof)];
+        let answer = ask(&service, "GET", "/", &headers).await;
+        answer.assert_refused(401, "app_token_bound");
+        let answer = show(&service, "GET", "/", &token, &proof).await;
+        assert_eq!(answer.status, 200, "{round}: {}", answer.body);
+    }
+    let unbound = exchange(&service, &issuer, &[]).await.token().to_owned();
+    for token in [unbound, issuer.token()] {
+        let proof = Proof::api(key, "GET", "/", &token).sign(key);
+        let answer = show(&service, "GET", "/", &token, &proof).await;
+        answer.assert_refused(401, "app_token_not_bound");
+        let bearer = format!("Bearer {token}");
+        let answer = ask(&service, "GET", "/", &[("authorization", &bearer)]).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    }
+    // What is expired is challenged in the same scheme.
+    service.shift_clocks(700, 0);
+    let answer = show(&service, "GET", "/", &token, &proof()).await;
+    answer.assert_refused(401, "app_token_expired");
+    let challenge = answer.header("www-authenticate");
+    assert!(challenge.contains("error=\"invalid_token\""), "{challenge}");
+    assert!(challenge.starts_with("DPoP algs="), "{challenge}");
+}
+
+#[tokio::test]
+async fn an_app_that_demands_proofs_takes_no_token_from_before() {
+    let issuer = Issuer::start().await;
+    let lines = |dpop: &str| {
+        let url = &issuer.url;
+        format!(
+            "[issuers.clerk]\nissuer = {url:?}\nkind = \"clerk\"\n\
+             [apps.web]\nissuers = [\"clerk\"]\naudience = {API:?}\ndpop = {dpop:?}\n"
+        )
+    };
+    let mut service = Service::builder().config(&lines("optional")).start().await;
+    let key = Key::p256();
+    let before = exchange(&service, &issuer, &[]).await.token().to_owned();
+    let kept = bound(&service, &issuer, key).await;
+    for (dpop, status) in [("required", 401), ("off", 200)] {
+        std::fs::write(service.dir().join("exchequer.toml"), lines(dpop)).unwrap();
+        service.restart().await;
+        let bearer = format!("Bearer {before}");
+        let answer = ask(&service, "GET", "/", &[("authorization", &bearer)]).await;
+        assert_eq!(answer.status, status, "{dpop}: {}", answer.body);
+        if status == 401 {
+            answer.assert_refused(401, "app_token_not_bound");
+        }
+        // What is bound stays bound.
+        let bearer = format!("Bearer {kept}");
+        let answer = ask(&service, "GET", "/", &[("authorization", &bearer)]).await;
+        answer.assert_refused(401, "app_token_bound");
+        let proof = Proof::api(key, "GET", "/", &kept).sign(key);
+        let answer = show(&service, "GET", "/", &kept, &proof).await;
+        assert_eq!(answer.status, 200, "{dpop}: {}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_tells_which_request_it_is_and_the_configuration_where() {
+    let (issuer, service) = world(
+        "verify.origins = [\"https://a.example\", \"http://b.example:81\"]\nscopes = { read = [] }",
+    )
+    .await;
+    let key = Key::p256();
+    let token = bound(&service, &issuer, key).await;
+    let with = |origin: &str| {
+        Proof::api(key, "GET", "/x", &token)
+            .claim("htu", format!("{origin}/x"))
+            .sign(key)
+    };
+    for (origin, status) in [
+        ("https://a.example", 200),
+        ("https://A.example:443", 200),
+        ("http://b.example:81", 200),
+        ("https://b.example:81", 401),
+        (API, 401),
+    ] {
+        let answer = show(&service, "GET", "/x", &token, &with(origin)).await;
+        assert_eq!(answer.status, status, "{origin}: {}", answer.body);
+    }
+    // No word of a proxy about the host is believed.
+    let authorization = format!("DPoP {token}");
+    let proof = with("https://evil.example");
+    let headers = [
+        ("authorization", authorization.as_str()),
+        ("dpop", &proof),
+        ("host", "evil.example"),
+        ("x-forwarded-host", "evil.example"),
+        ("x-forwarded-proto", "https"),
+    ];
+    let answer = ask(&service, "GET", "/x", &headers).await;
+    answer.assert_refused(401, "dpop_proof_request_mismatch");
+
+    let proof = with("https://a.example");
+    let url = format!("{}/auth/verify", service.url);
+    let question = |query: &str| {
+        service
+            .client
+            .get(format!("{url}{query}"))
+            .header("authorization", &authorization)
+            .header("dpop", &proof)
+    };
+    // Which request it is, is not told, or by two.
+    let answer = service.send(question("")).await;
+    answer.assert_refused(400, "original_request_unknown");
+    let traefik = |request: reqwest::RequestBuilder| {
+        request
+            .header("x-forwarded-method", "GET")
+            .header("x-forwarded-uri", "/x")
+    };
+    let both = traefik(question(""))
+        .header("x-original-method", "GET")
+        .header("x-original-uri", "/x");
+    let answer = service.send(both).await;
+    answer.assert_refused(400, "original_request_unknown");
+    // A refusal for something else uses no proof up: some gateways ask again for its words.
+    let answer = service.send(traefik(question("?scope=write"))).await;
+    answer.assert_refused(403, "insufficient_scope");
+    let challenge = answer.header("www-authenticate");
+    assert!(challenge.starts_with("DPoP algs="), "{challenge}");
+    let answer = service.send(traefik(question("?scope=read"))).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let answer = service.send(traefik(question("?scope=read"))).await;
+    answer.assert_refused(401, "dpop_proof_used");
+}
+
+#[tokio::test]
+async fn at_the_gate_nonces_are_demanded_too() {
+    let (issuer, service) = world("dpop_nonce = true").await;
+    let key = Key::p256();
+    let first = nonce(&service, &issuer, key).await;
+    let proof = Proof::exchange(key).claim("nonce", first).sign(key);
+    let answer = exchange(&service, &issuer, &[&proof]).await;
+    let token = answer.token().to_owned();
+    let proof = Proof::api(key, "GET", "/", &token);
+    let answer = show(&service, "GET", "/", &token, &proof.sign(key)).await;
+    answer.assert_refused(401, "dpop_nonce_required");
+    let challenge = answer.header("www-authenticate");
+    assert!(
+        challenge.contains("error=\"use_dpop_nonce\""),
+        "{challenge}"
+    );
+    let nonce = answer.header("dpop-nonce");
+    let proof = proof.claim("nonce", nonce).claim("iat", 0).sign(key);
+    let answer = show(&service, "GET", "/", &token, &proof).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert!(!answer.header("dpop-nonce").is_empty());
+    let answer = show(&service, "GET", "/", &token, &proof).await;
+    answer.assert_refused(401, "dpop_proof_used");
+}
+
+#[tokio::test]
+async fn a_clients_own_token_is_bound_where_it_sends_a_proof() {
+    let issuer = Issuer::start().await;
+    let secret = "9oTfJ-q_Zp3w8xA1b2Fe0mQkV7uYhRsC";
+    let client =
+        "[clients.reports]\nsecret = { env = \"REPORTS\" }\naudience = \"https://tasks.internal\"";
+    let service = Service::builder()
+        .one_app(&issuer, "", client)
+        .env("REPORTS", secret)
+        .start()
+        .await;
+    let key = Key::ed25519();
+    let ask = async |proof: Option<String>| {
+        let body =
+            format!("grant_type=client_credentials&client_id=reports&client_secret={secret}");
+        let mut request = service
+            .client
+            .post(format!("{}/oauth/token", service.url))
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(body);
+        if let Some(proof) = proof {
+            request = request.header("dpop", proof);
+        }
+        service.send(request).await
+    };
+    let here = || Proof::new(key, "POST", &format!("{HERE}/oauth/token"));
+    let proof = here().sign(key);
+    let answer = ask(Some(proof.clone())).await;
+    assert_eq!(answer.body["token_type"], "DPoP", "{}", answer.body);
+    let token = answer.body["access_token"].as_str().unwrap();
+    assert_eq!(claims(token)["cnf"], json!({"jkt": jkt(key)}));
+    ask(Some(proof))
+        .await
+        .assert_refused(400, "dpop_proof_used");
+    let elsewhere = Proof::exchange(key).sign(key);
+    let answer = ask(Some(elsewhere)).await;
+    answer.assert_refused(400, "dpop_proof_request_mismatch");
+    assert_eq!(answer.body["error"], "invalid_dpop_proof");
+    let answer = ask(None).await;
+    assert_eq!(answer.body["token_type"], "Bearer");
+    let token = answer.body["access_token"].as_str().unwrap();
+    assert_eq!(claims(token).get("cnf"), None);
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_refused() {
+    for (lines, says) in [
+        ("dpop = \"always\"", "is none of off, optional, required"),
+        ("dpop = true", "must be a text"),
+        ("dpop = \"off\"\ndpop_nonce = true", "has no effect"),
+        (
+            "dpop = \"required\"\nverify.pass_through = true",
+            "bound to no key",
+        ),
+        (
+            "verify.origins = \"https://api.example.com/v1\"",
+            "is no origin",
+        ),
+        ("verify.origins = \"api.example.com\"", "is no origin"),
+        (
+            "verify.origins = \"https://api.example.com:443\"",
+            "is no origin",
+        ),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let toml = format!(
+            "[issuers.a]\nissuer = \"https://a.example\"\n[apps.web]\nissuers = \"a\"\n{lines}\n"
+        );
+        std::fs::write(dir.path().join("exchequer.toml"), toml).unwrap();
+        let ended = crate::support::Command::new(dir.path()).run(&["check"]);
+        assert_eq!(ended.code, 1, "{lines}: {ended:?}");
+        assert!(ended.stdout.contains(says), "{lines}: {ended:?}");
+    }
+}
+
+/// A proof of RFC 9449 that its example's client sent, and its time.
+const KEY: &str = "eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVTMjU2IiwiandrIjp7Imt0eSI6IkVDIiwieCI6Imw4dEZyaHgtMzR0VjNoUklDUkRZOXpDa0RscEJoRjQyVVFVZldWQVdCRnMiLCJ5IjoiOVZFNGpmX09rX282NHpiVFRsY3VOSmFqSG10NnY5VERWclUwQ2R2R1JEQSIsImNydiI6IlAtMjU2In19";
+const REQUEST: (&str, i64) = (
+    "eyJqdGkiOiItQndDM0VTYzZhY2MybFRjIiwiaHRtIjoiUE9TVCIsImh0dSI6Imh0dHBzOi8vc2VydmVyLmV4YW1wbGUuY29tL3Rva2VuIiwiaWF0IjoxNTYyMjYyNjE2fQ.2-GxA6T8lP4vfrg8v-FdWP0A0zdrj8igiMLvqRMUvwnQg4PtFLbdLXiOSsX0x7NVY-FNyJK70nfbV37xRZT3Lg",
+    1_562_262_616,
+);
+const REFRESH: (&str, i64) = (
+    "eyJqdGkiOiItQndDM0VTYzZhY2MybFRjIiwiaHRtIjoiUE9TVCIsImh0dSI6Imh0dHBzOi8vc2VydmVyLmV4YW1wbGUuY29tL3Rva2VuIiwiaWF0IjoxNTYyMjY1Mjk2fQ.pAqut2IRDm_De6PR93SYmGBPXpwrAk90e8cP2hjiaG5QsGSuKDYW7_X620BxqhvYC8ynrrvZLTk41mSRroapUA",
+    1_562_265_296,
+);
+const RESOURCE: (&str, i64) = (
+    "eyJqdGkiOiJlMWozVl9iS2ljOC1MQUVCIiwiaHRtIjoiR0VUIiwiaHR1IjoiaHR0cHM6Ly9yZXNvdXJjZS5leGFtcGxlLm9yZy9wcm90ZWN0ZWRyZXNvdXJjZSIsImlhdCI6MTU2MjI2MjYxOCwiYXRoIjoiZlVIeU8ycjJaM0RaNTNFc05yV0JiMHhXWG9hTnk1OUlpS0NBcWtzbVFFbyJ9.2oW9RP35yRqzhrtNP86L-Ey71EOptxRimPPToA1plemAgR6pxHF8y6-yqyVnmcw6Fy1dqd-jfxSYoMxhAJpLjA",
+    1_562_262_618,
+);
+const ACCESS_TOKEN: &str = "Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU";
+const JKT: &str = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I";
+
+/// A key ring, as nonces need one.
+fn parts() -> Parts {
+    let variables = [
+        ("CLERK_JWT_ISSUER", "https://clerk.example.com"),
+        ("EXCHEQUER_STORE", "memory"),
+    ];
+    let variable = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    let (settings, findings) = config::load(&Sources {
+        variables: variables.map(variable).to_vec(),
+        ..Sources::default()
+    });
+    assert_eq!(findings.errors, []);
+    Parts::new(settings.unwrap(), Place::Memory).unwrap()
+}
+
+#[tokio::test]
+async fn the_examples_of_rfc_9449_verify_in_their_time_and_for_their_requests() {
+    let parts = parts();
+    let keys = parts.exchange.keys.published();
+    let server = ["https://server.example.com/token".to_owned()];
+    let resource = ["https://resource.example.org/protectedresource".to_owned()];
+    let prove = |claims: &str, method: &str, uris: &[String], token: Option<&str>, now: i64| {
+        let proof = format!("{KEY}.{claims}");
+        let shown = dpop::Shown {
+            proof: &proof,
+            method,
+            uris,
+            token,
+        };
+        dpop::prove(Some(shown), Some(JKT), DpopSettings::default(), &keys, now)
+            .map(Option::unwrap)
+            .map_err(|refusal| refusal.code)
+    };
+    for (claims, at) in [REQUEST, REFRESH] {
+        let ago = |seconds: i64| prove(claims, "POST", &server, None, at + seconds);
+        for seconds in [-10, 0, 60] {
+            assert_eq!(ago(seconds).unwrap().thumbprint, JKT, "{seconds}");
+        }
+        for seconds in [-11, 61] {
+            assert_eq!(ago(seconds).unwrap_err(), Code::DpopProofExpired);
+        }
+    }
+    let (claims, at) = RESOURCE;
+    let token = Some(ACCESS_TOKEN);
+    let used = prove(claims, "GET", &resource, token, at).unwrap();
+    assert_eq!(used.thumbprint, JKT);
+    for (method, uris, token, code) in [
+        ("POST", &resource, token, Code::DpopProofRequestMismatch),
+        ("GET", &server, token, Code::DpopProofRequestMismatch),
+        ("GET", &resource, Some("Kz"), Code::DpopProofTokenMismatch),
+    ] {
+        assert_eq!(prove(claims, method, uris, token, at).unwrap_err(), code);
+    }
+    // At the gate each is good once, as long as it is good at all.
+    let gate = dpop::Used::default();
+    gate.take(&used, at).unwrap();
+    for now in [at, at + 60] {
+        let refusal = gate.take(&used, now).unwrap_err();
+        assert_eq!(refusal.code, Code::DpopProofUsed);
+    }
+    // Both examples of the token endpoint have one `jti`, three quarters of an hour apart.
+    let store = &parts.exchange.store;
+    for (claims, at) in [REQUEST, REFRESH] {
+        let proof = prove(claims, "POST", &server, None, at).unwrap();
+        proof.use_up(store, at).await.unwrap();
+        let refusal = proof.use_up(store, at + 60).await.unwrap_err();
+        assert_eq!(refusal.code, Code::DpopProofUsed);
+    }
+}
+
+#[tokio::test]
+async fn proofs_of_jose_are_taken() {
+    let (issuer, service) = world("dpop_nonce = true").await;
+    let mut jose = Foreign::start("node", &["dpop.mjs"]);
+    for alg in ["ES256", "EdDSA", "Ed25519", "RS256", "PS256"] {
+        let mut make = |method: &str, uri: String, token: Option<&str>, nonce: Option<&str>| {
+            let question =
+                json!({"alg": alg, "method": method, "uri": uri, "token": token, "nonce": nonce});
+            let answer = jose.ask(&question.to_string());
+            let text = |name: &str| answer[name].as_str().unwrap().to_owned();
+            (text("proof"), text("thumbprint"))
+        };
+        let uri = || format!("{HERE}/auth/exchange");
+        let (proof, _) = make("POST", uri(), None, None);
+        let answer = exchange(&service, &issuer, &[&proof]).await;
+        answer.assert_refused(400, "dpop_nonce_required");
+        let nonce = answer.header("dpop-nonce").to_owned();
+        let (proof, thumbprint) = make("POST", uri(), None, Some(&nonce));
+        let answer = exchange(&service, &issuer, &[&proof]).await;
+        let token = answer.token().to_owned();
+        assert_eq!(claims(&token)["cnf"]["jkt"], thumbprint, "{alg}");
+        let uri = format!("{API}/tasks");
+        let (proof, _) = make("GET", uri, Some(&token), Some(&nonce));
+        let answer = show(&service, "GET", "/tasks?page=1", &token, &proof).await;
+        assert_eq!(answer.status, 200, "{alg}: {}", answer.body);
     }
 }
