@@ -362,3 +362,60 @@ impl Used {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn proof(jti: usize, until: UnixSeconds) -> Proof {
+        let key = Key::of(Kind::ProofUsed, &["key", &jti.to_string()]);
+        Proof {
+            thumbprint: "key".to_owned(),
+            next_nonce: None,
+            once: Once { key, until },
+        }
+    }
+
+    #[test]
+    fn as_many_proofs_are_remembered_as_there_is_room_for_and_no_good_one_is_forgotten() {
+        let used = Used::default();
+        for jti in 0..MAX_USED {
+            assert!(used.take(&proof(jti, 100), 0).is_ok());
+        }
+        let refusal = used.take(&proof(MAX_USED, 100), 99).unwrap_err();
+        assert_eq!(refusal.code, Code::DpopProofsTooMany);
+        for jti in [0, MAX_USED - 1] {
+            let refusal = used.take(&proof(jti, 100), 99).unwrap_err();
+            assert_eq!(refusal.code, Code::DpopProofUsed);
+        }
+        // When they are over there is room again, and they are good for nothing by their time.
+        assert!(used.take(&proof(MAX_USED, 200), 100).is_ok());
+        assert_eq!(used.0.lock().unwrap().proofs.len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_sent_makes_no_panic(
+            proof in any::<String>(),
+            parts in proptest::collection::vec("[A-Za-z0-9_-]{0,40}", 0..5),
+        ) {
+            let uris = ["https://a.example/x".to_owned()];
+            for proof in [proof, parts.join(".")] {
+                let shown = Shown { proof: &proof, method: "GET", uris: &uris, token: None };
+                prop_assert!(verify(shown, None, 0).is_err());
+            }
+        }
+
+        #[test]
+        fn one_address_has_one_form(
+            uri in "(https?|HTTP|ftp)://[a-z@.:0-9%-]{0,12}[/?#%a-zA-Z0-9.~é\\\\ ]{0,24}",
+        ) {
+            if let Some(once) = plain(&uri) {
+                prop_assert_eq!(plain(&once), Some(once.clone()));
+                prop_assert!(!once.contains(['?', '#', '@', '\\', ' ']));
+                prop_assert!(once.is_ascii());
+            }
+        }
+    }
+}

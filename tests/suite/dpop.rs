@@ -1,6 +1,7 @@
 //! DPoP (RFC 9449): a token that was given for a proof is good with its key alone, and a proof is
 //! good for one request, once.
 
+use crate::gateways::{Backend, Gateway, Kind};
 use crate::support::ring::thumbprint;
 use crate::support::token::{assemble, claims, encode};
 use crate::support::{Answer, Foreign, Issuer, Key, Service, now};
@@ -508,7 +509,8 @@ async fn a_nonce_of_ours_is_demanded_and_tells_the_time_in_the_place_of_the_clie
     let missing = exchange(&service, &issuer, &[]).await;
     missing.assert_refused(400, "dpop_proof_missing");
     let first = nonce(&service, &issuer, key).await;
-    assert_eq!(missing.header("dpop-nonce"), first);
+    assert_eq!(missing.header("dpop-nonce").len(), 43);
+    assert_eq!(first.len(), 43);
     let with = |nonce: &str| Proof::exchange(key).claim("nonce", nonce);
     // Whatever the client takes for the time.
     for iat in [now(), now() - 86_400, now() + 86_400] {
@@ -1000,5 +1002,116 @@ async fn proofs_of_jose_are_taken() {
         let (proof, _) = make("GET", uri, Some(&token), Some(&nonce));
         let answer = show(&service, "GET", "/tasks?page=1", &token, &proof).await;
         assert_eq!(answer.status, 200, "{alg}: {}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn a_refresh_token_of_an_app_is_good_with_the_key_alone_that_it_was_given_to() {
+    let (issuer, service) = world("dpop_nonce = true\nrefresh = {}").await;
+    let (key, other) = (Key::p256(), other_p256());
+    let first = nonce(&service, &issuer, key).await;
+    let request = service
+        .client
+        .post(format!("{}/auth/exchange", service.url))
+        .header("content-type", "application/json")
+        .header(
+            "dpop",
+            Proof::exchange(key)
+                .claim("nonce", first.as_str())
+                .sign(key),
+        )
+        .body(json!({"session_token": issuer.token(), "scope": "offline_access"}).to_string());
+    let answer = service.send(request).await;
+    assert_eq!(answer.body["token_type"], "DPoP", "{}", answer.body);
+    let mut refresh = answer.body["refresh_token"].as_str().unwrap().to_owned();
+    let ask = async |refresh: &str, key: Option<&Key>, nonce: &str| {
+        let body = format!("grant_type=refresh_token&client_id=web&refresh_token={refresh}");
+        let mut request = service
+            .client
+            .post(format!("{}/oauth/token", service.url))
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(body);
+        if let Some(key) = key {
+            let proof = Proof::new(key, "POST", &format!("{HERE}/oauth/token"));
+            request = request.header("dpop", proof.claim("nonce", nonce).sign(key));
+        }
+        service.send(request).await
+    };
+    for round in 0..3 {
+        let answer = ask(&refresh, None, "").await;
+        answer.assert_refused(400, "dpop_proof_missing");
+        let answer = ask(&refresh, Some(other), &first).await;
+        answer.assert_refused(400, "dpop_key_mismatch");
+        let answer = ask(&refresh, Some(key), "").await;
+        answer.assert_refused(400, "dpop_nonce_required");
+        assert!(!answer.header("dpop-nonce").is_empty());
+        // None of these has used it up.
+        let answer = ask(&refresh, Some(key), &first).await;
+        assert_eq!(
+            answer.body["token_type"], "DPoP",
+            "{round}: {}",
+            answer.body
+        );
+        assert!(!answer.header("dpop-nonce").is_empty());
+        let token = answer.body["access_token"].as_str().unwrap();
+        assert_eq!(claims(token)["cnf"]["jkt"], jkt(key));
+        let next = answer.body["refresh_token"].as_str().unwrap();
+        assert_ne!(refresh, next);
+        refresh = next.to_owned();
+    }
+}
+
+#[tokio::test]
+async fn behind_nginx_and_envoy_a_bound_token_passes_with_its_proof_alone() {
+    let (issuer, service) = world("dpop_nonce = true").await;
+    let backend = Backend::start().await;
+    let key = Key::p256();
+    let nonce = nonce(&service, &issuer, key).await;
+    let proof = Proof::exchange(key)
+        .claim("nonce", nonce.as_str())
+        .sign(key);
+    let answer = exchange(&service, &issuer, &[&proof]).await;
+    let token = answer.token().to_owned();
+    for kind in [Kind::Nginx, Kind::Envoy] {
+        let gateway = Gateway::start(kind, &service, &backend).await;
+        let send = async |scheme: &str, proof: &str| {
+            let request = service
+                .client
+                .post(format!("{}/tasks?page=1", gateway.url))
+                .header("authorization", format!("{scheme} {token}"))
+                .header("dpop", proof)
+                // None of this is the client's to say.
+                .header("x-original-method", "GET")
+                .header("x-original-uri", "/harmless")
+                .header("x-forwarded-method", "GET")
+                .header("x-forwarded-uri", "/harmless");
+            service.send(request).await
+        };
+        let api = |method: &str, path: &str| Proof::api(key, method, path, &token);
+        // Its first proof has no nonce: the refusal brings one, whole.
+        let answer = send("DPoP", &api("POST", "/tasks").sign(key)).await;
+        answer.assert_refused(401, "dpop_nonce_required");
+        let nonce = answer.header("dpop-nonce").to_owned();
+        let good = api("POST", "/tasks").claim("nonce", nonce.as_str());
+        let signed = good.sign(key);
+        let answer = send("DPoP", &signed).await;
+        assert_eq!(answer.status, 200, "{kind:?}: {}", answer.body);
+        assert_eq!(answer.body["headers"]["x-user-id"], "user_1");
+        let next = answer.header("dpop-nonce");
+        assert_eq!(next.len(), 43, "{kind:?}: {:?}", answer.headers);
+        let harmless = api("GET", "/harmless").claim("nonce", nonce.as_str());
+        for (scheme, proof, code) in [
+            ("DPoP", signed.clone(), "dpop_proof_used"),
+            (
+                "Bearer",
+                good.claim("jti", "b").sign(key),
+                "app_token_bound",
+            ),
+            ("DPoP", harmless.sign(key), "dpop_proof_request_mismatch"),
+        ] {
+            let answer = send(scheme, &proof).await;
+            assert_eq!(answer.body["code"], code, "{kind:?}: {}", answer.body);
+            answer.assert_refused(401, code);
+        }
     }
 }

@@ -29,13 +29,13 @@ const IDENTITY: [&str; 8] = [
 ];
 
 /// A backend that answers what it was asked: method, target, headers and body.
-struct Backend {
+pub struct Backend {
     address: SocketAddr,
     asked: Arc<AtomicUsize>,
 }
 
 impl Backend {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(AtomicUsize::new(0));
@@ -87,8 +87,8 @@ async fn echo(
 }
 
 /// A gateway that runs until dropped.
-struct Gateway {
-    url: String,
+pub struct Gateway {
+    pub url: String,
     process: Child,
     _dir: TempDir,
 }
@@ -103,13 +103,13 @@ impl Drop for Gateway {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Kind {
+pub enum Kind {
     Nginx,
     Envoy,
 }
 
 impl Gateway {
-    async fn start(kind: Kind, service: &Service, backend: &Backend) -> Self {
+    pub async fn start(kind: Kind, service: &Service, backend: &Backend) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
