@@ -846,6 +846,30 @@ async fn a_clients_own_token_is_bound_where_it_sends_a_proof() {
     assert_eq!(answer.body["token_type"], "DPoP", "{}", answer.body);
     let token = answer.body["access_token"].as_str().unwrap();
     assert_eq!(claims(token)["cnf"], json!({"jkt": jkt(key)}));
+    // A gateway that takes clients takes it with a proof alone.
+    let url = format!(
+        "{}/auth/verify?audience=https://tasks.internal",
+        service.url
+    );
+    let show = |scheme: &str, proof: String| {
+        service
+            .client
+            .get(&url)
+            .header("authorization", format!("{scheme} {token}"))
+            .header("dpop", proof)
+            .header("x-original-method", "GET")
+            .header("x-original-uri", "/x")
+    };
+    let there = || {
+        Proof::api(key, "GET", "/x", token)
+            .claim("htu", "https://tasks.internal/x")
+            .sign(key)
+    };
+    let answer = service.send(show("Bearer", there())).await;
+    answer.assert_refused(401, "app_token_bound");
+    let answer = service.send(show("DPoP", there())).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert_eq!(answer.header("x-client-id"), "reports");
     ask(Some(proof))
         .await
         .assert_refused(400, "dpop_proof_used");
