@@ -488,6 +488,19 @@ impl MacKey {
     }
 }
 
+/// Whether the code is that of the message under the key, by HS256, HS384 or HS512 (RFC 7518
+/// §3.2); never by another algorithm. Compares in constant time.
+pub fn verify_mac(algorithm: Algorithm, key: &[u8], message: &[u8], code: &[u8]) -> bool {
+    let digest = match algorithm {
+        Algorithm::HS256 => backend::hmac::HMAC_SHA256,
+        Algorithm::HS384 => backend::hmac::HMAC_SHA384,
+        Algorithm::HS512 => backend::hmac::HMAC_SHA512,
+        _ => return false,
+    };
+    let key = backend::hmac::Key::new(digest, key);
+    backend::hmac::verify(&key, message, code).is_ok()
+}
+
 /// AES-256-GCM under a 32-byte key: what is stored sealed.
 pub struct SealingKey(backend::aead::LessSafeKey);
 

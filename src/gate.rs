@@ -11,11 +11,12 @@
 //! what was minted until the provider's event came: it may say the old role.
 
 use crate::clock::UnixSeconds;
-use crate::config::{AppSettings, ClientSettings, DpopPolicy, DpopSettings, IssuerKind, origins};
+use crate::config::{AppSettings, DpopPolicy, DpopSettings, IssuerKind, origins};
 use crate::crypto::MacKey;
 use crate::dpop::{self, Proof, Used};
 use crate::exchange::Exchange;
 use crate::explain::{Check, Code, Ladder, Refusal};
+use crate::oauth::clients::{Client, Clients};
 use crate::policy::app::Wish;
 use crate::store::{Question, Standing, StoreError};
 use crate::subject::json::{Json, Object};
@@ -103,27 +104,21 @@ pub struct Admitted {
 /// Judges bearers.
 pub struct Gate {
     exchange: Arc<Exchange>,
-    /// The clients' audiences, and those audiences' origins.
-    clients: BTreeMap<String, (Vec<String>, Vec<String>)>,
+    clients: Arc<Clients>,
     signing_keys: BTreeMap<String, Arc<MacKey>>,
     used: Used,
 }
 
 impl Gate {
     /// The gate of a service with these clients.
-    pub fn new(exchange: Arc<Exchange>, clients: &BTreeMap<String, ClientSettings>) -> Self {
-        let audiences = |(id, client): (&String, &ClientSettings)| {
-            let audiences = client.audiences.clone();
-            let origins = origins(&audiences);
-            (id.clone(), (audiences, origins))
-        };
+    pub fn new(exchange: Arc<Exchange>, clients: Arc<Clients>) -> Self {
         let signing_keys = exchange.apps.iter().filter_map(|app| {
             let secret = app.settings.verify.signing_secret.as_ref()?;
             let key = Arc::new(MacKey::new(&secret.0));
             Some((app.settings.name.clone(), key))
         });
         Self {
-            clients: clients.iter().map(audiences).collect(),
+            clients,
             signing_keys: signing_keys.collect(),
             used: Used::default(),
             exchange,
@@ -180,9 +175,13 @@ impl Gate {
         let now = self.now();
         let verified = unverified.verify(&self.exchange.keys.published(), ladder)?;
         let said = &verified.claims;
+        let client;
         let (typ, audiences) = match said.provider {
             Some(_) => self.app(said, demand, ladder)?,
-            None => self.client(said, demand, ladder)?,
+            None => {
+                client = self.client(said, demand, ladder)?;
+                (SERVICE_TYPE, client.settings.audiences.as_slice())
+            }
         };
         ladder.pass(Check::App, || (said.app, "configured"));
         if verified.typ != typ {
@@ -241,8 +240,8 @@ impl Gate {
         said: &Said<'_>,
         demand: Demand<'_>,
         ladder: &mut Ladder,
-    ) -> Result<(&str, &[String]), Refused> {
-        let Some((audiences, _)) = self.clients.get(said.app) else {
+    ) -> Result<Arc<Client>, Refused> {
+        let Some(client) = self.clients.find(said.app) else {
             ladder.fail(Check::App, said.app, "a client that is configured");
             return Err(Refusal::new(Code::AppTokenAppUnknown));
         };
@@ -251,7 +250,7 @@ impl Gate {
             ladder.fail(Check::App, seen, "a question with an audience and no app");
             return Err(Refusal::new(Code::ServiceTokenNotTaken));
         }
-        Ok((SERVICE_TYPE, audiences))
+        Ok(client)
     }
 
     /// A token that is not ours: looked at as the exchange would, where the app lets it
@@ -354,12 +353,15 @@ impl Gate {
     }
 
     /// Where the backends are reached that the token is for.
-    pub fn origins(&self, admitted: &Admitted) -> &[String] {
+    pub fn origins(&self, admitted: &Admitted) -> Vec<String> {
         match &admitted.identity.whose {
-            Whose::User { app, .. } => self.settings(app).map(|app| &app.verify.origins),
-            Whose::Client(client) => self.clients.get(client).map(|(_, origins)| origins),
+            Whose::User { app, .. } => self.settings(app).map(|app| app.verify.origins.clone()),
+            Whose::Client(client) => {
+                let client = self.clients.find(client);
+                client.map(|client| origins(&client.settings.audiences))
+            }
         }
-        .map_or(&[], Vec::as_slice)
+        .unwrap_or_default()
     }
 
     /// Whether whoever shows it may: each request has a proof of its own, so this is looked at

@@ -1,8 +1,11 @@
 //! The service put together: settings in, everything that runs out.
 
+pub mod access;
+
 use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::config::{IssuerKind, IssuerSettings, Settings};
+use crate::crypto::BackendFailed;
 use crate::directory::Directory;
 use crate::exchange::Exchange;
 use crate::gate::Gate;
@@ -15,6 +18,8 @@ use crate::http::{routes, server};
 use crate::keys::Keeper;
 use crate::keys::keeper::KeeperError;
 use crate::oauth::OAuth;
+use crate::oauth::clients::Clients;
+use crate::oauth::registry::Registry;
 use crate::policy::{App, Apps};
 use crate::store::{Memory, OpenError, Store};
 use crate::subject::Issuer;
@@ -26,9 +31,11 @@ use crate::subject::key_cache::KeyCache;
 use crate::telemetry::Metrics;
 use ipnet::IpNet;
 use jsonwebtoken::Algorithm;
+use secrecy::SecretString;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::net::TcpListener;
@@ -52,6 +59,9 @@ pub enum StartError {
     /// An API's base URL.
     #[error("API URL: {0}")]
     Url(#[from] url::ParseError),
+    /// Random bytes.
+    #[error(transparent)]
+    Random(#[from] BackendFailed),
     /// A listener.
     #[error("cannot listen on {address}: {error}")]
     Listen {
@@ -75,7 +85,9 @@ pub enum Place {
 pub struct Service {
     /// The exchange.
     pub exchange: Arc<Exchange>,
-    /// The issuers' key sets, each once.
+    /// The registered clients.
+    pub clients: Arc<Clients>,
+    /// The issuers' key sets, each once, and the clients'.
     pub key_sets: Vec<Arc<KeyCache>>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
@@ -83,6 +95,7 @@ pub struct Service {
     pub fetcher: Fetcher,
     /// The audit log.
     pub audit: Arc<Audit>,
+    place: Place,
     settings: Settings,
 }
 
@@ -164,6 +177,20 @@ impl Service {
             fetcher.clone(),
             Arc::clone(&metrics),
         );
+        let registry = Registry::new(
+            Arc::clone(&store),
+            &settings,
+            clock.clone(),
+            Arc::clone(&audit),
+        );
+        let clients = Clients::new(
+            &settings,
+            Arc::new(registry),
+            &fetcher,
+            &metrics,
+            Arc::clone(&store),
+            clock.clone(),
+        )?;
         let exchange = Exchange {
             issuer: settings.issuer.clone(),
             apps: Apps::new(apps, settings.issuer.clone()),
@@ -179,7 +206,10 @@ impl Service {
             key_sets: key_sets
                 .into_values()
                 .filter(|keys| keys.kind() != IssuerKind::Introspection)
+                .chain(clients.key_sets())
                 .collect(),
+            clients: Arc::new(clients),
+            place,
             metrics,
             fetcher,
             audit,
@@ -214,12 +244,23 @@ impl Bound {
     pub async fn serve(self, stop: watch::Receiver<bool>) {
         let Service {
             exchange,
+            clients,
             key_sets,
             metrics,
             audit,
+            place,
             settings,
             ..
         } = self.service;
+        // What is registered is known before the first request; where it cannot be read, it is
+        // tried again.
+        if let Err(error) = clients.registry.refresh().await {
+            tracing::warn!(%error, "the registered clients could not be read");
+        }
+        let access = match place {
+            Place::Disk => let_in(&settings, self.admin.local_addr().ok()),
+            Place::Memory => None,
+        };
         let proxies: Arc<[IpNet]> = settings.trusted_proxies.as_slice().into();
         let draining = Arc::new(AtomicBool::new(false));
         let background: Vec<_> = key_sets
@@ -227,6 +268,7 @@ impl Bound {
             .map(|keys| tokio::spawn(Arc::clone(keys).keep_fresh()))
             .chain([
                 tokio::spawn(Arc::clone(&exchange.keys).keep()),
+                tokio::spawn(Arc::clone(&clients.registry).keep_known()),
                 tokio::spawn(Arc::clone(&exchange.store).keep_swept(exchange.clock.clone())),
             ])
             .collect();
@@ -236,11 +278,15 @@ impl Bound {
         let keys = Arc::clone(&exchange.keys);
         let public = Front::new(
             routes::public(
-                Arc::new(OAuth::new(Arc::clone(&exchange), &settings)),
+                Arc::new(OAuth::new(
+                    Arc::clone(&exchange),
+                    Arc::clone(&clients),
+                    &settings,
+                )),
                 Arc::clone(&proxies),
             ),
             Some(Verify::new(
-                Gate::new(Arc::clone(&exchange), &settings.clients),
+                Gate::new(Arc::clone(&exchange), Arc::clone(&clients)),
                 settings.verify_cache,
             )),
             Cors::new(&settings.allowed_origins),
@@ -258,6 +304,8 @@ impl Bound {
                 key_sets,
                 metrics: Arc::clone(&metrics),
                 draining: Arc::clone(&draining),
+                registry: Arc::clone(&clients.registry),
+                token: access.as_ref().map(|(_, token)| token.clone()),
             })),
             None,
             Cors::new(&[]),
@@ -280,12 +328,30 @@ impl Bound {
         let _ = delivery.await;
         let _ = stop_admin.send(true);
         let _ = admin.await;
+        if let Some((path, _)) = access {
+            let _ = std::fs::remove_file(path);
+        }
         watcher.abort();
         for task in background {
             task.abort();
         }
         // Nobody asks any more: what was recorded goes to disk before the process ends.
         let _ = tokio::task::spawn_blocking(move || audit.stop()).await;
+    }
+}
+
+/// Lets `exchequer clients` in: writes its file, and gives its place and the token. Where that
+/// cannot be done, nobody is let in and the service serves on.
+fn let_in(settings: &Settings, address: Option<SocketAddr>) -> Option<(PathBuf, SecretString)> {
+    let path = access::place(&settings.store)?;
+    let token = access::new_token().ok()?;
+    match access::write(&path, address?, &token) {
+        Ok(()) => Some((path, token.into())),
+        Err(error) => {
+            let place = path.display().to_string();
+            tracing::warn!(place, %error, "`exchequer clients` cannot reach this service");
+            None
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! `exchequer check`: the configuration, read and judged.
 
-use crate::config::{self, IssuerKind, Settings, Sources};
+use crate::config::{self, AuthMethod, IssuerKind, Settings, Sources};
 use std::process::ExitCode;
 
 /// Prints every error and note, then what is configured.
@@ -65,12 +65,16 @@ fn print(settings: &Settings) {
         }
     }
     for (id, client) in &settings.clients {
+        let how = match client.method {
+            AuthMethod::ClientSecret => String::new(),
+            method => format!("; {}", method.name()),
+        };
         if client.audiences.is_empty() {
-            println!("ok:    client {id}");
+            println!("ok:    client {id}{how}");
             continue;
         }
         println!(
-            "ok:    client {id}: audience {}; scopes {}; {} s",
+            "ok:    client {id}: audience {}; scopes {}; {} s{how}",
             client.audiences.join(", "),
             client.scopes.join(", "),
             client.ttl

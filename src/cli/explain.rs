@@ -8,16 +8,16 @@ use crate::clock::Clock;
 use crate::config::{DpopSettings, Settings};
 use crate::crypto::sha256;
 use crate::exchange::{Caller, Credential, Request};
-use crate::explain::foreign::{Assertion, ErrorAnswer, error_answer};
+use crate::explain::foreign::{ErrorAnswer, error_answer, is_assertion};
 use crate::explain::ladder::Rung;
 use crate::explain::{Check, Code, Ladder, Refusal, render};
+use crate::oauth::assertion::Step;
 use crate::policy::app::Wish;
 use crate::service::{Place, Service};
 use crate::subject::json::Json;
 use crate::subject::jws::Decoded;
 use crate::subject::jwt::Unverified;
 use crate::subject::opaque::Opaque;
-use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::io::{IsTerminal, Read};
@@ -60,8 +60,8 @@ pub(super) async fn run(args: Args) -> ExitCode {
         Ok(settings) => settings,
         Err(code) => return code,
     };
-    if let Some(assertion) = Assertion::recognise(text) {
-        return explain_assertion(&assertion, &settings, args.json);
+    if is_assertion(text) {
+        return explain_assertion(text, settings, args.json).await;
     }
     if own::is_own(text, &settings.issuer) {
         return own::explain(text, &args, settings).await;
@@ -140,35 +140,30 @@ fn explain_answer(answer: &ErrorAnswer, as_json: bool) -> ExitCode {
     super::not_right()
 }
 
-fn explain_assertion(assertion: &Assertion<'_>, settings: &Settings, as_json: bool) -> ExitCode {
-    let client = assertion
-        .client_id()
-        .and_then(|id| settings.clients.get(id));
-    let secret = client.and_then(|client| client.secret.as_ref());
-    let checks = assertion.checks(
-        client.is_some(),
-        secret.map(|secret| secret.expose_secret().as_bytes()),
-        Clock::system().now(),
-    );
-    // An expired assertion is what the caller can see for itself: it comes first.
-    let codes = || {
-        checks
-            .iter()
-            .filter_map(|check| check.result.err().flatten())
+/// Makes the checks of the token endpoint; nothing is used up by it.
+async fn explain_assertion(text: &str, settings: Settings, as_json: bool) -> ExitCode {
+    let service = match Service::new(settings, Place::Memory) {
+        Ok(service) => service,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return super::wrong();
+        }
     };
-    let code = codes()
-        .find(|code| *code == Code::ClientAssertionExpired)
-        .or_else(|| codes().next());
+    let steps = service.clients.explain(text).await;
+    let code = steps.iter().find_map(|step| {
+        let fault = step.result.as_ref().err();
+        fault.map(|fault| fault.code)
+    });
+    let told = |step: &Step| match &step.result {
+        Ok(told) => ("passed", told.clone()),
+        Err(fault) => ("failed", fault.told.clone()),
+    };
     if as_json {
-        let shown: Vec<Value> = checks
+        let shown: Vec<Value> = steps
             .iter()
-            .map(|check| {
-                let outcome = match check.result {
-                    Ok(()) => "passed",
-                    Err(Some(_)) => "failed",
-                    Err(None) => "noted",
-                };
-                json!({"check": check.name, "outcome": outcome, "seen": check.told})
+            .map(|step| {
+                let (outcome, seen) = told(step);
+                json!({"check": step.check, "outcome": outcome, "seen": seen})
             })
             .collect();
         let report = json!({
@@ -181,21 +176,16 @@ fn explain_assertion(assertion: &Assertion<'_>, settings: &Settings, as_json: bo
         println!(
             "a client assertion (a JWT with which a client authenticates), not a user's token\n"
         );
-        for (number, check) in checks.iter().enumerate() {
-            let mark = match check.result {
-                Ok(()) => "ok  ",
-                Err(Some(_)) => "FAIL",
-                Err(None) => "note",
-            };
-            println!(
-                "{:>3} {mark}  {:<11} {}",
-                number + 1,
-                check.name,
-                check.told
-            );
+        for (number, step) in steps.iter().enumerate() {
+            let (outcome, told) = told(step);
+            let mark = if outcome == "passed" { "ok  " } else { "FAIL" };
+            println!("{:>3} {mark}  {:<11} {told}", number + 1, step.check);
         }
-        if let Some(code) = code {
-            print!("\n{}", render::entry(code.entry()));
+        match code {
+            Some(code) => print!("\n{}", render::entry(code.entry())),
+            None => println!(
+                "\naccepted: the client would be authenticated, unless its `jti` was sent before"
+            ),
         }
     }
     match code {

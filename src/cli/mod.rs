@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 the thing checked is not right, 2 wrong usage or configuration.
 
 mod check;
+mod clients;
 mod dev;
 mod doctor;
 mod errors;
@@ -64,6 +65,11 @@ enum Command {
         after_help = "Example:\n  exchequer keys list\n  exchequer keys rotate\n  exchequer keys revoke KID"
     )]
     Keys(keys::Args),
+    /// List, add or remove OAuth clients, or rotate their secrets, while the service runs or not
+    #[command(
+        after_help = "Example:\n  exchequer clients add reports --audience https://tasks.internal --scope read:tasks\n  exchequer clients list\n  exchequer clients rotate-secret reports --grace 24h\n  exchequer clients remove reports"
+    )]
+    Clients(clients::Args),
 }
 
 /// Parses the command line and runs the command.
@@ -76,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => run(explain::run(args)),
         Command::Errors(args) => errors::run(&args),
         Command::Keys(args) => keys::run(args),
+        Command::Clients(args) => run(clients::run(args)),
     }
 }
 

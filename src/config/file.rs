@@ -4,14 +4,15 @@
 use super::env::Common;
 use super::value::{self, bounded, https_url, suggest};
 use super::{
-    AppSettings, BackendSettings, ClientSettings, DpopPolicy, DpopSettings, EventSettings,
-    Expression, Findings, IntrospectionSettings, IssuerKind, IssuerSettings, OFFLINE_ACCESS,
-    ProfileSettings, RefreshSettings, ScopeSettings, SessionIdPolicy, Structure, TokenKind,
-    VerifySettings, WebhookSecret, clerk,
+    AppSettings, AuthMethod, BackendSettings, CLIENT_TTL, ClientKeys, ClientSettings, DpopPolicy,
+    DpopSettings, EventSettings, Expression, Findings, IntrospectionSettings, IssuerKind,
+    IssuerSettings, OFFLINE_ACCESS, ProfileSettings, RefreshSettings, ScopeSettings, SecretHash,
+    SessionIdPolicy, Structure, TokenKind, VerifySettings, WebhookSecret, assertion_algorithms,
+    clerk,
 };
 use crate::crypto::PublicKey;
 use jsonwebtoken::Algorithm;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -78,14 +79,19 @@ const VERIFY: &[&str] = &[
 const REFRESH: &[&str] = &["idle", "absolute", "grace", "ask_provider"];
 const CLIENT: &[&str] = &[
     "secret",
+    "secret_sha256",
+    "auth_method",
+    "auth_alg",
+    "public_key",
+    "jwks",
+    "jwks_uri",
+    "allow_private_network",
     "audience",
     "scopes",
     "ttl",
-    "jwks_uri",
-    "auth_method",
-    "redirect_uris",
     "apps",
     "introspect",
+    "redirect_uris",
 ];
 const PROVIDER: &[&str] = &[
     "issuer",
@@ -549,40 +555,86 @@ fn read_profile(section: &mut Section<'_, '_, '_>) -> ProfileSettings {
 }
 
 fn read_client(section: &mut Section<'_, '_, '_>) -> ClientSettings {
-    let audiences = section.texts("audience").unwrap_or_default();
-    let secret = section.secret("secret");
-    let apps = section.texts("apps").unwrap_or_default();
-    if audiences.is_empty() && apps.is_empty() && !section.has("introspect") {
-        section
-            .note_here("a client without `audience` has no effect yet but in `exchequer explain`");
-    } else if !audiences.is_empty() && !section.has("secret") {
-        section.error_here("`secret` is missing: the client proves itself with it");
+    let errors_before = section.reader.findings.errors.len();
+    let named = section.text("auth_method");
+    let keys = read_client_keys(section);
+    let method = match named {
+        Some(name) => section.checked("auth_method", AuthMethod::from_name(&name)),
+        // Whoever has keys and no secret can have meant nothing else.
+        None if keys.is_some() && !section.has("secret") && !section.has("secret_sha256") => {
+            Some(AuthMethod::PrivateKeyJwt)
+        }
+        None => Some(AuthMethod::ClientSecret),
+    };
+    let algorithm = section.text("auth_alg");
+    let algorithms = method.and_then(|method| {
+        let algorithms = assertion_algorithms(method, algorithm.as_deref());
+        section.checked("auth_alg", algorithms)
+    });
+    let hash = section.text_or_reference("secret_sha256");
+    let hash = hash.and_then(|text| section.checked("secret_sha256", SecretHash::read(&text)));
+    let client = ClientSettings {
+        method: method.unwrap_or_default(),
+        algorithms: algorithms.unwrap_or_default(),
+        secret: section.secret("secret"),
+        secret_hashes: hash.into_iter().collect(),
+        keys,
+        audiences: section.texts("audience").unwrap_or_default(),
+        scopes: section.texts("scopes").unwrap_or_default(),
+        ttl: section.duration("ttl", 30, 3600).unwrap_or(CLIENT_TTL),
+        apps: section.texts("apps").unwrap_or_default(),
+        introspect: section.texts("introspect").unwrap_or_default(),
+    };
+    if client.may_nothing() {
+        section.note_here("a client without `audience`, `apps` and `introspect` may do nothing");
     }
-    let short = |secret: &SecretString| secret.expose_secret().len() < 32;
-    if !audiences.is_empty() && secret.as_ref().is_some_and(short) {
+    if client.has_short_secret() {
         section.note(
             "secret",
             "shorter than 32 characters: make one with `openssl rand -base64 32`",
         );
     }
-    for key in ["jwks_uri", "auth_method", "redirect_uris"] {
-        if section.has(key) {
-            section.note(key, "has no effect yet");
+    if client.method == AuthMethod::ClientSecretAsJwt {
+        section.note(
+            "auth_method",
+            "client_secret_as_jwt: whoever sees such a JWT can send it again until it expires; client_secret_jwt prevents that",
+        );
+    }
+    if section.has("redirect_uris") {
+        section.note("redirect_uris", "has no effect yet");
+    }
+    // What could not be read has been said, and is not missing.
+    let unread = section.reader.findings.errors.len() > errors_before;
+    for (key, message) in client.faults() {
+        match key {
+            None if unread => {}
+            None => section.error_here(&message),
+            Some(key) => section.error(key, &message),
         }
     }
-    let scopes = section.texts("scopes").unwrap_or_default();
-    for scope in scopes.iter().filter(|scope| !value::is_scope(scope)) {
-        let message = format!("{scope:?} is no scope: it has a space, a quote or a backslash");
-        section.error("scopes", &message);
+    client
+}
+
+fn read_client_keys(section: &mut Section<'_, '_, '_>) -> Option<ClientKeys> {
+    let keys = ["public_key", "jwks", "jwks_uri"];
+    let mut there = keys.into_iter().filter(|key| section.has(key));
+    if let (Some(_), Some(second)) = (there.next(), there.next()) {
+        section.error(
+            second,
+            "one of `public_key`, `jwks` and `jwks_uri` is enough",
+        );
     }
-    ClientSettings {
-        secret,
-        audiences,
-        scopes,
-        ttl: section.duration("ttl", 30, 3600).unwrap_or(300),
-        apps,
-        introspect: section.texts("introspect").unwrap_or_default(),
+    let allow_private_network = section.flag("allow_private_network").unwrap_or_default();
+    if section.has("public_key") {
+        return section.public_key("public_key").map(ClientKeys::One);
     }
+    if section.has("jwks") {
+        return section.text_or_reference("jwks").map(ClientKeys::Set);
+    }
+    section.text("jwks_uri").map(|url| ClientKeys::At {
+        url,
+        allow_private_network,
+    })
 }
 
 /// A text or a list of texts, none of them empty.
@@ -862,12 +914,17 @@ impl<'s, 'r, 't> Section<'s, 'r, 't> {
 
     /// A public key: PEM in the file, or by reference.
     fn public_key(&mut self, key: &str) -> Option<PublicKey> {
-        let value = self.get(key)?;
-        let text = match self.reference(key, value)? {
-            Some(text) => text,
-            None => self.text(key)?,
-        };
+        let text = self.text_or_reference(key)?;
         self.checked(key, clerk::pem_key(&text))
+    }
+
+    /// A text in the file, or by reference.
+    fn text_or_reference(&mut self, key: &str) -> Option<String> {
+        let value = self.get(key)?;
+        match self.reference(key, value)? {
+            Some(text) => Some(text),
+            None => self.text(key),
+        }
     }
 
     /// The text that a reference leads to; `Some(None)` where the value is no reference.

@@ -4,6 +4,7 @@
 //! once, each with its place. Nothing else in the service reads a variable.
 
 mod clerk;
+mod client;
 mod env;
 mod file;
 mod judge;
@@ -22,6 +23,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use value::is_loopback_host;
 
+pub use client::{
+    AuthMethod, CLIENT_TTL, ClientFault, ClientKeys, ClientSettings, SecretHash,
+    assertion_algorithms, client_id, duration, public_key,
+};
 pub use env::{VARIABLES, Variable};
 pub use file::{MEMBERSHIP_FIELDS, ORGANIZATION_FIELDS, SECTIONS, USER_FIELDS};
 pub use value::{is_scope_byte, origins};
@@ -473,24 +478,6 @@ pub struct RefreshSettings {
 /// The scope that asks for a refresh token (OpenID Connect Core §11). No app knows it, so it is
 /// in no token.
 pub const OFFLINE_ACCESS: &str = "offline_access";
-
-/// A registered OAuth client.
-#[derive(Debug, Clone)]
-pub struct ClientSettings {
-    /// Its secret.
-    pub secret: Option<SecretString>,
-    /// The audiences that it may ask for; the first is the default. Without one it gets no
-    /// tokens of its own.
-    pub audiences: Vec<String>,
-    /// The scopes that it may have.
-    pub scopes: Vec<String>,
-    /// How long its tokens live, seconds.
-    pub ttl: UnixSeconds,
-    /// The names of the apps whose users it may act for.
-    pub apps: Vec<String>,
-    /// The audiences whose tokens it may look at (RFC 7662): usually what it is itself.
-    pub introspect: Vec<String>,
-}
 
 /// Where the configuration is read from.
 #[derive(Clone, Default)]

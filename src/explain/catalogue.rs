@@ -667,12 +667,52 @@ catalogue! {
         "The request does not say which client it is from, or does not prove it."
         cause: "There is neither an `Authorization: Basic` header nor `client_id` and `client_secret` in the form, or the header is of another scheme or malformed."
         confirm: "Look at the request's headers and body; an empty variable in the client's configuration is the usual reason."
-        mend: "Send the client's id and secret in the one or the other way (RFC 6749 §2.3.1)."
+        mend: "Send the client's id and secret in the one or the other way (RFC 6749 §2.3.1), or an assertion (RFC 7523 §2.2)."
     ClientAuthenticationFailed "client_authentication_failed": 401 "invalid_client" FixConfig
-        "The client is unknown, or its secret is wrong."
-        cause: "No `[clients.ID]` has this id, or its secret is another. Strangers are not told which; the log line's `cause` says it."
-        confirm: "Look for the request id in the log; `exchequer check` lists the clients."
+        "The client is unknown, or does not prove to be itself."
+        cause: "No client has this id, its secret is another, its assertion does not verify with its key, or it authenticates by another method than its own. Strangers are not told which; the log line's `cause` says it, beginning with one of the codes `client_unknown`, `client_secret_wrong`, `client_auth_method_mismatch` and `client_assertion_…`."
+        confirm: "Look for the request id in the log; `exchequer clients list` lists the clients; pipe an assertion into `exchequer explain`."
         mend: "Give the client the id and the secret that are configured here: the secret's text as it stands, without a line's end."
+    ClientAssertionMalformed "client_assertion_malformed": 401 "invalid_client" FixRequest
+        "The client assertion is not a well-formed JWT for this purpose."
+        cause: "The assertion is cut off, or not a JWT; its header asks for what is never honoured; `iss` and `sub` are not the client both; a claim is missing or of the wrong type; or `client_assertion_type` is another."
+        confirm: "The description says what is wrong; `exchequer explain` shows every check."
+        mend: "Make the assertion as RFC 7523 §3 wants it: `iss` and `sub` the client's id, `aud` this server, `exp`, `jti`."
+    ClientAssertionExpired "client_assertion_expired": 401 "invalid_client" FixRequest
+        "The client assertion expired."
+        cause: "Its `exp` has passed: an assertion was generated once and pasted into a configuration, instead of being made for each request; or a clock is wrong."
+        confirm: "Decode the claims and compare `exp` with the time of the call."
+        mend: "Make a new assertion for each request, with an `exp` at most a minute or two ahead (RFC 7523 §3)."
+    ClientAssertionTooLong "client_assertion_lifetime_too_long": 401 "invalid_client" FixRequest
+        "The client assertion lives too long."
+        cause: "Its `exp` is more than an hour ahead. Whoever finds such an assertion could use it for as long."
+        confirm: "Decode the claims and compare `exp` with the time of the call."
+        mend: "Make a new assertion for each request, with an `exp` at most a minute or two ahead (RFC 7523 §3)."
+    ClientAssertionNotYetValid "client_assertion_not_yet_valid": 401 "invalid_client" FixRequest
+        "The client assertion is not valid yet."
+        cause: "Its `nbf` or `iat` is in the future by more than 10 s: the client's clock is ahead."
+        confirm: "Compare the client's clock with the `Date` header of the answer."
+        mend: "Set the client's clock by NTP."
+    ClientAssertionAudienceMismatch "client_assertion_audience_mismatch": 401 "invalid_client" FixRequest
+        "The client assertion is for another audience."
+        cause: "`aud` is missing, or is not, byte for byte, this server's issuer identifier or the URL of its token endpoint: another host, a trailing slash, http for https. A list may hold nothing else."
+        confirm: "Decode the claims and compare `aud` with `issuer` in /.well-known/oauth-authorization-server."
+        mend: "Set `aud` to that `issuer` (draft-ietf-oauth-rfc7523bis; FAPI 2.0 Security Profile §5.3.2.1); EXCHEQUER_ISSUER is what it must be."
+    ClientAssertionIdMissing "client_assertion_jti_missing": 401 "invalid_client" FixRequest
+        "The client assertion has no id."
+        cause: "There is no `jti`: an assertion is used once, and known by it."
+        confirm: "Decode the claims."
+        mend: "Set `jti` to a new random text in each assertion (RFC 7523 §3)."
+    ClientAssertionUsed "client_assertion_used": 401 "invalid_client" FixRequest
+        "The client assertion was used before."
+        cause: "An assertion with this `jti` has been sent by this client: a library that keeps assertions, a retry that sends the same request, or somebody who saw it."
+        confirm: "Look in the client's log for the same `jti`; if it is not there twice, somebody else sent it."
+        mend: "Make a new assertion for each request, retries too. If nobody of yours sent it, give the client another key."
+    ClientKeysUnavailable "client_keys_unavailable": 503 "temporarily_unavailable" Retry
+        "The client's keys cannot be fetched."
+        cause: "The client's `jwks_uri` does not answer, answers with something else than a key set, or leads where it must not."
+        confirm: "The log line says what happened; fetch the client's `jwks_uri` from this machine."
+        mend: "Bring the client's server back; or configure the key itself with `public_key` or `jwks`."
     ClientNotAllowed "client_not_allowed": 400 "unauthorized_client" FixConfig
         "This client gets no tokens of its own."
         cause: "The client has no `audience` in the configuration."
@@ -736,6 +776,27 @@ catalogue! {
         cause: "It was ended at the revocation endpoint; or what it stands for has ended: the session, the user, the organisation or the membership; or the app no longer gives refresh tokens, or no longer trusts the issuer. The description or the log line's `cause` says which."
         confirm: "Look for the request id in the log; `cause` begins with the code of what ended."
         mend: "Exchange a credential of the provider's anew."
+    // The registry of clients: `exchequer clients`, and the admin listener.
+    ClientExists "client_exists": 409 "invalid_request" FixRequest
+        "There is a client of this id."
+        cause: "`exchequer clients add` names an id that is registered, or that the configuration file gives to a client or to an app."
+        confirm: "`exchequer clients list` shows both kinds."
+        mend: "Choose another id, or remove the client first."
+    ClientNotRegistered "client_not_registered": 404 "invalid_request" FixRequest
+        "No client of this id is registered."
+        cause: "`exchequer clients` names an id that the registry does not have. Clients of the configuration file are changed there."
+        confirm: "`exchequer clients list` shows both kinds."
+        mend: "Correct the id."
+    ClientSettingsInvalid "client_settings_invalid": 400 "invalid_request" FixRequest
+        "The client cannot be as it is described."
+        cause: "A value is out of range or malformed, or the values do not go together."
+        confirm: "The description names what is wrong."
+        mend: "Correct it; `exchequer clients add --help` shows what there is."
+    AdminTokenInvalid "admin_token_invalid": 401 "invalid_token" FixRequest
+        "The admin token is missing or wrong."
+        cause: "The admin listener's `/clients` was asked without the bearer token that the service writes into a file beside its store at each start."
+        confirm: "Compare the time of that file (EXCHEQUER_STORE with `.admin` at its end) with the service's start."
+        mend: "Use `exchequer clients` on the service's machine, as its user: it reads the file."
 
     // What could not be asked.
     IssuerKeysUnavailable "issuer_keys_unavailable": 503 "temporarily_unavailable" Retry ["jwk-remote-failed-to-load", "jwk-local-missing"]
@@ -801,27 +862,39 @@ catalogue! {
         confirm: "Look for the request id in the log."
         mend: "Report it with the log line."
 
-    // What `exchequer explain` recognises and the exchange never answers.
-    ClientAssertionMalformed "client_assertion_malformed": 0 "invalid_client" FixRequest
-        "The client assertion is not a well-formed JWT."
-        cause: "The assertion is cut off, or not a JWT."
-        confirm: "Count the dots: there must be two."
-        mend: "Send the assertion exactly as the library made it."
-    ClientAssertionExpired "client_assertion_expired": 0 "invalid_client" FixRequest
-        "The client assertion expired."
-        cause: "Its `exp` has passed: an assertion was generated once and pasted into a configuration, instead of being made for each request."
-        confirm: "Decode the claims and compare `exp` with the time of the call."
-        mend: "Make a new assertion for each request, with an `exp` at most a minute or two ahead (RFC 7523 §3)."
+    // What the log and `exchequer explain` tell apart, and no answer does.
+    ClientUnknown "client_unknown": 0 "invalid_client" FixConfig
+        "No client of this id is registered."
+        cause: "The id that the request or its assertion names is none of `[clients.ID]`, nor of those registered with `exchequer clients`."
+        confirm: "`exchequer clients list` lists the clients."
+        mend: "Correct the id, or register the client."
+    ClientSecretWrong "client_secret_wrong": 0 "invalid_client" FixConfig
+        "The client's secret is another."
+        cause: "The secret that was sent is not the client's, or no longer, or the client has none."
+        confirm: "Compare SHA-256 of what the client sends with SHA-256 of what is configured; a line's end or a blank at the end is the usual difference."
+        mend: "Give the client its secret; or make another one with `exchequer clients rotate-secret`."
+    ClientAuthMethodMismatch "client_auth_method_mismatch": 0 "invalid_client" FixConfig
+        "The client authenticates by another method than its own."
+        cause: "The client's `auth_method` is not the way in which the request authenticates."
+        confirm: "`exchequer clients list` shows each client's method."
+        mend: "Set `auth_method` to what the client does, or the client to what is configured."
+    ClientAssertionAlgorithmMismatch "client_assertion_algorithm_mismatch": 0 "invalid_client" FixConfig
+        "The client assertion is signed with an algorithm that is not the client's."
+        cause: "`alg` of its header is none of those that the client's `auth_method` and `auth_alg` allow."
+        confirm: "Decode the header; `exchequer explain` shows both."
+        mend: "Sign with the client's algorithm, or set `auth_alg`."
+    ClientAssertionKeyUnknown "client_assertion_key_unknown": 0 "invalid_client" FixConfig
+        "The client assertion names a key that is none of the client's."
+        cause: "`kid` of its header is in no key set of the client, is missing where the client has a set, or names a key that cannot be used."
+        confirm: "Compare `kid` with the client's `jwks` or `jwks_uri`."
+        mend: "Publish the key there, with its `kid`, before the client signs with it."
     ClientAssertionSignatureInvalid "client_assertion_signature_invalid": 0 "invalid_client" FixConfig
-        "The client assertion's signature does not verify with the client's secret."
-        cause: "Signed with another secret, or with the right one in another form: the UTF-8 text of a secret that looks like hex or base64 is not the bytes that it spells."
+        "The client assertion's signature does not verify with the client's secret or key."
+        cause: "Signed with another secret or key, or with the right secret in another form: the UTF-8 text of a secret that looks like hex or base64 is not the bytes that it spells."
         confirm: "`exchequer explain` tries the secret as text, hex and base64 and says which one verifies."
         mend: "Sign with the bytes of the secret's UTF-8 text (RFC 7518 §3.2, OpenID Connect Core §9)."
-    ClientUnknown "client_unknown": 0 "invalid_client" FixConfig
-        "No client of this id is configured."
-        cause: "The assertion's `client_id` (or `sub`) is none of `[clients.ID]`."
-        confirm: "`exchequer check` lists the clients."
-        mend: "Correct the id, or register the client."
+
+    // What `exchequer explain` recognises and the exchange never answers.
     UpstreamClientUnknown "upstream_client_unknown": 0 "invalid_client" FixConfig
         "The identity provider's OAuth server does not know the client: this answer is not from your backend, and not from Exchequer."
         cause: "A request to the provider's authorize or token endpoint had a missing or unregistered `client_id`. That endpoint knows OAuth applications, not your Clerk instance, its publishable key, or the Google client behind a social sign-in."

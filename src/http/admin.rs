@@ -1,14 +1,23 @@
-//! The admin listener: health and metrics, for the platform alone.
+//! The admin listener: health and metrics, for the platform alone, and the registry of clients
+//! for `exchequer clients`.
 
-use super::answer;
 use super::routes::{at, only, refused};
+use super::{answer, body};
+use crate::crypto::sha256;
 use crate::exchange::Exchange;
+use crate::explain::{Code, Refusal};
 use crate::keys::ring::State;
+use crate::oauth::registry::{Listed, Order, Registry};
 use crate::subject::key_cache::KeyCache;
 use crate::telemetry::{KeyInfo, Metrics};
-use http::StatusCode;
+use bytes::Buf;
+use futures_util::Stream;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use subtle::ConstantTimeEq;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response as Answer;
@@ -26,6 +35,10 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// Whether the service is draining.
     pub draining: Arc<AtomicBool>,
+    /// The clients that are registered at run time.
+    pub registry: Arc<Registry>,
+    /// The bearer token of whoever may change them; nobody may where there is none.
+    pub token: Option<SecretString>,
 }
 
 impl Admin {
@@ -72,6 +85,34 @@ impl Admin {
     }
 }
 
+/// `POST /clients`, for `exchequer clients`: an [`Order`], and whom it was about.
+async fn clients<B: Buf>(
+    admin: &Admin,
+    headers: &HeaderMap,
+    stream: impl Stream<Item = Result<B, warp::Error>>,
+) -> Result<Vec<Listed>, Box<Refusal>> {
+    let token = admin.token.as_ref();
+    let token = token.ok_or_else(|| Refusal::new(Code::NotFound))?;
+    let sent = headers
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
+    let sent = sent.and_then(|value| value.strip_prefix("Bearer "));
+    // Hashes are compared, so that the time says nothing of the length either.
+    let [expected, sent] =
+        [token.expose_secret(), sent.unwrap_or_default()].map(|text| sha256(text.as_bytes()));
+    if !bool::from(expected.ct_eq(&sent)) {
+        return Err(Refusal::new(Code::AdminTokenInvalid));
+    }
+    let bytes = body::read(headers, stream).await?;
+    let order: Order = serde_json::from_slice(&bytes).map_err(|error| {
+        Refusal::because(
+            Code::BodyMalformed,
+            format!("The request body is no order: {error}."),
+        )
+    })?;
+    admin.registry.obey(order).await
+}
+
 fn probe(result: Result<(), &'static str>) -> Answer {
     match result {
         Ok(()) => answer::plain(StatusCode::OK, TEXT, "ok\n"),
@@ -98,13 +139,26 @@ pub fn routes(admin: Arc<Admin>) -> BoxedFilter<(Answer,)> {
         .map(|admin: Arc<Admin>| probe(admin.started()));
     let metrics = at("/metrics")
         .and(get())
-        .and(admin)
+        .and(admin.clone())
         .map(|admin: Arc<Admin>| answer::plain(StatusCode::OK, OPENMETRICS, admin.metrics()));
+    let clients = at("/clients")
+        .and(only("POST"))
+        .and(admin)
+        .and(warp::header::headers_cloned())
+        .and(warp::body::stream())
+        .then(|admin: Arc<Admin>, headers: HeaderMap, body| async move {
+            match clients(&admin, &headers, body).await {
+                Ok(told) => answer::ok(&told, 256),
+                Err(refusal) => answer::refused(refusal),
+            }
+        });
     live.or(ready)
         .unify()
         .or(started)
         .unify()
         .or(metrics)
+        .unify()
+        .or(clients)
         .unify()
         .recover(refused)
         .unify()

@@ -1,12 +1,14 @@
-//! How a client says who it is (RFC 6749 §2.3): in the Authorization header or in the form, in
-//! one of the two.
+//! How a client says who it is (RFC 6749 §2.3, RFC 7523 §2.2): in the Authorization header, in
+//! the form, or by an assertion, in one of these.
 
 use super::form::Form;
 use crate::explain::{Code, Refusal};
-use crate::oauth::clients::{Evidence, Proof};
+use crate::oauth::assertion::TYPE;
+use crate::oauth::clients::{Evidence, Proof, Sent};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use std::borrow::Cow;
 use url::form_urlencoded;
 
 /// What the client proves itself with.
@@ -15,35 +17,62 @@ pub(super) fn proof<'r>(
     form: &'r Form<'_>,
 ) -> Result<Proof<'r>, Box<Refusal>> {
     let (id, secret) = (form.get("client_id"), form.get("client_secret"));
+    let assertion = assertion(form)?;
     let mut all = headers.get_all(AUTHORIZATION).iter();
-    let Some(header) = all.next() else {
-        let id = id.ok_or_else(|| Refusal::new(Code::ClientAuthenticationMissing))?;
-        return Ok(Proof {
-            id: id.into(),
-            evidence: secret.map_or(Evidence::None, |secret| Evidence::Secret {
-                forms: vec![secret.into()],
-            }),
-        });
-    };
+    let header = all.next();
     let several = || {
         Refusal::because(
             Code::SeveralCredentials,
             "The client authenticates in more than one way, or as more than one client.",
         )
     };
-    if all.next().is_some() || secret.is_some() {
+    let ways = [header.is_some(), secret.is_some(), assertion.is_some()];
+    if all.next().is_some() || ways.into_iter().filter(|there| *there).count() > 1 {
         return Err(several());
     }
-    let proof = basic(header).ok_or_else(|| {
-        Refusal::because(
-            Code::ClientAuthenticationMissing,
-            "The Authorization header is not `Basic`, a client id and its secret.",
-        )
-    })?;
-    if id.is_some_and(|id| id != proof.id) {
-        return Err(several());
+    if let Some(header) = header {
+        let proof = basic(header).ok_or_else(|| {
+            Refusal::because(
+                Code::ClientAuthenticationMissing,
+                "The Authorization header is not `Basic`, a client id and its secret.",
+            )
+        })?;
+        return match id {
+            Some(id) if proof.id.as_deref() != Some(id) => Err(several()),
+            _ => Ok(proof),
+        };
     }
-    Ok(proof)
+    let id = id.map(Cow::Borrowed);
+    if let Some(assertion) = assertion {
+        return Ok(Proof {
+            id,
+            evidence: Evidence::Assertion(assertion),
+        });
+    }
+    let id = id.ok_or_else(|| Refusal::new(Code::ClientAuthenticationMissing))?;
+    Ok(Proof {
+        id: Some(id),
+        evidence: secret.map_or(Evidence::None, |secret| Evidence::Secret {
+            sent: Sent::Form,
+            forms: vec![secret.into()],
+        }),
+    })
+}
+
+/// The assertion, where there is one, of the one type that there is (RFC 7523 §2.2).
+fn assertion<'r>(form: &'r Form<'_>) -> Result<Option<&'r str>, Box<Refusal>> {
+    let kind = form.get("client_assertion_type");
+    match form.get("client_assertion") {
+        None if kind.is_some() => Err(Refusal::because(
+            Code::ClientAssertionMalformed,
+            "The parameter `client_assertion` is missing.",
+        )),
+        Some(_) if kind != Some(TYPE) => Err(Refusal::because(
+            Code::ClientAssertionMalformed,
+            format!("The parameter `client_assertion_type` is not {TYPE}."),
+        )),
+        assertion => Ok(assertion),
+    }
 }
 
 /// `Basic` (RFC 7617), each part form-encoded before (RFC 6749 §2.3.1). Many clients leave that
@@ -61,8 +90,9 @@ fn basic(header: &HeaderValue) -> Option<Proof<'static>> {
         name
     };
     Some(Proof {
-        id: decoded(id).into(),
+        id: Some(decoded(id).into()),
         evidence: Evidence::Secret {
+            sent: Sent::Header,
             forms: vec![secret.to_owned().into(), decoded(secret).into()],
         },
     })

@@ -91,6 +91,7 @@ pub fn metadata(oauth: &OAuth) -> Answer {
     // An app is a public client: it has nothing to prove itself with.
     let secrets = AUTH_METHODS.into_iter().filter(|_| clients);
     let methods = secrets.chain(refreshes.then_some("none")).collect();
+    let of_clients = oauth.clients.scopes();
     let document = Metadata {
         issuer,
         jwks_uri: format!("{issuer}/.well-known/jwks.json"),
@@ -101,7 +102,7 @@ pub fn metadata(oauth: &OAuth) -> Answer {
         token_endpoint_auth_methods_supported: (!grants.is_empty()).then_some(methods),
         grant_types_supported: grants,
         scopes_supported: scopes
-            .chain(oauth.clients.scopes())
+            .chain(of_clients.iter().map(String::as_str))
             .chain(refreshes.then_some(OFFLINE_ACCESS))
             .collect(),
     };

@@ -203,7 +203,7 @@ impl Verify {
             return self.gate.sent_by(admitted, shown, None, now);
         };
         let original = Original::read(headers)?;
-        let origins = self.gate.origins(admitted).iter();
+        let origins = self.gate.origins(admitted).into_iter();
         let uris: Vec<String> = origins
             .map(|origin| format!("{origin}{}", original.target))
             .collect();

@@ -44,7 +44,7 @@ impl OAuth {
         caller: Caller<'_>,
     ) -> Result<Introspected, Refused> {
         let told = async {
-            let Party::Client(client) = self.authenticate(&proof?)? else {
+            let Party::Client(client) = self.authenticate(&proof?).await? else {
                 return Err(Refusal::new(Code::ClientAuthenticationMissing));
             };
             let mut ladder = Ladder::default();

@@ -1,15 +1,18 @@
 //! OAuth for clients of ours: who they are, and what they get at the token endpoint.
 
+pub mod assertion;
 pub mod client_credentials;
 pub mod clients;
 pub mod introspection;
 pub mod issued;
+mod nobody;
 pub mod refresh;
+pub mod registry;
 pub mod revocation;
 
 use crate::config::Settings;
 use crate::exchange::{self, Caller, Exchange};
-use crate::explain::{Code, Ladder, Refusal};
+use crate::explain::{Ladder, Refusal};
 use clients::{Clients, Evidence, Party, Proof};
 use issued::Issued;
 use jsonwebtoken::Algorithm;
@@ -31,18 +34,18 @@ pub struct OAuth {
     /// Keys, store, limits and time are the exchange's.
     pub exchange: Arc<Exchange>,
     /// The registered clients.
-    pub clients: Clients,
+    pub clients: Arc<Clients>,
     /// What service tokens are signed with.
     algorithm: Algorithm,
 }
 
 impl OAuth {
     /// The token endpoint of these settings.
-    pub fn new(exchange: Arc<Exchange>, settings: &Settings) -> Self {
+    pub fn new(exchange: Arc<Exchange>, clients: Arc<Clients>, settings: &Settings) -> Self {
         Self {
             exchange,
-            clients: Clients::new(&settings.clients),
-            algorithm: settings.keys.algorithm,
+            clients,
+            algorithm: service_algorithm(settings),
         }
     }
 
@@ -55,7 +58,7 @@ impl OAuth {
     ) -> Result<Issued, Refused> {
         let issued = async {
             let (request, proof) = (request?, proof?);
-            let party = self.authenticate(&proof)?;
+            let party = self.authenticate(&proof).await?;
             match request {
                 Request::ClientCredentials(wish) => {
                     self.client_credentials(party, &wish, caller).await
@@ -69,15 +72,16 @@ impl OAuth {
         }
     }
 
-    /// Who asks. An app's name proves nothing: what it asks with must.
-    pub fn authenticate(&self, proof: &Proof<'_>) -> Result<Party, Refused> {
-        if let Evidence::None = proof.evidence {
+    /// Who asks. An app's name proves nothing, nor does a public client's id: what they ask
+    /// with must.
+    pub async fn authenticate(&self, proof: &Proof<'_>) -> Result<Party, Refused> {
+        if let (Evidence::None, Some(id)) = (&proof.evidence, &proof.id) {
             let mut apps = self.exchange.apps.iter();
-            let app = apps.find(|app| app.settings.name == proof.id);
-            let app = app.ok_or_else(|| Refusal::new(Code::ClientAuthenticationMissing))?;
-            return Ok(Party::App(Arc::clone(app)));
+            if let Some(app) = apps.find(|app| app.settings.name == *id) {
+                return Ok(Party::App(Arc::clone(app)));
+            }
         }
-        self.clients.authenticate(proof).cloned().map(Party::Client)
+        self.clients.authenticate(proof).await
     }
 
     /// Exchanges for a party of the token endpoint, with a refresh token where it asks for one.
@@ -101,4 +105,18 @@ impl OAuth {
         issued.refresh_token = begun.map(|begun| begun.token);
         Ok(issued)
     }
+}
+
+/// What service tokens are signed with: the ring has keys of the apps' algorithms, and of the
+/// default one where a client of the file wants it. A client that is registered later takes
+/// what there is.
+fn service_algorithm(settings: &Settings) -> Algorithm {
+    let default = settings.keys.algorithm;
+    let mut clients = settings.clients.values();
+    let mut apps = settings.apps.iter().map(|app| app.algorithm);
+    if clients.any(|client| !client.audiences.is_empty()) || apps.clone().any(|app| app == default)
+    {
+        return default;
+    }
+    apps.next().unwrap_or(default)
 }

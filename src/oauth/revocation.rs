@@ -49,7 +49,7 @@ impl OAuth {
         caller: Caller<'_>,
     ) -> Result<Revoked, Refused> {
         let revoked = async {
-            let party = self.authenticate(&proof?)?;
+            let party = self.authenticate(&proof?).await?;
             let jti = self.revoked(&party, token?, caller).await?;
             Ok(Revoked { party, jti })
         };
@@ -137,7 +137,7 @@ impl OAuth {
 fn owns(party: &Party, said: &Said<'_>) -> bool {
     let apps = match party {
         Party::Client(client) => client.settings.apps.as_slice(),
-        Party::App(_) => &[],
+        Party::Public(_) | Party::App(_) => &[],
     };
     said.app == party.id() || apps.iter().any(|app| app == said.app)
 }

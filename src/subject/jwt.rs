@@ -16,7 +16,7 @@ use signature::Verifier;
 use std::str::FromStr;
 
 /// Header members that are never honoured.
-const REFUSED_HEADERS: [&str; 8] = ["crit", "b64", "jwk", "jku", "x5u", "x5c", "zip", "enc"];
+pub const REFUSED_HEADERS: [&str; 8] = ["crit", "b64", "jwk", "jku", "x5u", "x5c", "zip", "enc"];
 
 type Refused = Box<Refusal>;
 

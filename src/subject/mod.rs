@@ -26,6 +26,7 @@ use crate::clock::UnixSeconds;
 use crate::config::{IssuerKind, IssuerSettings, TokenKind};
 use answers::Answers;
 use claims::Origin;
+pub use claims::date;
 use clerk::api::BackendApi;
 use introspection::Introspection;
 use json::Object;

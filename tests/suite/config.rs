@@ -574,7 +574,8 @@ fn what_has_no_effect_yet_says_so() {
         notes(&ended),
         [
             "exchequer.toml:6: providers have no effect yet",
-            "exchequer.toml:8: a client without `audience` has no effect yet but in `exchequer explain`",
+            "exchequer.toml:8: a client without `audience` and without `apps` gets no tokens",
+            "exchequer.toml:9: secret: shorter than 32 characters: make one with `openssl rand -base64 32`",
         ]
     );
 }

@@ -347,12 +347,12 @@ async fn strangers_do_not_learn_which_clients_there_are() {
         causes.len() == 15
     })
     .await;
-    let unknown = "no client of this id is configured";
+    let unknown = "client_unknown: no client of this id is registered";
     assert_eq!(causes.iter().filter(|cause| *cause == unknown).count(), 6);
     assert_eq!(
         causes
             .iter()
-            .filter(|cause| *cause == "the secret is wrong")
+            .filter(|cause| *cause == "client_secret_wrong: the secret is another")
             .count(),
         9
     );
@@ -628,7 +628,7 @@ fn check_finds_what_is_wrong_with_a_client() {
         ),
         (
             format!("[clients.c]\n{secret}"),
-            "note:  exchequer.toml:7: a client without `audience` has no effect yet but in `exchequer explain`",
+            "note:  exchequer.toml:7: a client without `audience` and without `apps` gets no tokens",
         ),
     ] {
         let all = check(&lines);

@@ -45,7 +45,6 @@ pub(super) async fn explain(text: &str, args: &Args, settings: Settings) -> Exit
     if let Err(why) = &store {
         notes.push(format!("revocation was not looked at: {why}"));
     }
-    let clients = settings.clients.clone();
     let mut service = match Service::new(settings, Place::Memory) {
         Ok(service) => service,
         Err(error) => {
@@ -62,7 +61,7 @@ pub(super) async fn explain(text: &str, args: &Args, settings: Settings) -> Exit
             exchange.store = Arc::new(store);
         }
     }
-    let gate = Gate::new(Arc::clone(&service.exchange), &clients);
+    let gate = Gate::new(Arc::clone(&service.exchange), Arc::clone(&service.clients));
     let demand = Demand {
         app: args.app.as_deref(),
         audience: args.audience.as_deref(),

@@ -155,7 +155,7 @@ impl Family {
 /// How the store names who may use a family.
 pub(super) fn owner(party: &Party) -> String {
     let kind = match party {
-        Party::Client(_) => "client",
+        Party::Client(_) | Party::Public(_) => "client",
         Party::App(_) => "app",
     };
     format!("{kind} {}", party.id())
