@@ -77,6 +77,19 @@ impl AuthMethod {
         })
     }
 
+    /// The names that the RFCs have for it; a method of our own has none.
+    pub fn registered(self) -> &'static [&'static str] {
+        match self {
+            Self::ClientSecret => &["client_secret_basic", "client_secret_post"],
+            Self::ClientSecretBasic => &["client_secret_basic"],
+            Self::ClientSecretPost => &["client_secret_post"],
+            Self::ClientSecretJwt => &["client_secret_jwt"],
+            Self::PrivateKeyJwt => &["private_key_jwt"],
+            Self::ClientSecretAsJwt => &[],
+            Self::None => &["none"],
+        }
+    }
+
     /// Whether the client sends its secret itself: then a hash of it is enough to know.
     pub fn sends_secret(self) -> bool {
         matches!(

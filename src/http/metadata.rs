@@ -1,7 +1,6 @@
 //! The public documents: our key set and our metadata.
 
 use super::answer;
-use super::token::AUTH_METHODS;
 use crate::config::OFFLINE_ACCESS;
 use crate::keys::Keeper;
 use crate::oauth::OAuth;
@@ -65,7 +64,9 @@ struct Metadata<'m> {
     #[serde(skip_serializing_if = "Option::is_none")]
     token_endpoint: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    token_endpoint_auth_methods_supported: Option<Vec<&'static str>>,
+    token_endpoint_auth_methods_supported: Option<BTreeSet<&'static str>>,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    token_endpoint_auth_signing_alg_values_supported: BTreeSet<String>,
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     scopes_supported: BTreeSet<&'m str>,
 }
@@ -89,8 +90,8 @@ pub fn metadata(oauth: &OAuth) -> Answer {
     let grants = grants.into_iter().filter(|(_, on)| *on);
     let grants: Vec<_> = grants.map(|(grant, _)| grant).collect();
     // An app is a public client: it has nothing to prove itself with.
-    let secrets = AUTH_METHODS.into_iter().filter(|_| clients);
-    let methods = secrets.chain(refreshes.then_some("none")).collect();
+    let (mut methods, algorithms) = oauth.clients.methods();
+    methods.extend(refreshes.then_some("none"));
     let of_clients = oauth.clients.scopes();
     let document = Metadata {
         issuer,
@@ -100,6 +101,7 @@ pub fn metadata(oauth: &OAuth) -> Answer {
         response_types_supported: [],
         token_endpoint: (!grants.is_empty()).then(|| format!("{issuer}/oauth/token")),
         token_endpoint_auth_methods_supported: (!grants.is_empty()).then_some(methods),
+        token_endpoint_auth_signing_alg_values_supported: algorithms,
         grant_types_supported: grants,
         scopes_supported: scopes
             .chain(of_clients.iter().map(String::as_str))

@@ -19,9 +19,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use warp::reply::Response as Answer;
 
-/// The ways in which a client may prove itself.
-pub(super) const AUTH_METHODS: [&str; 2] = ["client_secret_basic", "client_secret_post"];
-
 /// RFC 6749 §5.1, RFC 8693 §2.2.1, and nothing else.
 #[derive(Serialize)]
 struct Success<'t> {

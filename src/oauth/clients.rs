@@ -240,6 +240,22 @@ impl Clients {
         scopes
     }
 
+    /// The ways in which the clients authenticate, by their registered names (RFC 7591 §2), and
+    /// what assertions are signed with.
+    pub fn methods(&self) -> (BTreeSet<&'static str>, BTreeSet<String>) {
+        let mut all: Vec<Arc<Client>> = self.configured.values().cloned().collect();
+        all.extend(self.registry.all());
+        let (mut methods, mut algorithms) = (BTreeSet::new(), BTreeSet::new());
+        for client in all.iter().filter(|client| !client.settings.may_nothing()) {
+            methods.extend(client.settings.method.registered());
+            if client.settings.method != AuthMethod::ClientSecretAsJwt {
+                let names = client.settings.algorithms.iter();
+                algorithms.extend(names.map(|algorithm| format!("{algorithm:?}")));
+            }
+        }
+        (methods, algorithms)
+    }
+
     /// The client of this id; the file's comes first.
     pub fn find(&self, id: &str) -> Option<Arc<Client>> {
         let configured = self.configured.get(id).cloned();

@@ -225,6 +225,11 @@ impl Registry {
         self.known.load().usable.get(id).cloned()
     }
 
+    /// All of them.
+    pub fn all(&self) -> Vec<Arc<Client>> {
+        self.known.load().usable.values().cloned().collect()
+    }
+
     /// Whether one of them gets tokens.
     pub fn any(&self) -> bool {
         let known = self.known.load();
