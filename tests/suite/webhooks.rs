@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const OTHER_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
 /// A signature as the scheme has it, made here and not with the code under test.
@@ -30,7 +30,7 @@ fn signature(secret: &str, id: &str, at: &str, body: &[u8]) -> String {
 
 /// A webhook in the making.
 #[derive(Clone)]
-struct Hook {
+pub struct Hook {
     app: &'static str,
     headers: Vec<(String, String)>,
     content_type: &'static str,
@@ -59,11 +59,11 @@ impl Hook {
         }
     }
 
-    fn new(id: &str, event: &Value) -> Self {
+    pub fn new(id: &str, event: &Value) -> Self {
         Self::raw(SECRET, id, event.to_string())
     }
 
-    fn to(mut self, app: &'static str) -> Self {
+    pub fn to(mut self, app: &'static str) -> Self {
         self.app = app;
         self
     }
@@ -103,7 +103,7 @@ impl Hook {
 
     /// Sends what must be acknowledged, with this result.
     #[track_caller]
-    fn taken(&self, service: &Service, result: &str) -> impl Future<Output = ()> {
+    pub fn taken(&self, service: &Service, result: &str) -> impl Future<Output = ()> {
         let place = std::panic::Location::caller();
         async move {
             let answer = self.send(service).await;
@@ -122,7 +122,7 @@ fn event(kind: &str, ago: i64, data: Value) -> Value {
     })
 }
 
-fn session_event(kind: &str, session: &str) -> Value {
+pub fn session_event(kind: &str, session: &str) -> Value {
     let status = kind.trim_start_matches("session.");
     let data = json!({
         "object": "session", "id": session, "client_id": "client_1", "user_id": "user_1",
@@ -132,7 +132,7 @@ fn session_event(kind: &str, session: &str) -> Value {
     event(kind, 0, data)
 }
 
-fn membership_event(kind: &str, ago: i64) -> Value {
+pub fn membership_event(kind: &str, ago: i64) -> Value {
     let data = json!({
         "object": "organization_membership", "id": "orgmem_1", "role": "org:member",
         "organization": {"object": "organization", "id": "org_1", "slug": "acme"},
@@ -142,7 +142,7 @@ fn membership_event(kind: &str, ago: i64) -> Value {
     event(kind, ago, data)
 }
 
-fn user_deleted() -> Value {
+pub fn user_deleted() -> Value {
     let data = json!({"id": "user_1", "object": "user", "deleted": true});
     event("user.deleted", 0, data)
 }

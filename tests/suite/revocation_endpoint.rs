@@ -1,0 +1,315 @@
+//! `POST /oauth/revoke` (RFC 7009): what a client no longer needs opens nothing from then on,
+//! at any door, and nobody revokes what is another's.
+
+use crate::introspection_endpoint::{
+    SECRET, app_token, assert_inactive, basic, introspect, post, service_token, world,
+};
+use crate::support::{Answer, Issuer, Key, Service, Token, eventually, token};
+use serde_json::{Value, json};
+
+async fn revoke(service: &Service, authorization: Option<&str>, pairs: &[(&str, &str)]) -> Answer {
+    post(service, "/oauth/revoke", authorization, pairs).await
+}
+
+/// RFC 7009 §2.2: the status says all.
+#[track_caller]
+fn assert_done(answer: &Answer) {
+    assert_eq!((answer.status, &answer.body), (200, &json!("")));
+    assert_eq!(answer.header("content-length"), "0");
+    assert_eq!(answer.header("cache-control"), "no-store");
+}
+
+async fn verify(service: &Service, token: &str) -> Answer {
+    let url = format!("{}/auth/verify", service.url);
+    service
+        .send(service.client.get(url).bearer_auth(token))
+        .await
+}
+
+async fn is_active(service: &Service, token: &str) -> bool {
+    introspect(service, "tasks", token).await.body["active"] == true
+}
+
+#[tokio::test]
+async fn a_public_app_revokes_its_token_by_naming_itself_and_every_door_knows() {
+    let (issuer, service) = world().await;
+    let one = app_token(&service, &issuer, "web").await;
+    let other = app_token(&service, &issuer, "web").await;
+    for token in [&one, &other] {
+        assert_eq!(verify(&service, token).await.status, 200);
+        assert!(is_active(&service, token).await);
+    }
+    let answer = revoke(&service, None, &[("token", &one), ("client_id", "web")]).await;
+    assert_done(&answer);
+    verify(&service, &one)
+        .await
+        .assert_refused(401, "token_revoked");
+    assert_inactive(&introspect(&service, "tasks", &one).await);
+    // The user's other token, and their session, are not touched.
+    assert_eq!(verify(&service, &other).await.status, 200);
+    assert!(is_active(&service, &other).await);
+    app_token(&service, &issuer, "web").await;
+    // Again is as good (§2.2).
+    let answer = revoke(&service, None, &[("token", &one), ("client_id", "web")]).await;
+    assert_done(&answer);
+    let jti = token::claims(&one)["jti"].clone();
+    let mut lines = Vec::new();
+    eventually("both are logged", async || {
+        lines = service.logged("revoked");
+        lines.len() == 2
+    })
+    .await;
+    assert_eq!(
+        (&lines[0]["client"], &lines[0]["jti"]),
+        (&json!("web"), &jti)
+    );
+    assert_eq!(
+        (&lines[0]["result"], &lines[1]["result"]),
+        (&json!("ok"), &json!("nothing"))
+    );
+    let audit = std::fs::read_to_string(service.dir().join("audit")).unwrap();
+    let events = audit
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let events: Vec<Value> = events.filter(|event| event["action"] == "revoke").collect();
+    assert_eq!(events.len(), 1, "what changed nothing is no event");
+    assert_eq!(
+        (&events[0]["outcome"], &events[0]["jti"]),
+        (&json!("ok"), &jti)
+    );
+    assert_eq!(events[0]["client"], "web");
+}
+
+/// The request of RFC 7009 §2.1, with a client and a token of ours.
+#[tokio::test]
+async fn a_client_revokes_the_tokens_that_it_got_and_those_of_its_apps() {
+    let (issuer, service) = world().await;
+    let (worker, desk) = (basic("worker", SECRET), basic("desk", SECRET));
+    let own = service_token(&service).await;
+    for hint in ["access_token", "refresh_token", "no_such_type"] {
+        let pairs = [("token", own.as_str()), ("token_type_hint", hint)];
+        assert_done(&revoke(&service, Some(&worker), &pairs).await);
+    }
+    assert_inactive(&introspect(&service, "worker", &own).await);
+    let url = format!(
+        "{}/auth/verify?audience=https://tasks.internal",
+        service.url
+    );
+    let asked = service.client.get(url).bearer_auth(&own);
+    service
+        .send(asked)
+        .await
+        .assert_refused(401, "token_revoked");
+    let token = app_token(&service, &issuer, "other").await;
+    assert_done(&revoke(&service, Some(&desk), &[("token", &token)]).await);
+    assert_inactive(&introspect(&service, "desk", &token).await);
+    // In JSON, and with the secret in the body.
+    let own = service_token(&service).await;
+    let request = service
+        .client
+        .post(format!("{}/oauth/revoke", service.url))
+        .header("content-type", "application/json")
+        .body(json!({"token": own, "client_id": "worker", "client_secret": SECRET}).to_string());
+    assert_done(&service.send(request).await);
+    assert_inactive(&introspect(&service, "worker", &own).await);
+}
+
+#[tokio::test]
+async fn nobody_revokes_what_is_anothers() {
+    let (issuer, service) = world().await;
+    let web = app_token(&service, &issuer, "web").await;
+    let own = service_token(&service).await;
+    let (worker, tasks) = (basic("worker", SECRET), basic("tasks", SECRET));
+    let wrong = basic("worker", "wrong");
+    let (web_token, own_token) = (("token", web.as_str()), ("token", own.as_str()));
+    for (authorization, pairs, status, code) in [
+        // §2.1: it was issued to another client.
+        (
+            Some(worker.as_str()),
+            vec![web_token],
+            400,
+            "token_of_another_client",
+        ),
+        (
+            Some(tasks.as_str()),
+            vec![web_token],
+            400,
+            "token_of_another_client",
+        ),
+        (
+            None,
+            vec![web_token, ("client_id", "other")],
+            400,
+            "token_of_another_client",
+        ),
+        (
+            None,
+            vec![own_token, ("client_id", "web")],
+            400,
+            "token_of_another_client",
+        ),
+        (None, vec![web_token], 401, "client_authentication_missing"),
+        (
+            None,
+            vec![web_token, ("client_id", "nobody")],
+            401,
+            "client_authentication_missing",
+        ),
+        // A client with a secret proves itself.
+        (
+            None,
+            vec![own_token, ("client_id", "worker")],
+            401,
+            "client_authentication_missing",
+        ),
+        (
+            Some(wrong.as_str()),
+            vec![own_token],
+            401,
+            "client_authentication_failed",
+        ),
+        (Some(worker.as_str()), vec![], 400, "parameter_malformed"),
+        (
+            Some(worker.as_str()),
+            vec![own_token, own_token],
+            400,
+            "parameter_malformed",
+        ),
+    ] {
+        let answer = revoke(&service, authorization, &pairs).await;
+        answer.assert_refused(status, code);
+        let error = match code {
+            "token_of_another_client" => "invalid_grant",
+            "parameter_malformed" => "invalid_request",
+            _ => "invalid_client",
+        };
+        assert_eq!(answer.body["error"], error);
+    }
+    assert!(is_active(&service, &web).await);
+    assert!(is_active(&service, &own).await);
+    service
+        .get(&format!("/oauth/revoke?token={web}&client_id=web"))
+        .await
+        .assert_refused(405, "method_not_allowed");
+    assert!(is_active(&service, &web).await);
+}
+
+#[tokio::test]
+async fn a_token_that_there_is_not_is_as_good_as_revoked_and_a_providers_is_not() {
+    let (issuer, service) = world().await;
+    let client = ("client_id", "web");
+    let expired = app_token(&service, &issuer, "web").await;
+    let (head, rest) = expired.split_once('.').unwrap();
+    let (claims, _) = rest.split_once('.').unwrap();
+    let forged = format!("{head}.{claims}.{}", token::encode([7; 64]));
+    let stranger = Token::clerk("https://stranger.example").sign(Key::rsa());
+    for token in [
+        "45ghiukldjahdnhzdauz",
+        "a.b.c",
+        "oat_ABC",
+        &forged,
+        &stranger,
+    ] {
+        let answer = revoke(&service, None, &[("token", token), client]).await;
+        assert_done(&answer);
+    }
+    assert!(
+        is_active(&service, &expired).await,
+        "the forgery revoked nothing"
+    );
+    let provider = issuer.token();
+    let answer = revoke(&service, None, &[("token", &provider), client]).await;
+    answer.assert_refused(400, "token_type_unsupported");
+    assert_eq!(answer.body["error"], "unsupported_token_type");
+    app_token(&service, &issuer, "web").await;
+    service.shift_clocks(601, 601);
+    assert_done(&revoke(&service, None, &[("token", &expired), client]).await);
+}
+
+#[tokio::test]
+async fn clerks_opaque_tokens_are_not_revoked_here_where_they_are_taken() {
+    let issuer = Issuer::start().await;
+    let lines = "accepts = [\"session\", \"oauth\"]\nsecret_key = { env = \"KEY\" }";
+    let service = Service::builder()
+        .one_app(&issuer, lines, "")
+        .env("KEY", "sk_test_0123456789")
+        .start()
+        .await;
+    for (token, code) in [
+        ("oat_ABC", Some("token_type_unsupported")),
+        ("ak_ABC", None),
+    ] {
+        let answer = revoke(&service, None, &[("token", token), ("client_id", "web")]).await;
+        match code {
+            Some(code) => answer.assert_refused(400, code),
+            None => assert_done(&answer),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_revocation_that_was_answered_survives_a_kill() {
+    let issuer = Issuer::start().await;
+    let mut service = Service::builder()
+        .one_app(&issuer, "", "")
+        .env("EXCHEQUER_STORE", "file:store.redb")
+        .start()
+        .await;
+    let one = service.session(&issuer.token()).await.token().to_owned();
+    let other = service.session(&issuer.token()).await.token().to_owned();
+    assert_done(&revoke(&service, None, &[("token", &one), ("client_id", "web")]).await);
+    service.restart().await;
+    verify(&service, &one)
+        .await
+        .assert_refused(401, "token_revoked");
+    assert_eq!(verify(&service, &other).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_browsers_app_may_revoke_from_its_own_origin() {
+    let issuer = Issuer::start().await;
+    let service = Service::builder()
+        .one_app(&issuer, "", "")
+        .env("EXCHEQUER_ALLOWED_ORIGINS", "https://app.example.com")
+        .start()
+        .await;
+    let token = service.session(&issuer.token()).await.token().to_owned();
+    let url = format!("{}/oauth/revoke", service.url);
+    for (origin, allowed) in [
+        ("https://app.example.com", "https://app.example.com"),
+        ("https://evil.example", ""),
+    ] {
+        let preflight = service
+            .client
+            .request(reqwest::Method::OPTIONS, &url)
+            .header("origin", origin)
+            .header("access-control-request-method", "POST");
+        let answer = service.send(preflight).await;
+        assert_eq!(answer.status, 204);
+        assert_eq!(answer.header("access-control-allow-origin"), allowed);
+        let request = service
+            .client
+            .post(&url)
+            .header("origin", origin)
+            .header("content-type", "application/json")
+            .body(json!({"token": token, "client_id": "web"}).to_string());
+        let answer = service.send(request).await;
+        assert_done(&answer);
+        assert_eq!(answer.header("access-control-allow-origin"), allowed);
+    }
+}
+
+#[tokio::test]
+async fn one_token_is_revoked_so_often_and_no_more() {
+    let issuer = Issuer::start().await;
+    let service = Service::builder()
+        .one_app(&issuer, "", "")
+        .env("EXCHEQUER_RATE_LIMIT", "3/1m")
+        .start()
+        .await;
+    let token = service.session(&issuer.token()).await.token().to_owned();
+    for expected in [200, 200, 200, 429] {
+        let answer = revoke(&service, None, &[("token", &token), ("client_id", "web")]).await;
+        assert_eq!(answer.status, expected, "{}", answer.body);
+    }
+}
