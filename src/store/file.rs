@@ -18,7 +18,7 @@ use super::{
 };
 use crate::clock::UnixSeconds;
 use crate::telemetry::Metrics;
-use redb::{Builder, Database, ReadableDatabase, StorageError};
+use redb::{Builder, Database, ReadTransaction, ReadableDatabase, StorageError, TableError};
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -160,7 +160,9 @@ impl File {
             return Ok(answer);
         }
         let (records, entries) = (question.records.to_vec(), question.entries.to_vec());
-        let (records, entries, done) = self.rows(records, entries, question.done, now).await?;
+        let (done, database) = (question.done, Arc::clone(&self.database));
+        let read = move || read(&database, &records, &entries, done, now);
+        let (records, entries, done) = self.reading(read).await?;
         Ok(Answer {
             records,
             entries,
@@ -169,23 +171,37 @@ impl File {
         })
     }
 
-    /// Reads rows where a slow disk stalls nobody else.
-    async fn rows(
+    /// Reads where a slow disk stalls nobody else.
+    async fn reading<T: Send + 'static>(
         &self,
-        records: Vec<Key>,
-        entries: Vec<Key>,
-        done: Option<Key>,
-        now: UnixSeconds,
-    ) -> Result<Rows, StoreError> {
-        let database = Arc::clone(&self.database);
-        let read = move || read(&database, &records, &entries, done, now);
-        let read = tokio::task::spawn_blocking(read);
-        let read = match timeout(PATIENCE, read).await {
+        read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let read = match timeout(PATIENCE, tokio::task::spawn_blocking(read)).await {
             Ok(Ok(read)) => read,
             Ok(Err(error)) => Err(StoreError(error.to_string())),
             Err(_) => Err(late()),
         };
         read.inspect_err(|_| self.metrics.store_failed())
+    }
+
+    pub(super) async fn revoked_statuses(&self, now: UnixSeconds) -> Result<Vec<u32>, StoreError> {
+        let (database, memory) = (Arc::clone(&self.database), Arc::clone(&self.memory));
+        let read = move || {
+            transaction(&database, |transaction| {
+                let mut revoked = Vec::new();
+                tables::each_status(transaction, now, |index, standings| {
+                    let question = Question {
+                        standings,
+                        ..Question::default()
+                    };
+                    if memory.ask(question, now).revoked.is_some() {
+                        revoked.push(index);
+                    }
+                })?;
+                Ok(revoked)
+            })
+        };
+        self.reading(read).await
     }
 
     pub(super) async fn commit(
@@ -358,18 +374,25 @@ fn read(
     done: Option<Key>,
     now: UnixSeconds,
 ) -> Result<Rows, StoreError> {
+    transaction(database, |transaction| {
+        let records = tables::records(transaction, records)?;
+        let entries = tables::entries(transaction, entries, now)?;
+        let done = done.map(|key| tables::done(transaction, key));
+        let until = done.transpose()?.flatten();
+        Ok((records, entries, until.is_some_and(|until| until > now)))
+    })
+}
+
+/// Reads in a transaction.
+fn transaction<T>(
+    database: &Slot,
+    read: impl FnOnce(&ReadTransaction) -> Result<T, TableError>,
+) -> Result<T, StoreError> {
     let database = database.read().unwrap_or_else(PoisonError::into_inner);
     let Some(database) = database.as_ref() else {
         return Err(StoreError("the file is not open".to_owned()));
     };
-    let read = || -> Result<Rows, redb::Error> {
-        let transaction = database.begin_read()?;
-        let records = tables::records(&transaction, records)?;
-        let entries = tables::entries(&transaction, entries, now)?;
-        let done = done.map(|key| tables::done(&transaction, key));
-        let until = done.transpose()?.flatten();
-        Ok((records, entries, until.is_some_and(|until| until > now)))
-    };
+    let read = || -> Result<T, redb::Error> { Ok(read(&database.begin_read()?)?) };
     read().map_err(|error| StoreError(error.to_string()))
 }
 

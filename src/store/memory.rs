@@ -4,7 +4,7 @@
 
 use super::{
     Answer, Change, Committed, Delivery, Entry, Key, Level, Message, Once, Question, Record,
-    Revocation, Take, UnixMillis,
+    Revocation, Standing, Status, Take, UnixMillis,
 };
 use crate::clock::UnixSeconds;
 use crate::telemetry::Metrics;
@@ -27,6 +27,7 @@ struct Kept {
     records: HashMap<Key, Record>,
     entries: HashMap<Key, Entry>,
     messages: BTreeMap<String, Message>,
+    statuses: BTreeMap<u32, Status>,
 }
 
 /// Buckets that are not full; one that is need not be known.
@@ -93,6 +94,11 @@ impl Buckets {
 }
 
 impl Kept {
+    fn is_revoked(&self, standing: &Standing, now: UnixSeconds) -> bool {
+        let known = self.revocations.get(&standing.key);
+        known.is_some_and(|(at, until)| *at >= standing.since && *until > now)
+    }
+
     /// A mark that is over is as good as none, swept or not.
     fn revoke(&mut self, revocation: &Revocation, now: UnixSeconds) {
         let Revocation { key, at, until } = *revocation;
@@ -130,11 +136,8 @@ impl Memory {
             !standings.is_empty() || !records.is_empty() || !entries.is_empty() || done.is_some();
         if asks_what_is_kept {
             let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
-            answer.revoked = standings.iter().position(|standing| {
-                kept.revocations
-                    .get(&standing.key)
-                    .is_some_and(|(at, until)| *at >= standing.since && *until > now)
-            });
+            let mut standings = standings.iter();
+            answer.revoked = standings.position(|standing| kept.is_revoked(standing, now));
             let records = records.iter();
             answer.records = records.map(|key| kept.records.get(key).cloned()).collect();
             let there = |key| kept.entries.get(key).filter(|entry| entry.until > now);
@@ -165,8 +168,18 @@ impl Memory {
         if !entries.all(|replace| replace.fits(there(&replace.key), now)) {
             return Committed::Repeated;
         }
+        let taken = |status: &Status| {
+            let known = kept.statuses.get(&status.index);
+            known.is_some_and(|known| known.until > now)
+        };
+        if change.statuses.iter().any(taken) {
+            return Committed::Repeated;
+        }
         if let Some(Once { key, until }) = change.once {
             kept.done.insert(key, until);
+        }
+        for status in &change.statuses {
+            kept.statuses.insert(status.index, status.clone());
         }
         for replace in &change.entries {
             match replace.entry() {
@@ -192,6 +205,16 @@ impl Memory {
         }
         self.metrics.revocations_held(kept.revocations.len());
         Committed::Done
+    }
+
+    pub(super) fn revoked_statuses(&self, now: UnixSeconds) -> Vec<u32> {
+        let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
+        let revoked = |status: &&Status| {
+            let mut standings = status.standings.iter();
+            status.until > now && standings.any(|standing| kept.is_revoked(standing, now))
+        };
+        let statuses = kept.statuses.values().filter(revoked);
+        statuses.map(|status| status.index).collect()
     }
 
     pub(super) fn due(&self, now: UnixSeconds, lease: UnixSeconds, most: usize) -> Vec<Message> {
@@ -229,6 +252,7 @@ impl Memory {
         kept.revocations.retain(|_, (_, until)| *until > now);
         kept.done.retain(|_, until| *until > now);
         kept.entries.retain(|_, entry| entry.until > now);
+        kept.statuses.retain(|_, status| status.until > now);
         kept.records.retain(|_, record| record.until() > now);
         self.metrics.revocations_held(kept.revocations.len());
         drop(kept);

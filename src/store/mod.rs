@@ -78,8 +78,6 @@ pub enum Kind {
     AppToken,
     /// The clients that were registered at run time: all of them in one entry.
     Clients,
-    /// A place in the status list: its index.
-    Status,
 }
 
 /// A key: a hash of what it is about.
@@ -101,7 +99,7 @@ impl Key {
 }
 
 /// What could have been revoked, and since when it stands.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
     /// The session, user or membership.
     pub key: Key,
@@ -255,6 +253,17 @@ pub struct Revocation {
     pub until: UnixSeconds,
 }
 
+/// A place in the status list, which one token has for as long as it lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// The place.
+    pub index: u32,
+    /// What would revoke the token.
+    pub standings: Vec<Standing>,
+    /// Until when it has the place.
+    pub until: UnixSeconds,
+}
+
 /// A message to be delivered to somebody else, at least once.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Message {
@@ -300,6 +309,9 @@ pub struct Change {
     pub entries: Vec<Replace>,
     /// What is revoked.
     pub revocations: Vec<Revocation>,
+    /// Which places in the status list are taken: where one is taken already, nothing is
+    /// changed.
+    pub statuses: Vec<Status>,
     /// What is known anew; an older version is left out, the rest of the change is made.
     pub records: Vec<(Key, Record)>,
     /// What is to be delivered.
@@ -311,8 +323,8 @@ pub struct Change {
 pub enum Committed {
     /// It is made, and as durable as the store promises.
     Done,
-    /// It was made before, or an entry that it replaces is of another version: nothing was
-    /// changed.
+    /// It was made before, an entry that it replaces is of another version, or a place that it
+    /// takes is taken: nothing was changed.
     Repeated,
 }
 
@@ -379,6 +391,15 @@ impl Store {
         match self {
             Self::Memory(memory) => Ok(memory.commit(&change, now)),
             Self::File(file) => file.commit(change, now).await,
+        }
+    }
+
+    /// The places in the status list whose tokens were revoked, in ascending order. It looks at
+    /// all that are taken: for whoever keeps what it says for a while.
+    pub async fn revoked_statuses(&self, now: UnixSeconds) -> Result<Vec<u32>, StoreError> {
+        match self {
+            Self::Memory(memory) => Ok(memory.revoked_statuses(now)),
+            Self::File(file) => file.revoked_statuses(now).await,
         }
     }
 

@@ -8,11 +8,13 @@
 //! | `expiry` | until, which table, key | what `sweep` looks for |
 //! | `records` | key | version, fetched at, body |
 //! | `entries` | key | version, until, body |
+//! | `statuses` | index | until, standings |
 //! | `messages` | id | app, due, attempts, body |
 //! | `due` | due, id | what `due` looks for |
 
 use super::{
-    Change, Committed, Delivery, Entry, Key, Message, Once, Record, Revocation, UnixMillis,
+    Change, Committed, Delivery, Entry, Key, Message, Once, Record, Revocation, Standing,
+    UnixMillis,
 };
 use crate::clock::UnixSeconds;
 use redb::{
@@ -37,6 +39,8 @@ const RECORDS: TableDefinition<'_, Bytes, (UnixMillis, UnixSeconds, &'static [u8
     TableDefinition::new("records");
 const ENTRIES: TableDefinition<'_, Bytes, (u64, UnixSeconds, &'static [u8])> =
     TableDefinition::new("entries");
+const STATUSES: TableDefinition<'_, u32, (UnixSeconds, &'static [u8])> =
+    TableDefinition::new("statuses");
 const MESSAGES: TableDefinition<'_, &'static str, (&'static str, UnixSeconds, u32, &'static [u8])> =
     TableDefinition::new("messages");
 const DUE: TableDefinition<'_, (UnixSeconds, &'static str), ()> = TableDefinition::new("due");
@@ -46,6 +50,7 @@ const OF_REVOCATIONS: u8 = 0;
 const OF_DONE: u8 = 1;
 const OF_ENTRIES: u8 = 2;
 const OF_RECORDS: u8 = 3;
+const OF_STATUSES: u8 = 4;
 
 /// What is to be done.
 #[derive(Debug)]
@@ -85,6 +90,7 @@ pub(super) struct Tables<'t> {
     expiry: Table<'t, (UnixSeconds, u8, Bytes), ()>,
     records: Table<'t, Bytes, (UnixMillis, UnixSeconds, &'static [u8])>,
     entries: Table<'t, Bytes, (u64, UnixSeconds, &'static [u8])>,
+    statuses: Table<'t, u32, (UnixSeconds, &'static [u8])>,
     messages: Table<'t, &'static str, (&'static str, UnixSeconds, u32, &'static [u8])>,
     due: Table<'t, (UnixSeconds, &'static str), ()>,
     /// Whether there is anything to commit.
@@ -186,6 +192,56 @@ pub(super) fn done(
     Ok(until.map(|until| until.value()))
 }
 
+/// Shows each place in the status list that is taken, and what would revoke its token.
+pub(super) fn each_status(
+    transaction: &ReadTransaction,
+    now: UnixSeconds,
+    mut show: impl FnMut(u32, &[Standing]),
+) -> Result<(), TableError> {
+    let table = match transaction.open_table(STATUSES) {
+        Ok(table) => table,
+        // A file of a version that had none, in which nothing has been changed yet.
+        Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for row in table.iter()? {
+        let (index, value) = row?;
+        let (until, standings) = value.value();
+        if until > now {
+            show(index.value(), &read(standings));
+        }
+    }
+    Ok(())
+}
+
+/// Standings in a row: 16 bytes of key and 8 of time for each.
+fn written(standings: &[Standing]) -> Vec<u8> {
+    let each = standings
+        .iter()
+        .flat_map(|standing| [&standing.key.0[..], &standing.since.to_be_bytes()].concat());
+    each.collect()
+}
+
+fn read(row: &[u8]) -> Vec<Standing> {
+    let (standings, _) = row.as_chunks::<24>();
+    let standings = standings.iter().filter_map(|standing| {
+        let (key, since) = standing.split_first_chunk()?;
+        let since = UnixMillis::from_be_bytes(*since.first_chunk()?);
+        let key = Key(*key);
+        Some(Standing { key, since })
+    });
+    standings.collect()
+}
+
+/// A place's row in `expiry`.
+fn key_of(index: u32) -> Key {
+    Key(u128::from(index).to_be_bytes())
+}
+
+fn index_of(key: &[u8; 16]) -> u32 {
+    u32::try_from(u128::from_be_bytes(*key)).unwrap_or_default()
+}
+
 impl<'t> Tables<'t> {
     /// Opens all tables.
     pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, TableError> {
@@ -195,6 +251,7 @@ impl<'t> Tables<'t> {
             expiry: transaction.open_table(EXPIRY)?,
             records: transaction.open_table(RECORDS)?,
             entries: transaction.open_table(ENTRIES)?,
+            statuses: transaction.open_table(STATUSES)?,
             messages: transaction.open_table(MESSAGES)?,
             due: transaction.open_table(DUE)?,
             changed: false,
@@ -240,9 +297,22 @@ impl<'t> Tables<'t> {
             }
             there.push(entry.map(|(_, until)| until));
         }
+        for status in &change.statuses {
+            let known = self.statuses.get(status.index)?;
+            if known.is_some_and(|known| known.value().0 > now) {
+                return Ok(Committed::Repeated);
+            }
+        }
         if let Some(Once { key, until }) = change.once {
             self.done.insert(&key.0, until)?;
             self.expires(OF_DONE, key, done, until)?;
+        }
+        for status in &change.statuses {
+            let standings = written(&status.standings);
+            let row = (status.until, standings.as_slice());
+            let before = self.statuses.insert(status.index, row)?;
+            let before = before.map(|before| before.value().0);
+            self.expires(OF_STATUSES, key_of(status.index), before, status.until)?;
         }
         for (replace, before) in change.entries.iter().zip(there) {
             let key = replace.key;
@@ -392,6 +462,7 @@ impl<'t> Tables<'t> {
             match *of {
                 OF_REVOCATIONS => drop(self.revocations.remove(key)?),
                 OF_ENTRIES => drop(self.entries.remove(key)?),
+                OF_STATUSES => drop(self.statuses.remove(index_of(key))?),
                 OF_DONE => drop(self.done.remove(key)?),
                 _ => drop(self.records.remove(key)?),
             }

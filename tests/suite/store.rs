@@ -3,7 +3,7 @@
 use crate::store_file::open as open_file;
 use exchequer::store::{
     Answer, Change, Committed, Delivery, Entry, Key, Kind, Level, Memory, Message, Once, Question,
-    RECORDS_KEPT, Record, Replace, Revocation, Standing, Store, Take,
+    RECORDS_KEPT, Record, Replace, Revocation, Standing, Status, Store, Take,
 };
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -109,6 +109,21 @@ async fn entry(store: &Store, name: &str, now: i64) -> Option<(u64, String)> {
         entry.version,
         String::from_utf8(entry.body.clone()).unwrap(),
     ))
+}
+
+fn status(index: u32, standings: &[(&str, i64)], until: i64) -> Change {
+    let standings = standings.iter().map(|(name, since)| Standing {
+        key: key(name),
+        since: *since,
+    });
+    Change {
+        statuses: vec![Status {
+            index,
+            standings: standings.collect(),
+            until,
+        }],
+        ..Change::default()
+    }
 }
 
 fn message(id: &str, due: i64) -> Message {
@@ -374,6 +389,86 @@ async fn of_a_hundred_that_replace_one_version_at_once_one_does() {
             panic!("{winners:?}")
         };
         assert_eq!(entry(&store, "e", NOW).await, Some((2, winner.clone())));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_place_in_the_status_list_is_one_tokens_until_it_is_over() {
+    each(async |store| {
+        let taken = async |change: Change, now| store.commit(change, now).await.unwrap();
+        let change = status(7, &[("a", 5)], NOW + 10);
+        assert_eq!(taken(change.clone(), NOW).await, Committed::Done);
+        // Whoever comes second changes nothing else either.
+        let second = Change {
+            revocations: revocation("b", 5, NOW + 100).revocations,
+            statuses: [status(8, &[("b", 5)], NOW + 10), change.clone()]
+                .into_iter()
+                .flat_map(|change| change.statuses)
+                .collect(),
+            ..Change::default()
+        };
+        assert_eq!(taken(second, NOW + 9).await, Committed::Repeated);
+        assert!(!is_revoked(&store, "b", 5, NOW + 9).await);
+        assert_eq!(
+            taken(status(8, &[], NOW + 10), NOW + 9).await,
+            Committed::Done
+        );
+        let third = status(7, &[("b", 5)], NOW + 30);
+        assert_eq!(taken(third, NOW + 10).await, Committed::Done);
+        // The sweep of the first does not take the third's place away.
+        store.sweep(NOW + 20).await.unwrap();
+        assert_eq!(taken(change, NOW + 20).await, Committed::Repeated);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_a_hundred_that_take_one_place_at_once_one_does() {
+    each(async |store| {
+        let tasks: Vec<_> = (0..100)
+            .map(|_| {
+                let store = Arc::clone(&store);
+                tokio::spawn(async move { store.commit(status(1, &[], NOW + 9), NOW).await })
+            })
+            .collect();
+        let mut done = 0;
+        for task in tasks {
+            done += i32::from(task.await.unwrap().unwrap() == Committed::Done);
+        }
+        assert_eq!(done, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_places_whose_tokens_were_revoked_are_told_as_long_as_they_are_taken() {
+    each(async |store| {
+        let revoked = async |now| store.revoked_statuses(now).await.unwrap();
+        assert_eq!(revoked(NOW).await, Vec::<u32>::new());
+        // A revocation from before, one that is too old, and none.
+        done(&store, revocation("user", 50, NOW + 100), NOW).await;
+        done(
+            &store,
+            status(1_048_575, &[("session", i64::MIN), ("user", 50)], NOW + 20),
+            NOW,
+        )
+        .await;
+        done(&store, status(2, &[("user", 51)], NOW + 20), NOW).await;
+        done(&store, status(3, &[("session", i64::MIN)], NOW + 30), NOW).await;
+        done(&store, status(4, &[], NOW + 30), NOW).await;
+        assert_eq!(revoked(NOW).await, [1_048_575]);
+        // And one from after.
+        done(&store, revocation("session", i64::MAX, NOW + 25), NOW).await;
+        assert_eq!(revoked(NOW).await, [3, 1_048_575]);
+        assert_eq!(revoked(NOW + 19).await, [3, 1_048_575]);
+        store.sweep(NOW + 20).await.unwrap();
+        assert_eq!(revoked(NOW + 20).await, [3]);
+        assert_eq!(
+            revoked(NOW + 25).await,
+            Vec::<u32>::new(),
+            "forgotten: no token of it lives longer"
+        );
     })
     .await;
 }
@@ -740,6 +835,7 @@ enum Step {
         records: Vec<(u8, i64, u8)>,
         entries: BTreeMap<u8, (u64, Option<i64>)>,
         messages: Vec<(u8, i64)>,
+        statuses: BTreeMap<u32, (u8, i64, i64)>,
     },
     Ask {
         standings: Vec<(u8, i64)>,
@@ -749,6 +845,7 @@ enum Step {
     Take(u8, u32),
     Due(i64, usize),
     Settle(u8, Option<i64>),
+    Statuses,
     Sweep,
     Wait(i64),
     Reopen,
@@ -764,16 +861,18 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         vec((name.clone(), 0..4_i64, 0..9_u8), 0..3),
         btree_map(name.clone(), (0..3_u64, option::of(after.clone())), 0..3),
         vec((name.clone(), after.clone()), 0..3),
+        btree_map(0..4_u32, (name.clone(), 0..6_i64, after.clone()), 0..2),
     );
     let step = prop_oneof![
-        6 => commit.prop_map(|(once, revocations, records, entries, messages)| Step::Commit {
-            once, revocations, records, entries, messages
+        6 => commit.prop_map(|(once, revocations, records, entries, messages, statuses)| Step::Commit {
+            once, revocations, records, entries, messages, statuses
         }),
         4 => (vec((name.clone(), 0..6_i64), 0..4), vec(name.clone(), 0..4), vec(name.clone(), 0..4))
             .prop_map(|(standings, records, entries)| Step::Ask { standings, records, entries }),
         2 => (name.clone(), 0..4_u32).prop_map(|(name, cost)| Step::Take(name, cost)),
         2 => (0..5_i64, 0..4_usize).prop_map(|(lease, most)| Step::Due(lease, most)),
         2 => (name, option::of(after)).prop_map(|(name, again)| Step::Settle(name, again)),
+        2 => Just(Step::Statuses),
         1 => Just(Step::Sweep),
         2 => (0..4_i64).prop_map(Step::Wait),
         1 => Just(Step::Reopen),
@@ -790,6 +889,7 @@ async fn seen(store: &Store, step: &Step, now: i64) -> String {
             records,
             entries,
             messages,
+            statuses,
         } => {
             let change = Change {
                 once: once.map(|(name, after)| Once {
@@ -819,6 +919,12 @@ async fn seen(store: &Store, step: &Step, now: i64) -> String {
                 messages: messages
                     .iter()
                     .map(|(name, after)| message(&name.to_string(), now + after))
+                    .collect(),
+                statuses: statuses
+                    .iter()
+                    .flat_map(|(index, (name, since, after))| {
+                        status(*index, &[(&name.to_string(), *since)], now + after).statuses
+                    })
                     .collect(),
             };
             format!("{:?}", store.commit(change, now).await.unwrap())
@@ -879,6 +985,7 @@ async fn seen(store: &Store, step: &Step, now: i64) -> String {
             let delivery = again.map_or(Delivery::Settled, |after| Delivery::Again(now + after));
             format!("{:?}", store.settle(&name.to_string(), delivery).await)
         }
+        Step::Statuses => format!("{:?}", store.revoked_statuses(now).await.unwrap()),
         Step::Sweep => format!("{:?}", store.sweep(now).await),
         Step::Wait(_) | Step::Reopen => String::new(),
     }

@@ -4,7 +4,7 @@
 use crate::support::{Command, Issuer, Service, eventually};
 use exchequer::store::{
     Change, Committed, Key, Kind, Message, Once, OpenError, Question, Record, Replace, Revocation,
-    Standing, Store,
+    Standing, Status, Store,
 };
 use exchequer::telemetry::Metrics;
 use std::collections::BTreeSet;
@@ -69,6 +69,11 @@ fn change(number: usize) -> Change {
             due: NOW,
             attempts: 0,
             body: b"{}".to_vec(),
+        }],
+        statuses: vec![Status {
+            index: u32::try_from(number).unwrap(),
+            standings: Vec::new(),
+            until: LATER,
         }],
     }
 }
