@@ -1,6 +1,7 @@
 //! The story itself: a credential proves a subject, the app grants it something, and a token
 //! of ours says so.
 
+mod listed;
 mod look;
 mod remembered;
 
@@ -362,7 +363,7 @@ impl Exchange {
         let now = self.clock.now();
         let takes = self.takes(app, subject, request.caller);
         let Granted {
-            grant,
+            mut grant,
             known,
             limit,
         } = self
@@ -375,16 +376,21 @@ impl Exchange {
         })?;
         let bound_to = proof.as_ref().map(|proof| proof.thumbprint.as_str());
         let settings = &app.settings;
-        let token = mint(
-            &self.issuer,
-            settings,
-            subject,
-            &grant,
-            bound_to,
-            now,
-            signer,
-        )
-        .map_err(|error| Refusal::new(Code::InternalError).caused_by(error))?;
+        let token = if settings.status_list {
+            let listed = self.listed(app, subject, &mut grant, bound_to, now, signer);
+            Box::pin(listed).await?
+        } else {
+            mint(
+                &self.issuer,
+                settings,
+                subject,
+                &grant,
+                bound_to,
+                now,
+                signer,
+            )
+            .map_err(|error| Refusal::new(Code::InternalError).caused_by(error))?
+        };
         let mut kept = request.keep.then(|| Kept::of(subject)).transpose()?;
         if let Some(kept) = &mut kept {
             kept.bound_to = bound_to.map(str::to_owned);

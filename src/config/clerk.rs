@@ -229,6 +229,7 @@ fn add_app(
             scopes: Vec::new(),
             profile: None,
             refresh: None,
+            status_list: false,
         },
     );
 }

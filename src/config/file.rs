@@ -66,6 +66,7 @@ const APP: &[&str] = &[
     "refresh",
     "dpop",
     "dpop_nonce",
+    "status_list",
 ];
 const SCOPE: &[&str] = &["permissions", "when"];
 const PROFILE: &[&str] = &["user", "organization", "membership", "max_age", "events"];
@@ -459,9 +460,25 @@ fn read_app(section: &mut Section<'_, '_, '_>, name: &str, common: &Common) -> A
         scopes: section.scopes(),
         profile: section.nested("profile", PROFILE, read_profile),
         verify,
+        status_list: read_status_list(section),
         refresh: section.nested("refresh", REFRESH, read_refresh),
         dpop,
     }
+}
+
+/// Both would be `status` in the token.
+fn read_status_list(section: &mut Section<'_, '_, '_>) -> bool {
+    let on = section.flag("status_list").unwrap_or_default();
+    let claims = section
+        .get("claims")
+        .and_then(|claims| claims.get_ref().as_table());
+    if on && claims.is_some_and(|claims| claims.keys().any(|name| name.get_ref() == "status")) {
+        section.error(
+            "status_list",
+            "claims.status is set too, and is the claim that says where the list is",
+        );
+    }
+    on
 }
 
 fn read_refresh(section: &mut Section<'_, '_, '_>) -> RefreshSettings {

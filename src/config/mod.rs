@@ -373,6 +373,8 @@ pub struct AppSettings {
     pub profile: Option<ProfileSettings>,
     /// What its gateways are answered.
     pub verify: VerifySettings,
+    /// Whether its tokens have a place in the status list.
+    pub status_list: bool,
     /// Its refresh tokens, where it gives some.
     pub refresh: Option<RefreshSettings>,
     /// Whether its tokens are bound to a key of the client's.

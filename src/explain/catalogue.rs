@@ -815,6 +815,12 @@ catalogue! {
         confirm: "`exchequer keys list`; the log says why."
         mend: "Make room on the disk or make the folder writable, or import a key with `exchequer keys import`."
 
+    StatusListFull "status_list_full": 503 "temporarily_unavailable" Retry
+        "The status list has no place for another token at the moment."
+        cause: "Nearly all of its 1,048,576 places are those of tokens that live. Each is free again five minutes after its token ends."
+        confirm: "Multiply the exchanges a second by the apps' `ttl` and 300 s more."
+        mend: "Shorten `ttl`, or set `status_list` for those apps alone whose backends look at the list."
+
     // HTTP.
     NotFound "not_found": 404 "invalid_request" FixRequest
         "There is nothing at this path."

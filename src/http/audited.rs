@@ -54,7 +54,7 @@ impl Audited {
     pub(super) async fn answered(&self, about: About<'_>, outcome: &Outcome) {
         let action = match about.route {
             _ if !self.audit.is_on() => return,
-            "jwks" | "metadata" | "health" | "other" => return,
+            "jwks" | "metadata" | "status_list" | "health" | "other" => return,
             "webhooks" => "revoke",
             route => route,
         };

@@ -195,6 +195,7 @@ fn route(path: &str) -> &'static str {
         "/.well-known/openid-configuration" | "/.well-known/oauth-authorization-server" => {
             "metadata"
         }
+        "/.well-known/status-lists" | "/.well-known/status-lists/1" => "status_list",
         "/healthz" => "health",
         _ if path.starts_with("/webhooks/") => "webhooks",
         _ => "other",

@@ -15,32 +15,44 @@ use std::collections::BTreeSet;
 use warp::reply::{Reply, Response as Answer};
 
 /// How long verifiers may keep the documents; Hasura refreshes by nothing else.
-const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const CACHE: &str = "public, max-age=300";
+const JSON: &str = "application/json";
 const ANYBODY: HeaderValue = HeaderValue::from_static("*");
 
 /// `GET /.well-known/jwks.json`, answered from memory: Nimbus gives up after 500 ms.
 pub fn jwks(keys: &Keeper, headers: &HeaderMap) -> Answer {
     let published = keys.published();
+    document(headers, JSON, CACHE, &published.etag, &published.jwks)
+}
+
+/// A public document, or 304 where the reader has it.
+pub(super) fn document(
+    headers: &HeaderMap,
+    kind: &'static str,
+    cache: &str,
+    etag: &str,
+    body: &Bytes,
+) -> Answer {
     let unchanged = headers
         .get(IF_NONE_MATCH)
         .and_then(|value| value.to_str().ok())
-        .is_some_and(|tags| matches(tags, &published.etag));
+        .is_some_and(|tags| matches(tags, etag));
     let mut response = if unchanged {
         let mut response = Response::new(Bytes::new());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
-        Response::new(published.jwks.clone())
+        Response::new(body.clone())
     };
     let set = response.headers_mut();
     if !unchanged {
-        set.insert(CONTENT_TYPE, JSON);
+        set.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     }
-    set.insert(CACHE_CONTROL, CACHE);
     set.insert(ACCESS_CONTROL_ALLOW_ORIGIN, ANYBODY);
-    if let Ok(etag) = HeaderValue::from_str(&published.etag) {
-        set.insert(ETAG, etag);
+    for (name, value) in [(CACHE_CONTROL, cache), (ETAG, etag)] {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            set.insert(name, value);
+        }
     }
     response.into_response()
 }
@@ -108,10 +120,14 @@ pub fn metadata(oauth: &OAuth) -> Answer {
             .chain(refreshes.then_some(OFFLINE_ACCESS))
             .collect(),
     };
-    let text = serde_json::to_string(&document).unwrap_or_default();
-    let mut response = answer::plain(StatusCode::OK, "application/json", text);
+    public(serde_json::to_string(&document).unwrap_or_default())
+}
+
+/// A public JSON document.
+pub(super) fn public(text: String) -> Answer {
+    let mut response = answer::plain(StatusCode::OK, JSON, text);
     let set = response.headers_mut();
-    set.insert(CACHE_CONTROL, CACHE);
+    set.insert(CACHE_CONTROL, HeaderValue::from_static(CACHE));
     set.insert(ACCESS_CONTROL_ALLOW_ORIGIN, ANYBODY);
     response
 }

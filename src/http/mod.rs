@@ -20,6 +20,7 @@ pub mod outcome;
 pub mod revoke;
 pub mod routes;
 pub mod server;
+pub mod status_list;
 pub mod token;
 pub mod verify;
 pub mod webhooks;

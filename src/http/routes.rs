@@ -1,6 +1,6 @@
 //! The whole public surface on one page.
 
-use super::{answer, caller, exchange, introspect, metadata, revoke, token, webhooks};
+use super::{answer, caller, exchange, introspect, metadata, revoke, status_list, token, webhooks};
 use crate::exchange::Exchange;
 use crate::explain::{Code, Refusal};
 use crate::oauth::OAuth;
@@ -85,8 +85,19 @@ pub fn public(oauth: Arc<OAuth>, proxies: Arc<[IpNet]>) -> BoxedFilter<(Answer,)
         .or(at("/.well-known/oauth-authorization-server"))
         .unify()
         .and(only(GET))
-        .and(oauth)
+        .and(oauth.clone())
         .map(|oauth: Arc<OAuth>| metadata::metadata(&oauth));
+    let status_list = at("/.well-known/status-lists/1")
+        .and(only(GET))
+        .and(oauth.clone())
+        .and(warp::header::headers_cloned())
+        .then(|oauth: Arc<OAuth>, headers: HeaderMap| async move {
+            status_list::list(&oauth, &headers).await
+        });
+    let status_lists = at("/.well-known/status-lists")
+        .and(only(GET))
+        .and(oauth)
+        .map(|oauth: Arc<OAuth>| status_list::lists(&oauth));
     let health = at("/healthz")
         .and(only(GET))
         .map(|| answer::plain(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"));
@@ -103,6 +114,10 @@ pub fn public(oauth: Arc<OAuth>, proxies: Arc<[IpNet]>) -> BoxedFilter<(Answer,)
         .or(jwks)
         .unify()
         .or(metadata)
+        .unify()
+        .or(status_list)
+        .unify()
+        .or(status_lists)
         .unify()
         .or(health)
         .unify()

@@ -40,7 +40,7 @@ pub struct Signer {
     pub kid: String,
     /// The key.
     pub key: SigningKey,
-    headers: [(&'static str, String); 2],
+    headers: [(&'static str, String); 3],
 }
 
 impl Signer {
@@ -52,14 +52,16 @@ impl Signer {
         Ok(Self {
             kid: kid.to_owned(),
             key: SigningKey::from_pkcs8(algorithm, pkcs8)?,
-            headers: [("JWT", header("JWT")), ("at+jwt", header("at+jwt"))],
+            headers: ["JWT", "at+jwt", "statuslist+jwt"].map(|typ| (typ, header(typ))),
         })
     }
 
     /// The encoded header of a token of this type.
     pub fn header(&self, typ: &str) -> &str {
-        let [jwt, access] = &self.headers;
-        if access.0 == typ { &access.1 } else { &jwt.1 }
+        let [(_, jwt), ..] = &self.headers;
+        let mut headers = self.headers.iter();
+        let found = headers.find(|(each, _)| *each == typ);
+        found.map_or(jwt, |(_, header)| header)
     }
 }
 

@@ -9,6 +9,7 @@ mod nobody;
 pub mod refresh;
 pub mod registry;
 pub mod revocation;
+pub mod status_list;
 
 use crate::config::Settings;
 use crate::exchange::{self, Caller, Exchange};
@@ -16,6 +17,7 @@ use crate::explain::{Ladder, Refusal};
 use clients::{Clients, Evidence, Party, Proof};
 use issued::Issued;
 use jsonwebtoken::Algorithm;
+use status_list::StatusList;
 use std::sync::Arc;
 
 type Refused = Box<Refusal>;
@@ -35,6 +37,8 @@ pub struct OAuth {
     pub exchange: Arc<Exchange>,
     /// The registered clients.
     pub clients: Arc<Clients>,
+    /// What verifiers are shown of revocations.
+    status_list: StatusList,
     /// What service tokens are signed with.
     algorithm: Algorithm,
 }
@@ -45,6 +49,7 @@ impl OAuth {
         Self {
             exchange,
             clients,
+            status_list: StatusList::default(),
             algorithm: service_algorithm(settings),
         }
     }

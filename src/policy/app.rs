@@ -8,6 +8,7 @@ use crate::config::{AppSettings, Expression, IssuerKind, SessionIdPolicy, TokenK
 use crate::explain::{Check, Code, Ladder, Refusal};
 use crate::subject::opaque::{Opaque, not_accepted};
 use crate::subject::{Issuer, Subject};
+use serde::Serialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,6 +42,18 @@ pub struct Grant {
     pub claims: Map<String, Value>,
     /// The scopes, where the app has some: then they stand for the subject's permissions.
     pub scopes: Option<Scopes>,
+    /// Its token's place in the status list, where it has one.
+    pub place: Option<Place>,
+}
+
+/// A token's place in a status list, as the token says it (`status_list` in `status`,
+/// draft-ietf-oauth-status-list-21 §6.2).
+#[derive(Debug, Clone, Serialize)]
+pub struct Place {
+    /// The place.
+    pub idx: u32,
+    /// Where the list is.
+    pub uri: String,
 }
 
 /// What the request asks for beside the token.
@@ -370,6 +383,7 @@ impl App {
             expires_at,
             claims,
             scopes,
+            place: None,
         })
     }
 

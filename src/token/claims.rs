@@ -1,5 +1,6 @@
 //! The claims of a token of ours: absent rather than null.
 
+use super::status_list::Status;
 use crate::clock::UnixSeconds;
 use crate::policy::Grant;
 use crate::subject::Subject;
@@ -151,6 +152,9 @@ fn user<M: SerializeMap>(
     }
     if let Some(time) = subject.authenticated_at.filter(|_| ours("auth_time")) {
         map.serialize_entry("auth_time", &time)?;
+    }
+    if let Some(status_list) = &grant.place {
+        map.serialize_entry("status", &Status { status_list })?;
     }
     for (name, value) in &grant.claims {
         map.serialize_entry(name, value)?;

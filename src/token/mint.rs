@@ -107,16 +107,22 @@ fn write(
 ) -> Result<AppToken, MintFailed> {
     let jti = URL_SAFE_NO_PAD.encode(rand::rng().random::<[u8; 16]>());
     let claims = write_claims(issuer, &jti, bearer, now)?;
+    let compact = sign(typ, &claims, signer)?;
+    Ok(AppToken { compact, jti })
+}
+
+/// Signs claims as they are written.
+pub(super) fn sign(typ: &str, claims: &[u8], signer: &Signer) -> Result<String, MintFailed> {
     let header = signer.header(typ);
     let mut compact = String::with_capacity(header.len() + claims.len() * 4 / 3 + 350);
     compact.push_str(header);
     compact.push('.');
-    URL_SAFE_NO_PAD.encode_string(&claims, &mut compact);
+    URL_SAFE_NO_PAD.encode_string(claims, &mut compact);
     let signature = signer
         .key
         .try_sign(compact.as_bytes())
         .map_err(|_| MintFailed)?;
     compact.push('.');
     URL_SAFE_NO_PAD.encode_string(&signature, &mut compact);
-    Ok(AppToken { compact, jti })
+    Ok(compact)
 }

@@ -4,6 +4,7 @@ pub mod claims;
 pub mod mint;
 pub mod read;
 pub mod standing;
+pub mod status_list;
 pub mod verify;
 
 pub use claims::ServiceGrant;

@@ -42,6 +42,7 @@ mod server;
 mod service_tokens;
 mod session_ids;
 mod standin;
+mod status_list;
 mod store;
 mod store_file;
 mod stories;
