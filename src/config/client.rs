@@ -317,6 +317,8 @@ impl ClientSettings {
                 let message = "`public_key`, `jwks` or `jwks_uri` is missing: the client's assertions are verified with it";
                 faults.push((None, message.to_owned()));
             }
+            // What it may sign with could not be read.
+            Some(_) if self.algorithms.is_empty() => {}
             Some(ClientKeys::One(key)) => {
                 let fits = |each: &&Algorithm| key.algorithms().contains(each);
                 let fault = match self.algorithms.iter().find(fits) {

@@ -13,6 +13,8 @@ mod architecture;
 mod audit;
 mod clerk_claims;
 mod cli;
+mod client_auth;
+mod clients_cli;
 mod config;
 mod discovery;
 mod dpop;
