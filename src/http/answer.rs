@@ -128,6 +128,12 @@ pub fn refusal(refusal: &Refusal, allowed: Option<Allowed>, request_id: &str) ->
     if let Some(challenge) = challenge(refusal) {
         headers.insert(WWW_AUTHENTICATE, challenge);
     }
+    if refusal.code == Code::BearerMissing {
+        // A client that has a key learns that it can use it (RFC 9449 §7.1).
+        if let Ok(challenge) = HeaderValue::try_from(format!("DPoP {}", algorithms())) {
+            headers.append(WWW_AUTHENTICATE, challenge);
+        }
+    }
     if let Some(seconds) = refusal.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
@@ -148,12 +154,17 @@ pub(super) fn limited(limit: Option<Limit>, headers: &mut HeaderMap) {
     headers.insert(reset, HeaderValue::from(limit.full_in));
 }
 
+/// What DPoP proofs may be signed with, as a challenge says it (RFC 9449 §7.1).
+fn algorithms() -> String {
+    format!("algs=\"{}\"", ALGORITHMS.join(" "))
+}
+
 /// The challenge of a refusal (RFC 6750 §3, RFC 9449 §7.1): no quotes and no backslashes inside,
 /// ASCII only.
 fn challenge(refusal: &Refusal) -> Option<HeaderValue> {
     let entry = refusal.code.entry();
     let scheme = if refusal.dpop {
-        format!("DPoP algs=\"{}\",", ALGORITHMS.join(" "))
+        format!("DPoP {},", algorithms())
     } else {
         "Bearer".to_owned()
     };

@@ -1,7 +1,8 @@
 //! The public documents: our key set and our metadata.
 
 use super::answer;
-use crate::config::OFFLINE_ACCESS;
+use crate::config::{DpopPolicy, OFFLINE_ACCESS};
+use crate::dpop::ALGORITHMS;
 use crate::keys::Keeper;
 use crate::oauth::OAuth;
 use bytes::Bytes;
@@ -79,6 +80,8 @@ struct Metadata<'m> {
     token_endpoint_auth_methods_supported: Option<BTreeSet<&'static str>>,
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     token_endpoint_auth_signing_alg_values_supported: BTreeSet<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dpop_signing_alg_values_supported: Option<[&'static str; 5]>,
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     scopes_supported: BTreeSet<&'m str>,
 }
@@ -105,6 +108,8 @@ pub fn metadata(oauth: &OAuth) -> Answer {
     let (mut methods, algorithms) = oauth.clients.methods();
     methods.extend(refreshes.then_some("none"));
     let of_clients = oauth.clients.scopes();
+    let mut apps = exchange.apps.iter().map(|app| app.settings.dpop.policy);
+    let dpop = clients || apps.any(|policy| policy != DpopPolicy::Off);
     let document = Metadata {
         issuer,
         jwks_uri: format!("{issuer}/.well-known/jwks.json"),
@@ -115,6 +120,7 @@ pub fn metadata(oauth: &OAuth) -> Answer {
         token_endpoint_auth_methods_supported: (!grants.is_empty()).then_some(methods),
         token_endpoint_auth_signing_alg_values_supported: algorithms,
         grant_types_supported: grants,
+        dpop_signing_alg_values_supported: dpop.then_some(ALGORITHMS),
         scopes_supported: scopes
             .chain(of_clients.iter().map(String::as_str))
             .chain(refreshes.then_some(OFFLINE_ACCESS))

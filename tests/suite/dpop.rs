@@ -486,6 +486,9 @@ async fn an_app_may_demand_proofs_or_not_look_at_them() {
         assert_eq!(answer.body["token_type"], "Bearer", "{}", answer.body);
         assert_eq!(claims(answer.token()).get("cnf"), None);
     }
+    let metadata = service.get("/.well-known/oauth-authorization-server").await;
+    let algorithms = "dpop_signing_alg_values_supported";
+    assert_eq!(metadata.body.get(algorithms), None);
 }
 
 /// Asks for a nonce by sending a proof without one.
@@ -637,6 +640,11 @@ async fn at_the_gate_a_bound_token_goes_with_a_proof_of_the_very_request() {
             "DPoP algs=\"ES256 EdDSA Ed25519 RS256 PS256\", error=\"invalid_dpop_proof\"";
         assert!(challenge.starts_with(expected), "{what}: {challenge}");
     }
+    let none = ask(&service, "GET", "/", &[]).await;
+    none.assert_refused(401, "bearer_missing");
+    let challenges = none.headers.get_all("www-authenticate").iter();
+    let expected = "DPoP algs=\"ES256 EdDSA Ed25519 RS256 PS256\"";
+    assert_eq!(challenges.collect::<Vec<_>>(), ["Bearer", expected]);
     let authorization = format!("DPoP {token}");
     let answer = ask(&service, "GET", "/", &[("authorization", &authorization)]).await;
     answer.assert_refused(401, "dpop_proof_missing");
