@@ -208,6 +208,7 @@ mod tests {
             Code::StoreUnavailable,
             Code::ProviderCredentialsInvalid,
             Code::InternalError,
+            Code::DpopNonceRequired,
         ] {
             assert!(!counts(&Refusal::new(code)), "{code:?}");
         }

@@ -405,6 +405,13 @@ async fn each_step_of_section_4_3_is_taken() {
     let two = [good().sign(key), good().sign(key)];
     let answer = exchange(&service, &issuer, &[&two[0], &two[1]]).await;
     answer.assert_refused(400, malformed);
+    let odd = reqwest::header::HeaderValue::from_bytes(b"\xff").unwrap();
+    let request = service
+        .client
+        .post(format!("{}/auth/exchange", service.url))
+        .bearer_auth(issuer.token())
+        .header("dpop", odd);
+    service.send(request).await.assert_refused(400, malformed);
     // A `kid` chooses nothing, and what is not known is ignored.
     let proof = good().header("kid", "other").claim("x", "y").sign(key);
     let answer = exchange(&service, &issuer, &[&proof]).await;
