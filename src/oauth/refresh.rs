@@ -286,7 +286,19 @@ impl OAuth {
         };
         // Only now, so that what is refused uses nothing up; before anybody has the tokens.
         let next = token.successor(&key);
+        let proven = issued.proof.as_ref().map(|proof| proof.thumbprint.clone());
         for _ in 0..ATTEMPTS {
+            match &mut found.family.kept.bound_to {
+                // Somebody was faster, with a key.
+                Some(key) if Some(&*key) != proven.as_ref() => {
+                    return Err(Refusal::new(Code::DpopKeyMismatch));
+                }
+                // What a public client gets for a proof is bound to its key (RFC 9449 §5).
+                bound_to @ None if matches!(issued.party, Party::App(_)) => {
+                    bound_to.clone_from(&proven);
+                }
+                _ => {}
+            }
             if found.place == Place::Before
                 || rotated(exchange, &token, found, &next).await? == Committed::Done
             {

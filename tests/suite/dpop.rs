@@ -1154,3 +1154,60 @@ async fn behind_nginx_and_envoy_a_bound_token_passes_with_its_proof_alone() {
         }
     }
 }
+
+#[tokio::test]
+async fn clients_that_nobody_here_wrote_drive_it_nonces_and_all() {
+    let secret = "9oTfJ-q_Zp3w8xA1b2Fe0mQkV7uYhRsC";
+    let client =
+        "[clients.reports]\nsecret = { env = \"REPORTS\" }\naudience = \"https://tasks.internal\"";
+    let issuer = Issuer::start().await;
+    let service = Service::builder()
+        .one_app(
+            &issuer,
+            "",
+            &format!("dpop_nonce = true\nrefresh = {{}}\n{client}"),
+        )
+        .env("REPORTS", secret)
+        .start()
+        .await;
+    let mut clients = Foreign::start("node", &["oauth-client.mjs"]);
+    for lib in ["openid-client", "oauth4webapi"] {
+        let mut ask = |mut call: Value| {
+            call["lib"] = lib.into();
+            call["url"] = service.url.as_str().into();
+            call["issuer"] = HERE.into();
+            clients.ask(&call.to_string())
+        };
+        let bound = |answer: &Value| {
+            let token = answer["ok"]["access_token"].as_str();
+            let token = token.unwrap_or_else(|| panic!("{lib}: {answer}"));
+            assert_eq!(answer["ok"]["token_type"], "dpop", "{lib}: as it writes it");
+            claims(token)["cnf"]["jkt"].as_str().unwrap().to_owned()
+        };
+        let answer = ask(json!({
+            "do": "client_credentials", "client_id": "reports", "secret": secret,
+            "auth": "basic", "dpop": true,
+        }));
+        assert_eq!(bound(&answer).len(), 43);
+        // A refresh token that was given without a proof is bound by the first one.
+        let body = json!({"session_token": issuer.token(), "scope": "offline_access"});
+        let begun = service.exchange(&body).await;
+        let mut refresh = begun.body["refresh_token"].clone();
+        let mut keys = Vec::new();
+        for _ in 0..2 {
+            let call = json!({
+                "do": "refresh", "client_id": "web", "auth": "none", "dpop": true,
+                "refresh_token": refresh,
+            });
+            let answer = ask(call);
+            keys.push(bound(&answer));
+            refresh = answer["ok"]["refresh_token"].clone();
+        }
+        assert_eq!(keys[0], keys[1]);
+        let answer = ask(json!({
+            "do": "refresh", "client_id": "web", "auth": "none", "dpop": false,
+            "refresh_token": refresh,
+        }));
+        assert_eq!(answer["error"], "invalid_dpop_proof", "{lib}: {answer}");
+    }
+}
