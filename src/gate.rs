@@ -101,6 +101,13 @@ pub struct Admitted {
     standings: Vec<Standing>,
 }
 
+impl Admitted {
+    /// Whether the token is bound to a key.
+    pub fn is_bound(&self) -> bool {
+        self.bound_to.is_some()
+    }
+}
+
 /// Judges bearers.
 pub struct Gate {
     exchange: Arc<Exchange>,

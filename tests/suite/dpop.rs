@@ -898,6 +898,24 @@ async fn a_clients_own_token_is_bound_where_it_sends_a_proof() {
     assert_eq!(claims(token).get("cnf"), None);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_says_that_a_token_goes_with_a_proof() {
+    let (issuer, service) = world("dpop = \"required\"").await;
+    let key = Key::p256();
+    let explain = |token: &str| {
+        let command = service.command().input(token);
+        let ended = command.run(&["explain", "--json"]);
+        serde_json::from_str::<Value>(&ended.stdout).unwrap_or_else(|_| panic!("{ended:?}"))
+    };
+    let report = explain(&bound(&service, &issuer, key).await);
+    assert_eq!(report["accepted"], true, "{report}");
+    let notes = report["notes"].to_string();
+    assert!(notes.contains("bound to a key (`cnf`)"), "{notes}");
+    // A session token is explained without one.
+    let report = explain(&issuer.token());
+    assert_eq!(report["accepted"], true, "{report}");
+}
+
 #[test]
 fn settings_that_contradict_each_other_are_refused() {
     for (lines, says) in [

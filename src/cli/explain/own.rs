@@ -4,7 +4,7 @@
 use super::{Args, Report};
 use crate::clock::Clock;
 use crate::config::{Settings, StoreSettings};
-use crate::explain::Ladder;
+use crate::explain::{Ladder, Refusal};
 use crate::gate::{Demand, Gate, Shown};
 use crate::keys::Keeper;
 use crate::service::{Place, Service};
@@ -67,11 +67,22 @@ pub(super) async fn explain(text: &str, args: &Args, settings: Settings) -> Exit
         audience: args.audience.as_deref(),
     };
     let mut ladder = Ladder::detailed();
-    let admitted = gate.admit(Shown::Bearer(text), demand, &mut ladder).await;
-    let judged = match admitted {
-        Ok(admitted) if looked_at => gate.stands(&admitted, gate.now(), &mut ladder).await,
-        admitted => admitted.map(drop),
+    let judged = async {
+        let shown = Shown::Bearer(text);
+        let admitted = gate.admit(shown, demand, &mut ladder).await?;
+        if admitted.is_bound() {
+            notes.push(
+                "it is bound to a key (`cnf`): it passes as `Authorization: DPoP`, with a proof by that key, and not as a bearer token".to_owned(),
+            );
+        } else {
+            gate.sent_by(&admitted, shown, None, gate.now())?;
+        }
+        if looked_at {
+            gate.stands(&admitted, gate.now(), &mut ladder).await?;
+        }
+        Ok::<(), Box<Refusal>>(())
     };
+    let judged = judged.await;
     let report = Report {
         text,
         what: "token",
