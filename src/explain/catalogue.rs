@@ -769,7 +769,7 @@ catalogue! {
     RefreshTokenReused "refresh_token_reused": 400 "invalid_grant" SignIn
         "The refresh token was used before: all that came of it have ended."
         cause: "A token that was replaced longer ago than `refresh.grace` came back, so two hold what only one should: a copy was taken, or the client did not keep the new one."
-        confirm: "Look in the log for the client's refreshes: does it save each new `refresh_token` before it goes on, and do its processes and tabs share one?"
+        confirm: "Look in the log for the client's refreshes: does it save each new `refresh_token` before it goes on, and do its processes and tabs share one."
         mend: "Let the user sign in. A client replaces its refresh token by the answer's at each refresh, in one place."
     RefreshTokenRevoked "refresh_token_revoked": 400 "invalid_grant" SignIn
         "The refresh token was revoked."
