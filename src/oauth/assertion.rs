@@ -31,6 +31,8 @@ const SKEW: UnixSeconds = 10;
 const LIFETIME: UnixSeconds = 3600;
 /// The longest `jti`, in bytes.
 const MAX_ID: usize = 255;
+/// As much of an unknown `alg` as is told, in characters.
+const MAX_ALG: usize = 32;
 /// What `typ` may be; none passes too (draft-ietf-oauth-rfc7523bis wants the second).
 const TYPES: [&str; 2] = ["JWT", "client-authentication+jwt"];
 
@@ -306,7 +308,7 @@ impl<'d> Assertion<'d> {
     ) -> Result<String, Fault> {
         let (message, signature) = (self.decoded.message, &self.decoded.signature);
         let alg = self.header.text("alg").unwrap_or_default();
-        let named = Algorithm::from_str(alg).ok();
+        let named = algorithm(alg);
         let wanted: &[AuthMethod] = match self.form {
             Form::Assertion => &[AuthMethod::ClientSecretJwt, AuthMethod::PrivateKeyJwt],
             Form::InSecret => &[AuthMethod::ClientSecretAsJwt],
@@ -364,7 +366,7 @@ impl<'d> Assertion<'d> {
         use base64::Engine;
         use base64::engine::general_purpose::STANDARD;
         let alg = self.header.text("alg").unwrap_or_default();
-        let algorithm = Algorithm::from_str(alg).ok()?;
+        let algorithm = algorithm(alg)?;
         let (message, signature) = (self.decoded.message, &self.decoded.signature);
         let verifies = |key: &[u8]| verify_mac(algorithm, key, message, signature);
         let readings = [
@@ -378,6 +380,14 @@ impl<'d> Assertion<'d> {
     }
 }
 
+/// The algorithm of that name; RFC 9864 has another for the one that clients use of EdDSA.
+fn algorithm(alg: &str) -> Option<Algorithm> {
+    match alg {
+        "Ed25519" => Some(Algorithm::EdDSA),
+        _ => Algorithm::from_str(alg).ok(),
+    }
+}
+
 /// The algorithm is the client's to choose, never the assertion's.
 fn not_allowed(settings: &ClientSettings, named: Option<Algorithm>, alg: &str) -> Option<Fault> {
     if named.is_some_and(|named| settings.algorithms.contains(&named)) {
@@ -388,6 +398,7 @@ fn not_allowed(settings: &ClientSettings, named: Option<Algorithm>, alg: &str) -
         .iter()
         .map(|each| format!("{each:?}"))
         .collect();
+    let alg: String = alg.chars().take(MAX_ALG).collect();
     let told = format!(
         "alg is {alg:?}, and the client signs with {}",
         names.join(", ")

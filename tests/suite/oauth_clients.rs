@@ -2,6 +2,7 @@
 //! oauth4webapi from npm, Authlib from PyPI, and Go's x/oauth2 where there is a Go.
 
 use crate::support::{Foreign, Issuer, Service, token};
+use rsa::pkcs8::{EncodePrivateKey, EncodePublicKey, LineEnding};
 use serde_json::{Value, json};
 
 /// High in entropy and full of what form encoding changes.
@@ -107,5 +108,96 @@ async fn every_library_gets_a_service_token_in_each_way_to_prove_itself() {
         });
         let answer = clients.ask(&service, library, call);
         assert_eq!(answer["error"], "invalid_client", "{library}: {answer}");
+    }
+}
+
+/// The keys of RFC 7515 appendix A.3 and RFC 8037 appendix A.1, private halves and all.
+fn private_keys() -> [Value; 2] {
+    [
+        json!({
+            "kty": "EC", "crv": "P-256", "kid": "ec", "alg": "ES256",
+            "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+            "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+            "d": "jpsQnnGQmL-YBIffH1136cspYG6-0iY7X1fCE9-E9LI",
+        }),
+        json!({
+            "kty": "OKP", "crv": "Ed25519", "kid": "ed", "alg": "EdDSA",
+            "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+            "d": "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A",
+        }),
+    ]
+}
+
+#[tokio::test]
+async fn every_library_that_makes_assertions_proves_itself_by_them() {
+    let issuer = Issuer::start().await;
+    let public: Vec<Value> = private_keys()
+        .into_iter()
+        .map(|mut key| {
+            key.as_object_mut().unwrap().remove("d");
+            key
+        })
+        .collect();
+    let rsa = rsa::RsaPrivateKey::new(&mut rsa::rand_core::OsRng, 2048).unwrap();
+    let pem = rsa.to_pkcs8_pem(LineEnding::LF).unwrap().to_string();
+    let public_pem = rsa.to_public_key().to_public_key_pem(LineEnding::LF);
+    let service = Service::builder()
+        .one_app(
+            &issuer,
+            "",
+            &format!(
+                "[clients.mac]\nsecret = {{ env = \"REPORTS_SECRET\" }}\nauth_method = \"client_secret_jwt\"\n\
+                 audience = \"https://tasks.internal\"\n\
+                 [clients.set]\njwks = '{}'\naudience = \"https://tasks.internal\"\n\
+                 [clients.pem]\npublic_key = {{ env = \"PEM\" }}\naudience = \"https://tasks.internal\"\n",
+                json!({ "keys": public })
+            ),
+        )
+        .env("REPORTS_SECRET", SECRET)
+        .env("PEM", public_pem.unwrap())
+        .start()
+        .await;
+    let mut clients = Clients::start();
+    let call =
+        |id: &str, auth: &str| json!({"do": "client_credentials", "client_id": id, "auth": auth});
+    let with = |mut call: Value, name: &str, value: Value| {
+        call[name] = value;
+        call
+    };
+    let mut calls = vec![
+        (
+            "Authlib",
+            with(call("mac", "client_secret_jwt"), "secret", json!(SECRET)),
+        ),
+        (
+            "Authlib",
+            with(call("pem", "private_key_jwt"), "key", json!(pem)),
+        ),
+    ];
+    for library in ["openid-client", "oauth4webapi"] {
+        calls.push((
+            library,
+            with(call("mac", "secret_jwt"), "secret", json!(SECRET)),
+        ));
+        for key in private_keys() {
+            calls.push((library, with(call("set", "key_jwt"), "key", key)));
+        }
+    }
+    for (library, call) in calls {
+        // Each assertion is a new one.
+        for _ in 0..2 {
+            let answer = clients.done(&service, library, call.clone());
+            let claims = token::claims(answer["access_token"].as_str().unwrap());
+            assert_eq!(claims["sub"], call["client_id"], "{library}");
+        }
+        if call["secret"].is_string() {
+            let wrong = with(
+                call,
+                "secret",
+                json!("not the secret, but as long as it is"),
+            );
+            let answer = clients.ask(&service, library, wrong);
+            assert_eq!(answer["error"], "invalid_client", "{library}: {answer}");
+        }
     }
 }
