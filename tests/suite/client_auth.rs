@@ -173,7 +173,8 @@ fn bare(answer: &Answer) -> Value {
 
 #[tokio::test]
 async fn each_method_proves_its_client() {
-    let World { service, .. } = world().await;
+    let world = world().await;
+    let service = &world.service;
     let tokens = |id: &str| claims(id);
     let listed = |id: &str| with(id, "aud", json!([ISSUER, ENDPOINT]));
     let now = now();
@@ -246,7 +247,7 @@ async fn each_method_proves_its_client() {
             vec![],
         ),
     ] {
-        let answer = ask(&service, header.as_deref(), &pairs).await;
+        let answer = ask(service, header.as_deref(), &pairs).await;
         assert_eq!(answer.status, 200, "{header:?} {pairs:?} {}", answer.body);
         assert_eq!(answer.body["token_type"], "Bearer");
     }
@@ -269,7 +270,8 @@ async fn each_method_proves_its_client() {
 
 #[tokio::test]
 async fn what_a_stranger_gets_wrong_is_one_answer_and_the_log_says_what() {
-    let World { service, .. } = world().await;
+    let world = world().await;
+    let service = &world.service;
     let pem = Key::rsa().public_pem();
     let inside = json!({"client_id": "inside", "exp": now() + 60});
     let none = |claims: &Value| assemble(r#"{"alg":"none"}"#, &claims.to_string(), |_| Vec::new());
@@ -446,14 +448,14 @@ async fn what_a_stranger_gets_wrong_is_one_answer_and_the_log_says_what() {
         ),
         (None, post("either", &hs256(&inside)), "client_secret_wrong"),
     ] {
-        let answer = ask(&service, header.as_deref(), &pairs).await;
+        let answer = ask(service, header.as_deref(), &pairs).await;
         answer.assert_refused(401, "client_authentication_failed");
         assert_eq!(answer.body["error"], "invalid_client");
         assert_eq!(
             answer.header("www-authenticate"),
             "Basic realm=\"exchequer\", charset=\"UTF-8\""
         );
-        let cause = cause(&service, &answer.body["request_id"]).await;
+        let cause = cause(service, &answer.body["request_id"]).await;
         assert!(
             cause.starts_with(&format!("{log}: ")),
             "{log}: {cause}, {pairs:?}"
@@ -466,7 +468,8 @@ async fn what_a_stranger_gets_wrong_is_one_answer_and_the_log_says_what() {
 
 #[tokio::test]
 async fn what_a_client_can_see_for_itself_is_told() {
-    let World { service, .. } = world().await;
+    let world = world().await;
+    let service = &world.service;
     let odd = |header: &str| assemble(header, &claims("mac").to_string(), |_| vec![1]);
     let dated = |name: &str, ahead: i64| hs256(&with("mac", name, json!(now() + ahead)));
     let aud = |value: Value| hs256(&with("mac", "aud", value));
@@ -635,11 +638,11 @@ async fn what_a_client_can_see_for_itself_is_told() {
             "client_assertion_audience_mismatch",
         ),
     ] {
-        let answer = ask(&service, None, &pairs).await;
+        let answer = ask(service, None, &pairs).await;
         // An empty parameter is as good as none: then the type stands alone.
         answer.assert_refused(401, code);
         assert_eq!(answer.body["error"], "invalid_client", "{pairs:?}");
-        let cause = cause(&service, &answer.body["request_id"]).await;
+        let cause = cause(service, &answer.body["request_id"]).await;
         let of_a_parameter = answer.body["error_description"]
             .as_str()
             .unwrap()
@@ -649,7 +652,7 @@ async fn what_a_client_can_see_for_itself_is_told() {
             "{code}: {cause}"
         );
     }
-    let answer = ask(&service, None, &asserted(&dated("exp", -60))).await;
+    let answer = ask(service, None, &asserted(&dated("exp", -60))).await;
     assert_eq!(answer.body["seen"]["iss"], "mac");
     let text = answer.body["error_description"].as_str().unwrap();
     assert!(
@@ -660,7 +663,8 @@ async fn what_a_client_can_see_for_itself_is_told() {
 
 #[tokio::test]
 async fn a_client_authenticates_once_and_as_one() {
-    let World { service, .. } = world().await;
+    let world = world().await;
+    let service = &world.service;
     let good = || asserted(&hs256(&claims("mac")));
     let and = |pair: (&'static str, &str)| [good(), vec![(pair.0, pair.1.to_owned())]].concat();
     for (header, pairs, code) in [
@@ -676,13 +680,13 @@ async fn a_client_authenticates_once_and_as_one() {
             "parameter_malformed",
         ),
     ] {
-        let answer = ask(&service, header.as_deref(), &pairs).await;
+        let answer = ask(service, header.as_deref(), &pairs).await;
         answer.assert_refused(400, code);
         assert_eq!(answer.body["error"], "invalid_request", "{pairs:?}");
     }
     // A public client proves nothing, so it gets nothing of its own.
     let named = vec![("client_id", "public".to_owned())];
-    ask(&service, None, &named)
+    ask(service, None, &named)
         .await
         .assert_refused(401, "client_authentication_missing");
 }
@@ -777,17 +781,34 @@ async fn a_key_set_that_cannot_be_fetched_is_no_wrong_signature() {
 
 #[tokio::test]
 async fn guessing_ends_soon_by_assertions_too() {
-    let World { service, .. } = world_with(&[("EXCHEQUER_RATE_LIMIT", "50/1m")]).await;
-    let mut limited = 0;
-    for _ in 0..30 {
-        let guess = mac("HS256", OTHER.as_bytes(), &claims("mac"));
-        let answer = ask(&service, None, &asserted(&guess)).await;
-        if answer.status == 429 {
-            answer.assert_refused(429, "rate_limited");
-            limited += 1;
-        }
+    let limits = [
+        ("EXCHEQUER_RATE_LIMIT", "2/1h"),
+        ("EXCHEQUER_TRUSTED_PROXIES", "127.0.0.1"),
+    ];
+    let World { service, .. } = world_with(&limits).await;
+    let guess = async |id: &str| {
+        let assertion = mac("HS256", OTHER.as_bytes(), &claims(id));
+        let body = json!({
+            "grant_type": "client_credentials", "client_assertion_type": TYPE,
+            "client_assertion": assertion,
+        });
+        let request = service
+            .client
+            .post(format!("{}/oauth/token", service.url))
+            .header("content-type", "application/json")
+            .header("x-forwarded-for", "203.0.113.66")
+            .body(body.to_string());
+        service.send(request).await
+    };
+    // Twenty for an address: four guesses, whoever they are for.
+    for id in ["mac", "nobody", "either", "mac"] {
+        guess(id)
+            .await
+            .assert_refused(401, "client_authentication_failed");
     }
-    assert!(limited >= 15, "{limited}");
+    for _ in 0..3 {
+        guess("mac").await.assert_refused(429, "rate_limited");
+    }
 }
 
 #[test]

@@ -574,7 +574,7 @@ fn what_has_no_effect_yet_says_so() {
         notes(&ended),
         [
             "exchequer.toml:6: providers have no effect yet",
-            "exchequer.toml:8: a client without `audience` and without `apps` gets no tokens",
+            "exchequer.toml:8: a client without `audience`, `apps` and `introspect` may do nothing",
             "exchequer.toml:9: secret: shorter than 32 characters: make one with `openssl rand -base64 32`",
         ]
     );

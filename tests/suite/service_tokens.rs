@@ -628,7 +628,7 @@ fn check_finds_what_is_wrong_with_a_client() {
         ),
         (
             format!("[clients.c]\n{secret}"),
-            "note:  exchequer.toml:7: a client without `audience` and without `apps` gets no tokens",
+            "note:  exchequer.toml:7: a client without `audience`, `apps` and `introspect` may do nothing",
         ),
     ] {
         let all = check(&lines);
