@@ -10,6 +10,9 @@ under the same load, each pinned to one core with the load generator on another:
     100 000 revocations held       against  the same service with none
     a session id exchanged         against  the provider asked for the session
 
+Refreshes have no bound beside them: each reads and replaces an entry of the store in a file, which
+is on disk before the answer. What they cost is said as refreshes a second of processor time.
+
 Absolute figures belong to the machine; the ratios are what the targets are about. Time to readiness
 and memory are measured on the way. Needs cargo, openssl, wrk, nginx and taskset, and Python's
 standard library. Linux only: processor time and memory are read from the kernel.
@@ -62,6 +65,9 @@ MAX_REVOCATIONS_MIB = 32.0
 MAX_REVOCATIONS_P99_RATIO = 1.10
 PROVIDER_MS = 20
 SESSION_IDS = 200
+# As many as share a commit: a disk's sync is waited for, not paid for.
+REFRESH_CONNECTIONS = 128
+MIN_REFRESHES = 5000.0
 # What an exchange adds is no more than the provider's own time.
 MAX_ADDED_RATIO = 1.0
 
@@ -410,6 +416,17 @@ def memory_mib(pid, name):
     raise Failed(f"no {name} for process {pid}")
 
 
+DONE = """
+function done(summary, latency, requests)
+   local e = summary.errors
+   io.write(string.format(
+      '\\nresult {"requests":%d,"micros":%d,"p50":%d,"p99":%d,"status":%d,"broken":%d}\\n',
+      summary.requests, summary.duration, latency:percentile(50), latency:percentile(99),
+      e.status, e.connect + e.read + e.write + e.timeout))
+end
+"""
+
+
 def lua(method, body=None, headers=None):
     """What wrk sends, and how it hands its figures back: in microseconds, not in words."""
     lines = [f'wrk.method = "{method}"']
@@ -420,15 +437,26 @@ def lua(method, body=None, headers=None):
             'wrk.headers["Content-Type"] = "application/json"',
             f"wrk.body = {json.dumps(body)}",
         ]
-    return "\n".join(lines) + """
-function done(summary, latency, requests)
-   local e = summary.errors
-   io.write(string.format(
-      '\\nresult {"requests":%d,"micros":%d,"p50":%d,"p99":%d,"status":%d,"broken":%d}\\n',
-      summary.requests, summary.duration, latency:percentile(50), latency:percentile(99),
-      e.status, e.connect + e.read + e.write + e.timeout))
+    return "\n".join(lines) + DONE
+
+
+def lua_refresh(tokens):
+    """The same for chains of refresh tokens: each answer's token is one to send."""
+    return """
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "application/x-www-form-urlencoded"
+local tokens = {}
+function init()
+   for token in io.lines(%s) do tokens[#tokens + 1] = token end
 end
-"""
+function request()
+   local token = table.remove(tokens)
+   return wrk.format(nil, nil, nil, "grant_type=refresh_token&client_id=bench&refresh_token=" .. token)
+end
+function response(_, _, body)
+   tokens[#tokens + 1] = string.match(body, '"refresh_token":"([^"]+)"')
+end
+""" % json.dumps(str(tokens)) + DONE
 
 
 @dataclass
@@ -441,11 +469,11 @@ class Round:
     rss_mib: float
 
 
-def load(server, cores, script, path, seconds):
+def load(server, cores, script, path, seconds, connections=CONNECTIONS):
     """One turn of load. Any answer but a good one ends the bench."""
     host, port = server.address
     command = [
-        "taskset", "-c", cores.load, "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s",
+        "taskset", "-c", cores.load, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s",
         "--latency", "-s", script, f"http://{host}:{port}{path}",
     ]
     rss = 0.0
@@ -610,6 +638,45 @@ def exchange_session_ids(stack, cores, folder, service_path, public_key, options
 
 
 # ---------------------------------------------------------------------------------------------------
+# Refreshes
+
+
+def refresh(stack, cores, folder, service_path, token, public_key, options):
+    """Rounds of refreshes on a store in a file, each with families of its own: what is under way
+    when a round ends is lost."""
+    config, tokens, script = (folder / name for name in ("refresh.toml", "refresh.txt", "refresh.lua"))
+    config.write_text(
+        f'[issuers.bench]\nissuer = "{IDP}"\nkind = "clerk"\njwt_key = {{ file = "{public_key}" }}\n'
+        '[apps.bench]\nissuers = ["bench"]\nrefresh = {}\n'
+    )
+    script.write_text(lua_refresh(tokens))
+    service = start_service(
+        stack, cores, service_path, folder, public_key, options.log, "refreshes",
+        folder / "refreshes.redb", {"EXCHEQUER_CONFIG": str(config)},
+    )
+    body = json.dumps({"session_token": token, "app": "bench", "scope": "offline_access"})
+
+    def turn(seconds):
+        # A few more than connections: wrk tries its script before it begins.
+        answers = [service.get("POST", "/auth/exchange", body)[1] for _ in range(REFRESH_CONNECTIONS + 8)]
+        tokens.write_text("".join(json.loads(answer)["refresh_token"] + "\n" for answer in answers))
+        return load(service, cores, script, "/oauth/token", seconds, REFRESH_CONNECTIONS)
+
+    rounds = []
+    for number in range(1, options.rounds + 1):
+        turn(1)
+        rounds.append(turn(options.seconds))
+        os.truncate(service.log, 0)
+        print(
+            f"  {number}/{options.rounds} {service.name:<10}{rounds[-1].rate:>9,.0f}/s"
+            f"{rounds[-1].cpu_us:>8.2f} µs CPU{rounds[-1].p99_ms:>8.2f} ms p99",
+            flush=True,
+        )
+    service.stop()
+    return rounds
+
+
+# ---------------------------------------------------------------------------------------------------
 # The report
 
 
@@ -750,6 +817,10 @@ def measure(options, stack, cores, folder, service_path, bare_path, revoked_path
     asked, exchanged = exchange_session_ids(stack, cores, folder, service_path, public_key, options)
     added = [total - own for own, total in zip(asked, exchanged)]
 
+    print(f"refreshing over {REFRESH_CONNECTIONS} connections, the store in a file", flush=True)
+    refreshed = refresh(stack, cores, folder, service_path, token, public_key, options)
+    refreshes = [1e6 / one.cpu_us for one in refreshed]
+
     common = [
         ("requests/s", "rate", 0),
         ("p50, ms", "p50_ms", 2),
@@ -774,6 +845,11 @@ def measure(options, stack, cores, folder, service_path, bare_path, revoked_path
         f" {spread(asked, 2)} ms, added {spread(added, 2)} ms"
     )
     print(
+        f"\nrefreshes {spread([one.rate for one in refreshed], 0)} a second,"
+        f" {spread(refreshes, 0)} a second of processor time,"
+        f" p99 {spread([one.p99_ms for one in refreshed], 1)} ms"
+    )
+    print(
         f"\nready after {spread(starts, 1)} ms, {STARTS} starts;"
         f" the very first, which makes its keys: {first:.1f} ms"
         f"\nRSS at rest {idle:.1f} MiB, most ever {peak:.1f} MiB\n"
@@ -788,6 +864,8 @@ def measure(options, stack, cores, folder, service_path, bare_path, revoked_path
               MIN_CACHE_GAIN, "{:.2f}".format, most=False),
         judge("added to a session id's exchange / the provider's own time",
               statistics.median(added) / statistics.median(asked), MAX_ADDED_RATIO, "{:.3f}".format),
+        judge("refreshes a second of processor time", statistics.median(refreshes),
+              MIN_REFRESHES, "{:,.0f}".format, most=False),
         judge("key set requests/s / nginx", statistics.median(fetches.ratio("rate")),
               MIN_JWKS_RATIO, "{:.3f}".format, most=False),
         judge("ready", statistics.median(starts), MAX_READY_MS, "{:.1f} ms".format),
@@ -834,7 +912,7 @@ def main():
             raise Failed("took far longer than it should; ended")
 
         signal.signal(signal.SIGALRM, too_long)
-        signal.alarm(220 + 9 * options.rounds * (options.seconds + 3))
+        signal.alarm(240 + 10 * options.rounds * (options.seconds + 3))
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="exchequer-bench-")))
             cores = Cores.choose()

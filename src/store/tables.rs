@@ -371,11 +371,14 @@ impl<'t> Tables<'t> {
         before: Option<UnixSeconds>,
         until: UnixSeconds,
     ) -> Result<(), StorageError> {
+        self.changed = true;
+        if before == Some(until) {
+            return Ok(());
+        }
         if let Some(before) = before {
             self.expiry.remove((before, of, &key.0))?;
         }
         self.expiry.insert((until, of, &key.0), ())?;
-        self.changed = true;
         Ok(())
     }
 
