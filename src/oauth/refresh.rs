@@ -261,7 +261,8 @@ impl OAuth {
             return Err(Refusal::new(Code::RefreshTokenRevoked)
                 .caused_by("the client may no longer act for the app"));
         }
-        let scope = narrowed(family.scope.as_deref(), wish.scope);
+        let asked = asked(wish.scope);
+        let scope = narrowed(family.scope.as_deref(), &asked);
         let audiences = audiences(family, &wish.audiences)?;
         let request = Request {
             credential: Credential::Kept(&family.kept),
@@ -303,6 +304,10 @@ impl OAuth {
                 || rotated(exchange, &token, found, &next).await? == Committed::Done
             {
                 issued.refresh_token = Some(next.show());
+                // RFC 6749 §5.1: where less is granted than was asked for, the answer says so.
+                if issued.scope.is_none() && !asked.is_empty() {
+                    issued.scope = Some(String::new());
+                }
                 return Ok(issued);
             }
             // Somebody was faster: then this one is the token before.
@@ -565,27 +570,30 @@ fn audiences<'f>(family: &'f Family, asked: &[&'f str]) -> Result<Vec<&'f str>, 
     })
 }
 
+/// The scopes that are asked for, but for the one that asks for a refresh token.
+fn asked(scope: Option<&str>) -> Vec<&str> {
+    let names = scopes::words(scope.unwrap_or_default());
+    names.filter(|name| *name != OFFLINE_ACCESS).collect()
+}
+
 /// What to ask for: of what was granted, what is asked for. The family keeps what it has.
-fn narrowed(granted: Option<&str>, asked: Option<&str>) -> Option<String> {
+fn narrowed(granted: Option<&str>, asked: &[&str]) -> Option<String> {
     let Some(granted) = granted else {
-        return asked.map(str::to_owned);
+        return (!asked.is_empty()).then(|| asked.join(" "));
     };
-    let asked: Vec<&str> = scopes::words(asked.unwrap_or_default())
-        .filter(|name| *name != OFFLINE_ACCESS)
-        .collect();
-    let kept: Vec<&str> = match asked.as_slice() {
-        [] => scopes::words(granted).collect(),
-        asked => asked
-            .iter()
-            .copied()
-            .filter(|name| scopes::words(granted).any(|each| each == *name))
-            .collect(),
+    let granted: Vec<&str> = scopes::words(granted).collect();
+    let names = match asked {
+        [] => granted,
+        asked => {
+            let names = asked.iter().copied();
+            names.filter(|name| granted.contains(name)).collect()
+        }
     };
     // To ask for nothing would be to ask for all.
-    Some(if kept.is_empty() {
+    Some(if names.is_empty() {
         scopes::NONE.to_owned()
     } else {
-        kept.join(" ")
+        names.join(" ")
     })
 }
 

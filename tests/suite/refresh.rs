@@ -622,6 +622,36 @@ async fn scope_narrows_an_answer_and_the_family_keeps_what_it_has() {
     let answer = refresh_with(&service, &token, &[("scope", "a\"b")]).await;
     answer.assert_refused(400, "scope_not_allowed");
     shown(&refresh(&service, &token).await);
+
+    // An app without scopes; and no refresh begins another family.
+    let service = app(&issuer, "refresh = {}").start().await;
+    let mut token = begun(&service, &issuer.token()).await;
+    let commits = "exchequer_store_commit_duration_seconds_count";
+    let before = service.metric(commits).await.unwrap();
+    for (asked, expected) in [
+        ("offline_access", Value::Null),
+        ("openid offline_access", json!("")),
+    ] {
+        let answer = refresh_with(&service, &token, &[("scope", asked)]).await;
+        token = shown(&answer);
+        assert_eq!(answer.body["scope"], expected, "{asked}");
+    }
+    assert_eq!(service.metric(commits).await, Some(before + 2.0));
+}
+
+#[tokio::test]
+async fn a_ring_that_is_made_anew_ends_no_family_but_for_who_asks_again() {
+    let (issuer, mut service) = world().await;
+    let first = begun(&service, &issuer.token()).await;
+    let second = shown(&refresh(&service, &first).await);
+    std::fs::remove_dir_all(service.dir().join("keys")).unwrap();
+    service.restart().await;
+    let third = shown(&refresh(&service, &second).await);
+    assert_eq!(shown(&refresh(&service, &second).await), third);
+    std::fs::remove_dir_all(service.dir().join("keys")).unwrap();
+    service.restart().await;
+    let again = refresh(&service, &second).await;
+    assert_grant_refused(&again, "refresh_token_reused", "sign_in");
 }
 
 #[tokio::test]
