@@ -753,7 +753,7 @@ catalogue! {
         mend: "Send the last `refresh_token` that was given out, as it was given out."
     RefreshTokenUnknown "refresh_token_unknown": 400 "invalid_grant" SignIn
         "The refresh token is unknown, or was given to another client."
-        cause: "Its family ended long ago, the store was emptied or is another one, or `client_id` is not the app or the client that it was given to, or its key is not the one that it is bound to. Strangers are not told which; the log line's `cause` says it."
+        cause: "Its family ended long ago, the store was emptied or is another one, or `client_id` is not the app or the client that it was given to. Strangers are not told which; the log line's `cause` says it."
         confirm: "Look for the request id in the log."
         mend: "Send the `client_id` that it was given to: the app's name where it came from POST /auth/exchange. Otherwise let the user sign in."
     RefreshTokenIdle "refresh_token_idle": 400 "invalid_grant" SignIn

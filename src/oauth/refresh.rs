@@ -31,6 +31,7 @@ use crate::subject::revocation::{Dependence, Hit};
 use family::{End, Family, Place, State};
 use secrecy::SecretString;
 use std::sync::Arc;
+pub use token::PREFIX;
 use token::{LABEL, Token};
 
 type Refused = Box<Refusal>;

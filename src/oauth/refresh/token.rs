@@ -11,7 +11,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 /// What each begins with: "Exchequer refresh token".
-const PREFIX: &str = "ert_";
+pub const PREFIX: &str = "ert_";
 /// What the key is for that successors are made with.
 pub(super) const LABEL: &str = "refresh token";
 
