@@ -101,13 +101,18 @@ impl Audited {
     }
 
     async fn revoked(&self, base: Event<'_>, revoked: &Revoked) {
-        if revoked.jti.is_none() {
+        if revoked.what.is_none() {
             return;
         }
+        let about = revoked.about();
         let event = Event {
             outcome: revoked.result(),
             client: Some(revoked.party.id()),
-            jti: revoked.jti.as_deref(),
+            jti: revoked.jti(),
+            app: about.map(|about| about.app.as_str()),
+            issuer: about.and_then(|about| about.issuer.as_deref()),
+            subject: about.and_then(|about| about.subject.as_deref()),
+            session: about.and_then(|about| about.session.as_deref()),
             ..base
         };
         self.audit.record(event).await;

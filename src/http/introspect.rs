@@ -62,7 +62,7 @@ fn told(introspected: Introspected) -> Answer {
     let mut response = answer::ok(
         &Told {
             active: active.is_some(),
-            token_type: active.map(|active: &Active| active.token_type),
+            token_type: active.and_then(|active: &Active| active.token_type),
             claims: active.map(|active| &active.claims),
         },
         1024,

@@ -127,11 +127,16 @@ impl Line<'_> {
     }
 
     fn revoked(&self, revoked: &Revoked) {
+        let about = revoked.about();
         tracing::info!(
             request_id = self.about.id,
             trace_id = self.about.trace,
             client = revoked.party.id(),
-            jti = revoked.jti,
+            kind = revoked.kind(),
+            jti = revoked.jti(),
+            app = about.map(|about| about.app.as_str()),
+            subject = about.and_then(|about| about.subject.as_deref()),
+            session = about.and_then(|about| about.session.as_deref()),
             result = revoked.result(),
             micros = self.micros,
             "revoked"

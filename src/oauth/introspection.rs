@@ -4,15 +4,15 @@
 //! audience of its `introspect`; of all others it learns no more than of tokens that there are
 //! not (§4). Why a token is not active stands in the log, never in the answer (§2.2).
 
-use super::OAuth;
 use super::clients::{Client, Party, Proof};
+use super::{OAuth, refresh};
 use crate::exchange::Caller;
 use crate::explain::{Check, Code, Ladder, Refusal};
 use crate::store::{Question, StoreError};
 use crate::subject::revocation::Hit;
 use crate::token::mint::SERVICE_TYPE;
 use crate::token::read::{self, Said, Unverified};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 type Refused = Box<Refusal>;
@@ -27,10 +27,10 @@ pub struct Introspected {
 
 /// An active token.
 pub struct Active {
-    /// Its `jti`.
-    pub jti: String,
-    /// `Bearer`, or `DPoP` where it is bound to a key.
-    pub token_type: &'static str,
+    /// Its `jti`, where it has one.
+    pub jti: Option<String>,
+    /// `Bearer`, or `DPoP` where it is bound to a key; of no refresh token (RFC 6749 §7.1).
+    pub token_type: Option<&'static str>,
     /// Its claims.
     pub claims: Map<String, Value>,
 }
@@ -71,6 +71,9 @@ impl OAuth {
         token: &str,
         ladder: &mut Ladder,
     ) -> Result<Active, Refused> {
+        if token.starts_with(refresh::PREFIX) {
+            return self.active_refresh_token(client, token).await;
+        }
         let exchange = &self.exchange;
         let now = exchange.clock.now();
         let decoded = read::decode(token, ladder)?;
@@ -110,12 +113,37 @@ impl OAuth {
             return Err(Refusal::new(Code::InternalError));
         };
         Ok(Active {
-            jti: said.id.to_owned(),
-            token_type: if claims.contains_key("cnf") {
+            jti: Some(said.id.to_owned()),
+            token_type: Some(if claims.contains_key("cnf") {
                 "DPoP"
             } else {
                 "Bearer"
-            },
+            }),
+            claims,
+        })
+    }
+
+    /// A refresh token is between its client and this service: no resource sees it.
+    async fn active_refresh_token(&self, client: &Client, token: &str) -> Result<Active, Refused> {
+        let look = refresh::look(&self.exchange, token).await?;
+        let look = look.ok_or_else(|| Refusal::new(Code::RefreshTokenUnknown))?;
+        if look.client != client.id && !client.settings.apps.contains(&look.app) {
+            return Err(Refusal::new(Code::IntrospectionNotAllowed));
+        }
+        let mut claims = Map::new();
+        let mut say = |name: &str, value: Value| claims.insert(name.to_owned(), value);
+        say("iss", self.exchange.issuer.clone().into());
+        say("client_id", look.client.into());
+        say("exp", look.expires_at.into());
+        if let Some(scope) = look.scope {
+            say("scope", scope.into());
+        }
+        if let Some(jkt) = look.jkt {
+            say("cnf", json!({ "jkt": jkt }));
+        }
+        Ok(Active {
+            jti: None,
+            token_type: None,
             claims,
         })
     }

@@ -4,12 +4,12 @@
 //! not, or no more, are as good as revoked (§2.2). A provider's token is not: it is refused,
 //! or its sender would think that it no longer opens anything (§2.2.1).
 
-use super::OAuth;
 use super::clients::{Party, Proof};
+use super::{OAuth, refresh};
 use crate::clock::UnixSeconds;
 use crate::config::TokenKind;
 use crate::exchange::Caller;
-use crate::explain::{Code, Ladder, Refusal};
+use crate::explain::{About, Code, Ladder, Refusal};
 use crate::policy::limits::Takes;
 use crate::store::{Change, Question, Revocation, StoreError, UnixMillis};
 use crate::subject::opaque::Opaque;
@@ -26,16 +26,48 @@ pub const REMEMBERED: UnixSeconds = 300;
 pub struct Revoked {
     /// Who asked.
     pub party: Party,
-    /// `jti` of the token; none where there was nothing to revoke.
-    pub jti: Option<String>,
+    /// The token; none where there was nothing to revoke.
+    pub what: Option<What>,
+}
+
+/// A token that was revoked.
+pub enum What {
+    /// An app token or a service token, by its `jti`.
+    Token(String),
+    /// A refresh token, and all of its family; whom it was about, under pseudonyms.
+    RefreshToken(About),
 }
 
 impl Revoked {
     /// What became of it, in a word.
     pub fn result(&self) -> &'static str {
-        match self.jti {
+        match self.what {
             Some(_) => "ok",
             None => "nothing",
+        }
+    }
+
+    /// What was revoked, in a word.
+    pub fn kind(&self) -> Option<&'static str> {
+        self.what.as_ref().map(|what| match what {
+            What::Token(_) => "access_token",
+            What::RefreshToken(_) => "refresh_token",
+        })
+    }
+
+    /// `jti` of the token, where it has one.
+    pub fn jti(&self) -> Option<&str> {
+        match &self.what {
+            Some(What::Token(jti)) => Some(jti),
+            _ => None,
+        }
+    }
+
+    /// Whom the token was about, where that is known.
+    pub fn about(&self) -> Option<&About> {
+        match &self.what {
+            Some(What::RefreshToken(about)) => Some(about),
+            _ => None,
         }
     }
 }
@@ -50,13 +82,28 @@ impl OAuth {
     ) -> Result<Revoked, Refused> {
         let revoked = async {
             let party = self.authenticate(&proof?).await?;
-            let jti = self.revoked(&party, token?, caller).await?;
-            Ok(Revoked { party, jti })
+            let token = token?;
+            let what = if token.starts_with(refresh::PREFIX) {
+                let about = self.revoked_family(&party, token).await?;
+                about.map(What::RefreshToken)
+            } else {
+                let jti = self.revoked(&party, token, caller).await?;
+                jti.map(What::Token)
+            };
+            Ok(Revoked { party, what })
         };
         match revoked.await {
             Ok(revoked) => Ok(revoked),
             Err(refusal) => Err(self.exchange.counted(refusal, caller).await),
         }
+    }
+
+    async fn revoked_family(&self, party: &Party, token: &str) -> Result<Option<About>, Refused> {
+        let look = refresh::look(&self.exchange, token).await?;
+        if look.is_some_and(|look| look.client != party.id()) {
+            return Err(Refusal::new(Code::TokenOfAnotherClient));
+        }
+        refresh::end(&self.exchange, token, party).await
     }
 
     async fn revoked(
