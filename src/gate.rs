@@ -132,6 +132,11 @@ impl Gate {
         }
     }
 
+    /// `iss` of our tokens, and where this service is.
+    pub fn issuer(&self) -> &str {
+        &self.exchange.issuer
+    }
+
     /// The time.
     pub fn now(&self) -> UnixSeconds {
         self.exchange.clock.now()

@@ -92,6 +92,8 @@ pub struct Refusal {
     pub retry_after: Option<u64>,
     /// The nearest limit, where one was looked at.
     pub limit: Option<Limit>,
+    /// Where the resource describes itself (RFC 9728 §5.1), where one was called.
+    pub resource_metadata: Option<String>,
     /// The scopes that are needed (RFC 6750 §3), where scopes are what is missing.
     pub scope: Option<String>,
     /// Whether the request showed a DPoP-bound token, or should have: it is challenged to
@@ -122,6 +124,7 @@ impl Refusal {
             source: None,
             retry_after: None,
             limit: None,
+            resource_metadata: None,
             scope: None,
             dpop: false,
             nonce: None,

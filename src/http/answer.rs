@@ -170,7 +170,7 @@ fn challenge(refusal: &Refusal) -> Option<HeaderValue> {
     };
     let text = match (refusal.code, status(refusal).as_u16(), &refusal.scope) {
         // §3.1: who sent nothing has made no error yet.
-        (Code::BearerMissing, ..) => return Some(HeaderValue::from_static("Bearer")),
+        (Code::BearerMissing, ..) => "Bearer".to_owned(),
         // RFC 6749 §5.2: our own client authentication.
         _ if entry.error == "invalid_client" => {
             return Some(HeaderValue::from_static(
@@ -190,6 +190,11 @@ fn challenge(refusal: &Refusal) -> Option<HeaderValue> {
             )
         }
         _ => return None,
+    };
+    let comma = if text.contains('=') { "," } else { "" };
+    let text = match &refusal.resource_metadata {
+        Some(url) => format!("{text}{comma} resource_metadata=\"{url}\""),
+        None => text,
     };
     HeaderValue::from_str(&text).ok()
 }

@@ -7,6 +7,7 @@ use super::caller::Peer;
 use super::cors::Cors;
 use super::log::Line;
 use super::outcome::{About, Outcome};
+use super::resource;
 use super::verify::{self, Verify};
 use crate::explain::{Code, Refusal};
 use crate::keys::Keeper;
@@ -192,9 +193,10 @@ fn route(path: &str) -> &'static str {
         "/oauth/introspect" => "introspect",
         "/oauth/revoke" => "revoke",
         "/.well-known/jwks.json" => "jwks",
-        "/.well-known/openid-configuration" | "/.well-known/oauth-authorization-server" => {
-            "metadata"
-        }
+        "/.well-known/openid-configuration"
+        | "/.well-known/oauth-authorization-server"
+        | resource::PATH
+        | resource::OF_VERIFY => "metadata",
         "/.well-known/status-lists" | "/.well-known/status-lists/1" => "status_list",
         "/healthz" => "health",
         _ if path.starts_with("/webhooks/") => "webhooks",

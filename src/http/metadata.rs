@@ -1,8 +1,7 @@
 //! The public documents: our key set and our metadata.
 
 use super::answer;
-use crate::config::{DpopPolicy, OFFLINE_ACCESS};
-use crate::dpop::ALGORITHMS;
+use crate::config::OFFLINE_ACCESS;
 use crate::keys::Keeper;
 use crate::oauth::OAuth;
 use bytes::Bytes;
@@ -81,7 +80,19 @@ struct Metadata<'m> {
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     token_endpoint_auth_signing_alg_values_supported: BTreeSet<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    dpop_signing_alg_values_supported: Option<[&'static str; 5]>,
+    introspection_endpoint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    introspection_endpoint_auth_methods_supported: Option<BTreeSet<&'static str>>,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    introspection_endpoint_auth_signing_alg_values_supported: BTreeSet<String>,
+    revocation_endpoint: String,
+    revocation_endpoint_auth_methods_supported: BTreeSet<&'static str>,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    revocation_endpoint_auth_signing_alg_values_supported: BTreeSet<String>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    dpop_signing_alg_values_supported: &'static [&'static str],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status_list_aggregation_endpoint: Option<String>,
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     scopes_supported: BTreeSet<&'m str>,
 }
@@ -90,26 +101,19 @@ struct Metadata<'m> {
 /// what verifiers and clients configure themselves from.
 pub fn metadata(oauth: &OAuth) -> Answer {
     let exchange = &oauth.exchange;
-    let clients = oauth.clients.any();
     let issuer = exchange.issuer.as_str();
-    let refreshes = exchange
-        .apps
-        .iter()
-        .any(|app| app.settings.refresh.is_some());
-    let scopes = exchange.apps.iter().flat_map(|app| &app.settings.scopes);
-    let scopes = scopes.map(|scope| scope.name.as_str());
-    let grants = [
-        ("client_credentials", clients),
-        ("refresh_token", refreshes),
-    ];
-    let grants = grants.into_iter().filter(|(_, on)| *on);
-    let grants: Vec<_> = grants.map(|(grant, _)| grant).collect();
+    let refreshes = oauth.gives_refresh_tokens();
+    let grants: Vec<_> = oauth.grants().collect();
     // An app is a public client: it has nothing to prove itself with.
-    let (mut methods, algorithms) = oauth.clients.methods();
-    methods.extend(refreshes.then_some("none"));
+    let (methods, algorithms) = oauth.clients.methods();
+    let with_none = |on: bool| {
+        let none = on.then_some("none");
+        methods.iter().copied().chain(none).collect::<BTreeSet<_>>()
+    };
+    let mut proving = methods.clone();
+    proving.remove("none");
+    let introspects = !proving.is_empty();
     let of_clients = oauth.clients.scopes();
-    let mut apps = exchange.apps.iter().map(|app| app.settings.dpop.policy);
-    let dpop = clients || apps.any(|policy| policy != DpopPolicy::Off);
     let document = Metadata {
         issuer,
         jwks_uri: format!("{issuer}/.well-known/jwks.json"),
@@ -117,11 +121,21 @@ pub fn metadata(oauth: &OAuth) -> Answer {
         subject_types_supported: ["public"],
         response_types_supported: [],
         token_endpoint: (!grants.is_empty()).then(|| format!("{issuer}/oauth/token")),
-        token_endpoint_auth_methods_supported: (!grants.is_empty()).then_some(methods),
-        token_endpoint_auth_signing_alg_values_supported: algorithms,
+        token_endpoint_auth_methods_supported: (!grants.is_empty()).then(|| with_none(refreshes)),
+        token_endpoint_auth_signing_alg_values_supported: algorithms.clone(),
         grant_types_supported: grants,
-        dpop_signing_alg_values_supported: dpop.then_some(ALGORITHMS),
-        scopes_supported: scopes
+        introspection_endpoint: introspects.then(|| format!("{issuer}/oauth/introspect")),
+        introspection_endpoint_auth_methods_supported: introspects.then_some(proving),
+        introspection_endpoint_auth_signing_alg_values_supported: algorithms.clone(),
+        revocation_endpoint: format!("{issuer}/oauth/revoke"),
+        revocation_endpoint_auth_methods_supported: with_none(true),
+        revocation_endpoint_auth_signing_alg_values_supported: algorithms,
+        dpop_signing_alg_values_supported: oauth.proof_algorithms(),
+        status_list_aggregation_endpoint: oauth
+            .listing()
+            .map(|_| format!("{issuer}/.well-known/status-lists")),
+        scopes_supported: oauth
+            .scopes()
             .chain(of_clients.iter().map(String::as_str))
             .chain(refreshes.then_some(OFFLINE_ACCESS))
             .collect(),

@@ -17,6 +17,7 @@ pub mod introspect;
 mod log;
 pub mod metadata;
 pub mod outcome;
+pub mod resource;
 pub mod revoke;
 pub mod routes;
 pub mod server;

@@ -1,6 +1,8 @@
 //! The whole public surface on one page.
 
-use super::{answer, caller, exchange, introspect, metadata, revoke, status_list, token, webhooks};
+use super::{
+    answer, caller, exchange, introspect, metadata, resource, revoke, status_list, token, webhooks,
+};
 use crate::exchange::Exchange;
 use crate::explain::{Code, Refusal};
 use crate::oauth::OAuth;
@@ -94,6 +96,13 @@ pub fn public(oauth: Arc<OAuth>, proxies: Arc<[IpNet]>) -> BoxedFilter<(Answer,)
         .then(|oauth: Arc<OAuth>, headers: HeaderMap| async move {
             status_list::list(&oauth, &headers).await
         });
+    let resource = at(resource::PATH)
+        .map(|| false)
+        .or(at(resource::OF_VERIFY).map(|| true))
+        .unify()
+        .and(only(GET))
+        .and(oauth.clone())
+        .map(|of_verify, oauth: Arc<OAuth>| resource::document(&oauth, of_verify));
     let status_lists = at("/.well-known/status-lists")
         .and(only(GET))
         .and(oauth)
@@ -114,6 +123,8 @@ pub fn public(oauth: Arc<OAuth>, proxies: Arc<[IpNet]>) -> BoxedFilter<(Answer,)
         .or(jwks)
         .unify()
         .or(metadata)
+        .unify()
+        .or(resource)
         .unify()
         .or(status_list)
         .unify()

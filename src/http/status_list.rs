@@ -25,7 +25,7 @@ pub async fn list(oauth: &OAuth, headers: &HeaderMap) -> Answer {
 
 /// The lists that there are: one.
 pub fn lists(oauth: &OAuth) -> Answer {
-    if !oauth.has_status_list() {
+    if oauth.listing().is_none() {
         return answer::refused(Refusal::new(Code::NotFound));
     }
     let text = json!({"status_lists": [status_list::uri(&oauth.exchange.issuer)]}).to_string();

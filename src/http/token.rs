@@ -8,6 +8,7 @@ use super::{answer, body, dpop, front};
 use crate::dpop::Shown;
 use crate::exchange::Caller;
 use crate::explain::{Code, Refusal};
+use crate::oauth::capabilities::{CLIENT_CREDENTIALS, REFRESH_TOKEN};
 use crate::oauth::issued::Issued;
 use crate::oauth::{OAuth, Request, client_credentials, refresh};
 use bytes::Buf;
@@ -67,18 +68,22 @@ async fn attempt<B: Buf>(
         }),
     };
     oauth
-        .token(proof(headers, &form), request(&form), caller)
+        .token(proof(headers, &form), request(oauth, &form), caller)
         .await
 }
 
 /// What is asked for.
-fn request<'f>(form: &'f Form<'_>) -> Result<Request<'f>, Box<Refusal>> {
-    match form.required("grant_type")? {
-        "client_credentials" => Ok(Request::ClientCredentials(client_credentials::Wish {
+fn request<'f>(oauth: &OAuth, form: &'f Form<'_>) -> Result<Request<'f>, Box<Refusal>> {
+    let grant = form.required("grant_type")?;
+    if oauth.grants().all(|on| on != grant) {
+        return Err(Refusal::new(Code::GrantTypeUnsupported));
+    }
+    match grant {
+        CLIENT_CREDENTIALS => Ok(Request::ClientCredentials(client_credentials::Wish {
             audiences: form.all("audience").chain(form.all("resource")).collect(),
             scope: scope(form)?,
         })),
-        "refresh_token" => Ok(Request::Refresh(refresh::Wish {
+        REFRESH_TOKEN => Ok(Request::Refresh(refresh::Wish {
             token: form.required("refresh_token")?,
             scope: scope(form)?,
             audiences: form.all("audience").chain(form.all("resource")).collect(),

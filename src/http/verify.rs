@@ -9,7 +9,7 @@
 
 use super::headers::{self, Scheme, are_scopes};
 use super::identity_signature::{self, Original};
-use super::{answer, dpop};
+use super::{answer, dpop, resource};
 use crate::clock::UnixSeconds;
 use crate::dpop::Proof;
 use crate::explain::{Code, Ladder, Refusal};
@@ -125,6 +125,7 @@ impl Verify {
                     refusal.ladder = ladder;
                 }
                 let token = headers::token(request.headers());
+                refusal.resource_metadata = Some(resource::url(self.gate.issuer()));
                 refusal.dpop |= matches!(token, Ok(Some((Scheme::Dpop, _))));
                 answer::refused(refusal)
             }

@@ -1,6 +1,7 @@
 //! OAuth for clients of ours: who they are, and what they get at the token endpoint.
 
 pub mod assertion;
+pub mod capabilities;
 pub mod client_credentials;
 pub mod clients;
 pub mod introspection;

@@ -33,17 +33,6 @@ pub struct Made {
 pub struct StatusList(Mutex<Option<Arc<Made>>>);
 
 impl OAuth {
-    /// Whether some app's tokens have a place in the list.
-    pub fn has_status_list(&self) -> bool {
-        self.listing().is_some()
-    }
-
-    /// The first app whose tokens do: the list is signed as they are.
-    fn listing(&self) -> Option<&crate::config::AppSettings> {
-        let apps = self.exchange.apps.iter().map(|app| &app.settings);
-        apps.into_iter().find(|app| app.status_list)
-    }
-
     /// The list; none where no app has one. While the store cannot be asked, the last one is
     /// shown for as long as it may be believed.
     pub async fn status_list(&self) -> Result<Option<Arc<Made>>, Box<Refusal>> {

@@ -1,0 +1,61 @@
+//! What is on: the one place that the metadata is printed from and that the endpoints obey.
+
+use super::OAuth;
+use crate::config::{AppSettings, DpopPolicy};
+use crate::dpop::ALGORITHMS;
+
+/// A client gets a token of its own (RFC 6749 §4.4).
+pub const CLIENT_CREDENTIALS: &str = "client_credentials";
+/// A refresh token gives the next app token (RFC 6749 §6).
+pub const REFRESH_TOKEN: &str = "refresh_token";
+
+impl OAuth {
+    fn apps(&self) -> impl Iterator<Item = &AppSettings> {
+        self.exchange.apps.iter().map(|app| &app.settings)
+    }
+
+    /// The grants of the token endpoint that somebody can use.
+    pub fn grants(&self) -> impl Iterator<Item = &'static str> {
+        let grants = [
+            (CLIENT_CREDENTIALS, self.clients.any()),
+            (REFRESH_TOKEN, self.gives_refresh_tokens()),
+        ];
+        grants
+            .into_iter()
+            .filter_map(|(grant, on)| on.then_some(grant))
+    }
+
+    /// Whether some app gives refresh tokens.
+    pub fn gives_refresh_tokens(&self) -> bool {
+        self.apps().any(|app| app.refresh.is_some())
+    }
+
+    /// What DPoP proofs may be signed with; nothing where no app looks at them.
+    pub fn proof_algorithms(&self) -> &'static [&'static str] {
+        let looks = |app: &AppSettings| app.dpop.policy != DpopPolicy::Off;
+        // A client's token is bound wherever it sends a proof.
+        if self.clients.any() || self.apps().any(looks) {
+            &ALGORITHMS
+        } else {
+            &[]
+        }
+    }
+
+    /// Whether no app takes a token without a proof of its key.
+    pub fn needs_proofs(&self) -> bool {
+        self.apps()
+            .all(|app| app.dpop.policy == DpopPolicy::Required)
+    }
+
+    /// The scopes that the apps know.
+    pub fn scopes(&self) -> impl Iterator<Item = &str> {
+        let scopes = self.apps().flat_map(|app| &app.scopes);
+        scopes.map(|scope| scope.name.as_str())
+    }
+
+    /// The first app whose tokens have a place in the status list: the list is signed as they
+    /// are.
+    pub fn listing(&self) -> Option<&AppSettings> {
+        self.apps().find(|app| app.status_list)
+    }
+}
