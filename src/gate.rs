@@ -208,7 +208,9 @@ impl Gate {
         };
         let meant = |audience: &&str| {
             demand.audience.is_none_or(|demanded| demanded == *audience)
-                && audiences.iter().any(|each| each == audience)
+                && (audiences.iter().any(|each| each == audience)
+                    // A gateway that names it takes what a client exchanged for it.
+                    || demand.audience.is_some() && self.clients.call_for(said.app, audience))
         };
         if !said.audiences.iter().any(meant) {
             ladder.fail(Check::Audience, said.audiences.join(", "), expected());

@@ -216,7 +216,7 @@ async fn explain_token(text: &str, args: Args, mut settings: Settings) -> ExitCo
         wish: Wish {
             app: args.app.as_deref(),
             audiences: audience.as_slice(),
-            scope: None,
+            ..Wish::default()
         },
     };
     let mut ladder = Ladder::detailed();

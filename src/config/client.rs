@@ -230,6 +230,8 @@ pub struct ClientSettings {
     pub ttl: UnixSeconds,
     /// The names of the apps whose users it may act for.
     pub apps: Vec<String>,
+    /// Whether it acts for them unnamed: a token of ours that it exchanges has no `act`.
+    pub impersonation: bool,
     /// The audiences whose tokens it may look at (RFC 7662): usually what it is itself.
     pub introspect: Vec<String>,
 }

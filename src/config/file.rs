@@ -91,6 +91,7 @@ const CLIENT: &[&str] = &[
     "scopes",
     "ttl",
     "apps",
+    "impersonation",
     "introspect",
     "redirect_uris",
 ];
@@ -600,6 +601,7 @@ fn read_client(section: &mut Section<'_, '_, '_>) -> ClientSettings {
         scopes: section.texts("scopes").unwrap_or_default(),
         ttl: section.duration("ttl", 30, 3600).unwrap_or(CLIENT_TTL),
         apps: section.texts("apps").unwrap_or_default(),
+        impersonation: section.flag("impersonation").unwrap_or_default(),
         introspect: section.texts("introspect").unwrap_or_default(),
     };
     if client.may_nothing() {
@@ -615,6 +617,12 @@ fn read_client(section: &mut Section<'_, '_, '_>) -> ClientSettings {
         section.note(
             "auth_method",
             "client_secret_as_jwt: whoever sees such a JWT can send it again until it expires; client_secret_jwt prevents that",
+        );
+    }
+    if client.impersonation {
+        section.note(
+            "impersonation",
+            "no backend and no log can tell what this client does in a user's name from what the user does",
         );
     }
     if section.has("redirect_uris") {

@@ -798,6 +798,58 @@ catalogue! {
         confirm: "Compare the time of that file (EXCHEQUER_STORE with `.admin` at its end) with the service's start."
         mend: "Use `exchequer clients` on the service's machine, as its user: it reads the file."
 
+    // Token exchange (RFC 8693).
+    ExchangeNotAllowed "exchange_not_allowed": 400 "unauthorized_client" FixConfig
+        "This client may not exchange tokens of users."
+        cause: "The client has no `apps` in the configuration; or it is an app, which has no secret, and sends an actor token."
+        confirm: "`exchequer check` lists the clients; look at `apps` in `[clients.ID]`."
+        mend: "Set `apps` in `[clients.ID]` to the apps whose users the client may act for, and let it authenticate."
+    RequestedTokenTypeUnsupported "requested_token_type_unsupported": 400 "invalid_request" FixRequest
+        "This `requested_token_type` is none that is issued here."
+        cause: "Only JWTs are issued, which are access tokens; a refresh token is not exchanged for (RFC 8693 §2.2.1)."
+        confirm: "Look at `requested_token_type` in the request."
+        mend: "Leave it out, or send `urn:ietf:params:oauth:token-type:jwt` or `urn:ietf:params:oauth:token-type:access_token`."
+    ResourceMalformed "resource_malformed": 400 "invalid_target" FixRequest
+        "A `resource` is not an absolute URI without a fragment."
+        cause: "RFC 8707 §2 has `resource` be an absolute URI; a name that is none is an `audience`."
+        confirm: "Look at `resource` in the request."
+        mend: "Send the URI as it is configured, or send the name as `audience`."
+    SubjectTokenNotForClient "subject_token_not_for_client": 400 "invalid_request" FixConfig
+        "The subject token is of an app whose users this client may not act for."
+        cause: "The app that the token was minted for (its `client_id`) is none of the client's `apps`."
+        confirm: "Compare the token's `client_id` with `apps` in `[clients.ID]`."
+        mend: "Add the app to the client's `apps`, if it may act for that app's users."
+    SubjectTokenIsServiceToken "subject_token_is_service_token": 400 "invalid_request" FixRequest
+        "The subject token is a service token, of a client and no user."
+        cause: "A token that a client got for itself stands for nobody that another could act for."
+        confirm: "The token's `sub` is its `client_id`."
+        mend: "Ask for a token for the other audience with `grant_type=client_credentials`; or send the service token as `actor_token`, beside the user's token."
+    ActorTokenUnusable "actor_token_unusable": 400 "invalid_request" FixRequest
+        "The actor token cannot be used."
+        cause: "It fails as a subject token would, is another client's, is of an app that is none of the client's `apps`, is not signed, is bound to a key, or somebody acts for the actor itself."
+        confirm: "The description says which; pipe the token into `exchequer explain`."
+        mend: "Send the client's own service token, or a token of a user of its apps, as it was issued."
+    ActorNotAllowed "actor_not_allowed": 400 "invalid_request" FixConfig
+        "The subject token names who may act for its subject, and it is somebody else."
+        cause: "The token's `may_act` (RFC 8693 §4.4) has another `sub`, `client_id` or `iss` than the actor, or than the client where there is no actor token. Without `iss`, `sub` is one of the token's own issuer or of a client here."
+        confirm: "Decode the token and compare `may_act` with the actor."
+        mend: "Let the right actor ask, or have the issuer name this one."
+    DelegationTooDeep "delegation_too_deep": 400 "invalid_request" FixRequest
+        "Five act for the subject already."
+        cause: "Each exchange of a token of this service puts the client that asks before those in `act`."
+        confirm: "Count the levels of `act` in the token."
+        mend: "Pass the token on without exchanging it at each step, or exchange the user's first token."
+    DelegationCyclic "delegation_cyclic": 400 "invalid_request" FixRequest
+        "The actor acts for itself, or for somebody who acts for it."
+        cause: "The actor is the subject, or stands in the token's `act` already, behind another."
+        confirm: "Look for the actor in the token's `act`."
+        mend: "Let a service that is called back use the token that it had, rather than one that went through others."
+    ScopeExceedsToken "scope_exceeds_token": 400 "invalid_scope" FixRequest
+        "The subject token does not have all scopes that are asked for."
+        cause: "A token of this service is only ever exchanged for one that may do as much or less."
+        confirm: "Compare `scope` with the token's `scope`."
+        mend: "Ask for scopes that the token has, or get a new one from the provider's token with the scopes that are needed."
+
     // What could not be asked.
     IssuerKeysUnavailable "issuer_keys_unavailable": 503 "temporarily_unavailable" Retry ["jwk-remote-failed-to-load", "jwk-local-missing"]
         "The issuer's keys cannot be fetched at the moment."

@@ -101,6 +101,9 @@ pub struct Refusal {
     pub dpop: bool,
     /// The nonce for the next DPoP proof (RFC 9449 §8), where proofs need one.
     pub nonce: Option<String>,
+    /// What a bad credential is called at the token endpoint, with a 400: `invalid_grant`
+    /// (RFC 6749 §5.2) or `invalid_request` (RFC 8693 §2.2.2).
+    pub as_grant: Option<&'static str>,
     /// Whom it is about, for the audit log.
     pub about: Option<About>,
     /// The checks that were made, for the log and `explain`.
@@ -128,6 +131,7 @@ impl Refusal {
             scope: None,
             dpop: false,
             nonce: None,
+            as_grant: None,
             about: None,
             ladder: Ladder::default(),
             cause: None,

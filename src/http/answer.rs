@@ -53,7 +53,7 @@ pub fn empty() -> Answer {
 /// Hands a refusal to the front.
 pub fn refused(refusal: Box<Refusal>) -> Answer {
     let mut response = Response::new(Bytes::new());
-    *response.status_mut() = status(&refusal);
+    *response.status_mut() = told(&refusal).0;
     response.extensions_mut().insert(Outcome::Refused(refusal));
     response.into_response()
 }
@@ -83,14 +83,25 @@ fn json(status: StatusCode, body: Vec<u8>) -> Answer {
     response.into_response()
 }
 
-/// The status of a refusal: its code's, but that a proof that goes with a token is part of the
-/// authentication (RFC 9449 §7.1), and one that a token is asked for with is not (§5).
-pub fn status(refusal: &Refusal) -> StatusCode {
+/// The status and the RFC's word of a refusal: its code's, but that a credential which is no
+/// good authenticates nobody at the token endpoint: there it is part of the request. A DPoP
+/// proof is part of the authentication where it goes with a token (RFC 9449 §7.1), and not
+/// where one is asked for with it (§5).
+pub fn told(refusal: &Refusal) -> (StatusCode, &'static str) {
     let entry = refusal.code.entry();
-    if refusal.dpop && matches!(entry.error, "invalid_dpop_proof" | "use_dpop_nonce") {
-        return StatusCode::UNAUTHORIZED;
+    match (entry.error, refusal.as_grant) {
+        ("invalid_token" | "access_denied", Some(error)) => (StatusCode::BAD_REQUEST, error),
+        ("invalid_dpop_proof" | "use_dpop_nonce", _) if refusal.dpop => {
+            (StatusCode::UNAUTHORIZED, entry.error)
+        }
+        _ => {
+            let status = StatusCode::from_u16(entry.status);
+            (
+                status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+                entry.error,
+            )
+        }
     }
-    StatusCode::from_u16(entry.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 #[derive(Serialize)]
@@ -110,8 +121,9 @@ struct Error<'r> {
 /// Writes a refusal: the caller's own part of it.
 pub fn refusal(refusal: &Refusal, allowed: Option<Allowed>, request_id: &str) -> Answer {
     let entry = refusal.code.entry();
+    let (status, error) = told(refusal);
     let body = Error {
-        error: entry.error,
+        error,
         error_description: &refusal.description,
         code: entry.slug,
         request_id,
@@ -120,10 +132,7 @@ pub fn refusal(refusal: &Refusal, allowed: Option<Allowed>, request_id: &str) ->
         source: refusal.source,
         seen: refusal.seen.as_ref(),
     };
-    let mut response = json(
-        status(refusal),
-        serde_json::to_vec(&body).unwrap_or_default(),
-    );
+    let mut response = json(status, serde_json::to_vec(&body).unwrap_or_default());
     let headers = response.headers_mut();
     if let Some(challenge) = challenge(refusal) {
         headers.insert(WWW_AUTHENTICATE, challenge);
@@ -168,7 +177,7 @@ fn challenge(refusal: &Refusal) -> Option<HeaderValue> {
     } else {
         "Bearer".to_owned()
     };
-    let text = match (refusal.code, status(refusal).as_u16(), &refusal.scope) {
+    let text = match (refusal.code, told(refusal).0.as_u16(), &refusal.scope) {
         // §3.1: who sent nothing has made no error yet.
         (Code::BearerMissing, ..) => "Bearer".to_owned(),
         // RFC 6749 §5.2: our own client authentication.

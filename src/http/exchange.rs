@@ -250,8 +250,8 @@ pub fn request<'b>(
         keep: false,
         wish: Wish {
             app: parameter("app", &body.app)?,
-            audiences: &[],
             scope: Some(scope).filter(|scope| !scope.trim().is_empty()),
+            ..Wish::default()
         },
     };
     Ok((request, scope_asked))

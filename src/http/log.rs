@@ -1,6 +1,6 @@
 //! One line in the log for each answer: who got what, or what was refused and why.
 
-use super::answer;
+use super::answer::told;
 use super::outcome::{About, Outcome};
 use crate::exchange::Exchanged;
 use crate::explain::Refusal;
@@ -154,7 +154,7 @@ impl Line<'_> {
                     request_id = self.about.id,
                     trace_id = self.about.trace,
                     code = entry.slug,
-                    status = answer::status(refusal).as_u16(),
+                    status = told(refusal).0.as_u16(),
                     issuer = seen.and_then(|seen| seen.iss.as_deref()).map(printable),
                     check = failure.map(|rung| rung.check.name()),
                     seen = failure.and_then(|rung| rung.seen.as_deref()),

@@ -23,5 +23,6 @@ pub mod routes;
 pub mod server;
 pub mod status_list;
 pub mod token;
+mod token_exchange;
 pub mod verify;
 pub mod webhooks;

@@ -4,11 +4,11 @@ use super::client::proof;
 use super::form::Form;
 use super::headers::are_scopes;
 use super::outcome::Outcome;
-use super::{answer, body, dpop, front};
+use super::{answer, body, dpop, front, token_exchange};
 use crate::dpop::Shown;
 use crate::exchange::Caller;
 use crate::explain::{Code, Refusal};
-use crate::oauth::capabilities::{CLIENT_CREDENTIALS, REFRESH_TOKEN};
+use crate::oauth::capabilities::{CLIENT_CREDENTIALS, REFRESH_TOKEN, TOKEN_EXCHANGE};
 use crate::oauth::issued::Issued;
 use crate::oauth::{OAuth, Request, client_credentials, refresh};
 use bytes::Buf;
@@ -88,12 +88,13 @@ fn request<'f>(oauth: &OAuth, form: &'f Form<'_>) -> Result<Request<'f>, Box<Ref
             scope: scope(form)?,
             audiences: form.all("audience").chain(form.all("resource")).collect(),
         })),
+        TOKEN_EXCHANGE => Ok(Request::TokenExchange(token_exchange::wish(form)?)),
         _ => Err(Refusal::new(Code::GrantTypeUnsupported)),
     }
 }
 
 /// `scope` (RFC 6749 §3.3), where there is one.
-fn scope<'f>(form: &'f Form<'_>) -> Result<Option<&'f str>, Box<Refusal>> {
+pub(super) fn scope<'f>(form: &'f Form<'_>) -> Result<Option<&'f str>, Box<Refusal>> {
     let scope = form.get("scope").filter(|scope| !scope.trim().is_empty());
     if scope.is_some_and(|scope| !are_scopes(scope)) {
         return Err(Refusal::because(

@@ -8,6 +8,8 @@ use crate::dpop::ALGORITHMS;
 pub const CLIENT_CREDENTIALS: &str = "client_credentials";
 /// A refresh token gives the next app token (RFC 6749 §6).
 pub const REFRESH_TOKEN: &str = "refresh_token";
+/// A token is exchanged for another (RFC 8693 §2.1).
+pub const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 
 impl OAuth {
     fn apps(&self) -> impl Iterator<Item = &AppSettings> {
@@ -19,6 +21,7 @@ impl OAuth {
         let grants = [
             (CLIENT_CREDENTIALS, self.clients.any()),
             (REFRESH_TOKEN, self.gives_refresh_tokens()),
+            (TOKEN_EXCHANGE, self.clients.exchange()),
         ];
         grants
             .into_iter()

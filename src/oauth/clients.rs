@@ -125,6 +125,14 @@ impl Party {
             Self::App(app) => &app.settings.name,
         }
     }
+
+    /// The names of the apps whose users it may act for.
+    pub fn apps(&self) -> &[String] {
+        match self {
+            Self::Client(client) | Self::Public(client) => &client.settings.apps,
+            Self::App(app) => std::slice::from_ref(&app.settings.name),
+        }
+    }
 }
 
 /// What a client sends to prove itself; its `Debug` does not show it.
@@ -254,6 +262,22 @@ impl Clients {
             }
         }
         (methods, algorithms)
+    }
+
+    /// Whether some client acts for users of apps.
+    pub fn exchange(&self) -> bool {
+        let acts = |client: &Arc<Client>| !client.settings.apps.is_empty();
+        self.configured.values().any(acts) || self.registry.all().iter().any(acts)
+    }
+
+    /// Whether one that acts for the app's users may ask for this audience.
+    pub fn call_for(&self, app: &str, audience: &str) -> bool {
+        let calls = |client: &Arc<Client>| {
+            let settings = &client.settings;
+            settings.apps.iter().any(|each| each == app)
+                && settings.audiences.iter().any(|each| each == audience)
+        };
+        self.configured.values().any(calls) || self.registry.all().iter().any(calls)
     }
 
     /// The client of this id; the file's comes first.

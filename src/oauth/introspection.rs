@@ -8,9 +8,7 @@ use super::clients::{Client, Party, Proof};
 use super::{OAuth, refresh};
 use crate::exchange::Caller;
 use crate::explain::{Check, Code, Ladder, Refusal};
-use crate::store::{Question, StoreError};
-use crate::subject::revocation::Hit;
-use crate::token::mint::SERVICE_TYPE;
+use crate::policy::limits::Takes;
 use crate::token::read::{self, Said, Unverified};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -83,11 +81,8 @@ impl OAuth {
             ladder.fail(Check::Issuer, issuer, "this service");
             return Err(Refusal::new(Code::TokenNotOurs));
         }
-        let verified = unverified.verify(&exchange.keys.published(), ladder)?;
+        let verified = self.verified(&unverified, ladder)?;
         let said = &verified.claims;
-        if !self.has_type(said, verified.typ, ladder) {
-            return Err(Refusal::new(Code::AppTokenTypeMismatch));
-        }
         if !sees(client, said) {
             ladder.fail(
                 Check::Audience,
@@ -97,17 +92,7 @@ impl OAuth {
             return Err(Refusal::new(Code::IntrospectionNotAllowed));
         }
         said.in_time(now, ladder)?;
-        let (hits, standings): (Vec<Hit>, Vec<_>) = said.standings().unzip();
-        let question = Question {
-            standings: &standings,
-            ..Question::default()
-        };
-        let answer = exchange.store.ask(question, now).await;
-        let answer = answer.map_err(StoreError::refusal)?;
-        if let Some(hit) = answer.revoked.and_then(|place| hits.get(place)) {
-            ladder.fail(Check::Revocation, format!("{hit:?}"), "not revoked");
-            return Err(Refusal::new(hit.code()));
-        }
+        self.stands(said, &Takes::default(), now, ladder).await?;
         let claims = serde_json::to_value(unverified.claims());
         let Ok(Value::Object(claims)) = claims else {
             return Err(Refusal::new(Code::InternalError));
@@ -146,25 +131,6 @@ impl OAuth {
             token_type: None,
             claims,
         })
-    }
-
-    /// Whether the token is of the type that its app's tokens have, or service tokens.
-    fn has_type(&self, said: &Said<'_>, typ: &str, ladder: &mut Ladder) -> bool {
-        let mut apps = self.exchange.apps.iter().map(|app| &app.settings);
-        let expected = match said.provider {
-            Some(_) => apps
-                .find(|app| app.name == said.app)
-                .map(|app| app.typ.as_str()),
-            None => Some(SERVICE_TYPE),
-        };
-        if expected != Some(typ) {
-            ladder.fail(
-                Check::Type,
-                typ,
-                expected.unwrap_or("an app that is configured"),
-            );
-        }
-        expected == Some(typ)
     }
 }
 

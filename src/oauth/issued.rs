@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 /// `issued_token_type` of a JWT (RFC 8693 §3).
 pub const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+/// The same of an access token.
+pub const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 
 /// What a request at the token endpoint gets.
 pub struct Issued {

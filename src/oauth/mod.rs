@@ -7,10 +7,12 @@ pub mod clients;
 pub mod introspection;
 pub mod issued;
 mod nobody;
+mod ours;
 pub mod refresh;
 pub mod registry;
 pub mod revocation;
 pub mod status_list;
+pub mod token_exchange;
 
 use crate::config::Settings;
 use crate::exchange::{self, Caller, Exchange};
@@ -30,6 +32,18 @@ pub enum Request<'r> {
     ClientCredentials(client_credentials::Wish<'r>),
     /// A party shows a refresh token (RFC 6749 §6).
     Refresh(refresh::Wish<'r>),
+    /// A client has a token and wants another for it (RFC 8693).
+    TokenExchange(token_exchange::Wish<'r>),
+}
+
+impl Request<'_> {
+    /// What a bad credential of the user is called: the client's own is `invalid_client`.
+    fn refused_as(&self) -> &'static str {
+        match self {
+            Self::TokenExchange(_) => "invalid_request",
+            Self::ClientCredentials(_) | Self::Refresh(_) => "invalid_grant",
+        }
+    }
 }
 
 /// The token endpoint's parts.
@@ -62,6 +76,7 @@ impl OAuth {
         request: Result<Request<'_>, Refused>,
         caller: Caller<'_>,
     ) -> Result<Issued, Refused> {
+        let refused_as = request.as_ref().ok().map(Request::refused_as);
         let issued = async {
             let (request, proof) = (request?, proof?);
             let party = self.authenticate(&proof).await?;
@@ -70,11 +85,16 @@ impl OAuth {
                     self.client_credentials(party, &wish, caller).await
                 }
                 Request::Refresh(wish) => self.refresh(party, &wish, caller).await,
+                Request::TokenExchange(wish) => self.token_exchange(party, &wish, caller).await,
             }
         };
         match issued.await {
             Ok(issued) => Ok(issued),
-            Err(refusal) => Err(self.exchange.counted(refusal, caller).await),
+            Err(refusal) => {
+                let mut refusal = self.exchange.counted(refusal, caller).await;
+                refusal.as_grant = refused_as;
+                Err(refusal)
+            }
         }
     }
 

@@ -271,6 +271,7 @@ impl OAuth {
                 app: Some(&family.app),
                 audiences: &audiences,
                 scope: scope.as_deref(),
+                ..Asked::default()
             },
             caller,
             keep: false,

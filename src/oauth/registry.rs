@@ -117,6 +117,8 @@ impl Registered {
             ttl: self.ttl.unwrap_or(CLIENT_TTL),
             apps: self.apps.clone(),
             introspect: self.introspect.clone(),
+            // For the file alone, where `check` notes it.
+            impersonation: false,
         })
     }
 }

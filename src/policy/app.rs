@@ -2,6 +2,7 @@
 
 use super::Profile;
 use super::claims::Scope;
+use super::delegation::{Acting, Principal};
 use super::scopes::{self, Scopes};
 use crate::clock::UnixSeconds;
 use crate::config::{AppSettings, Expression, IssuerKind, SessionIdPolicy, TokenKind};
@@ -44,6 +45,8 @@ pub struct Grant {
     pub scopes: Option<Scopes>,
     /// Its token's place in the status list, where it has one.
     pub place: Option<Place>,
+    /// Who acts for the subject (RFC 8693 §4.1), where somebody does.
+    pub actor: Option<Value>,
 }
 
 /// A token's place in a status list, as the token says it (`status_list` in `status`,
@@ -61,10 +64,14 @@ pub struct Place {
 pub struct Wish<'r> {
     /// The app, where the request names one.
     pub app: Option<&'r str>,
+    /// The apps that may be chosen, where not all may.
+    pub among: Option<&'r [String]>,
     /// The audiences, where the request names some.
     pub audiences: &'r [&'r str],
     /// The scopes, where the request names some: by their names, spaces between them.
     pub scope: Option<&'r str>,
+    /// Who asks to act for the subject.
+    pub acting: Acting<'r>,
 }
 
 /// All apps.
@@ -97,7 +104,7 @@ impl Apps {
     ) -> Result<(Arc<App>, Arc<Issuer>), Refused> {
         let named = self.named(wish, ladder)?;
         let taking = || {
-            self.candidates(named)
+            self.candidates(named, wish)
                 .filter_map(|app| Some((app, app.looks_sessions_up()?)))
         };
         let Some((_, issuer)) = taking().next() else {
@@ -118,7 +125,7 @@ impl Apps {
         ladder: &mut Ladder,
     ) -> Result<(Arc<App>, Arc<Issuer>), Refused> {
         let named = self.named(wish, ladder)?;
-        let candidates = || self.candidates(named);
+        let candidates = || self.candidates(named, wish);
         let Some(identifier) = issuer else {
             ladder.fail(
                 Check::Issuer,
@@ -174,7 +181,7 @@ impl Apps {
         }
         let named = self.named(wish, ladder)?;
         let issuers = || {
-            self.candidates(named)
+            self.candidates(named, wish)
                 .flat_map(|app| app.issuers.iter().map(move |issuer| (app, issuer)))
         };
         if !issuers().any(|(_, issuer)| reads(issuer)) {
@@ -209,20 +216,31 @@ impl Apps {
         let Some(name) = wish.app else {
             return Ok(None);
         };
-        let app = self.apps.get(name);
+        let app = self
+            .candidates(None, wish)
+            .find(|app| app.settings.name == name);
         if app.is_none() {
-            let names: Vec<&str> = self.apps.keys().map(String::as_str).collect();
+            let apps = self.candidates(None, wish);
+            let names: Vec<&str> = apps.map(|app| app.settings.name.as_str()).collect();
             ladder.fail(Check::Issuer, format!("the app {name:?}"), names.join(", "));
             return Err(Refusal::new(Code::AppUnknown));
         }
         Ok(app)
     }
 
-    /// The app that is named, or all.
-    fn candidates(&self, named: Option<&Arc<App>>) -> impl Iterator<Item = &Arc<App>> {
+    /// The app that is named, or all that may be chosen.
+    fn candidates(
+        &self,
+        named: Option<&Arc<App>>,
+        wish: Wish<'_>,
+    ) -> impl Iterator<Item = &Arc<App>> {
         self.apps
             .values()
             .filter(move |app| named.is_none_or(|named| Arc::ptr_eq(named, app)))
+            .filter(move |app| {
+                wish.among
+                    .is_none_or(|among| among.contains(&app.settings.name))
+            })
     }
 }
 
@@ -346,6 +364,22 @@ impl App {
             let source = settings.condition.as_ref().map(|each| each.source.clone());
             source.unwrap_or_else(|| "none configured".to_owned())
         };
+        let actor = wish.acting.judge(Principal {
+            issuer: subject.issuer,
+            id: subject.id,
+            may_act: subject.claims.get("may_act"),
+            actor: subject.actor.as_ref(),
+        })?;
+        let delegated = match wish.acting {
+            // What the app's expressions say of `act`, they say of the whole chain.
+            Acting::Named(_) => {
+                let mut delegated = subject.clone();
+                delegated.actor.clone_from(&actor);
+                Some(delegated)
+            }
+            Acting::Nobody | Acting::Unnamed(_) => None,
+        };
+        let subject = delegated.as_ref().unwrap_or(subject);
         let (subject_id, claims, scopes) = match self.evaluate(subject, profile, wish) {
             Ok(evaluated) => evaluated,
             Err(refusal) => {
@@ -384,6 +418,7 @@ impl App {
             claims,
             scopes,
             place: None,
+            actor,
         })
     }
 

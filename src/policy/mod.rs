@@ -4,6 +4,7 @@
 
 pub mod app;
 pub mod claims;
+pub mod delegation;
 pub mod limits;
 mod profile;
 pub mod scopes;

@@ -79,6 +79,14 @@ pub fn words(scope: &str) -> impl Iterator<Item = &str> {
     scope.split(' ').filter(|name| !name.is_empty())
 }
 
+/// A `scope` parameter without the name that asks for a refresh token.
+pub fn online(scope: &str) -> String {
+    let names: Vec<&str> = words(scope)
+        .filter(|name| *name != OFFLINE_ACCESS)
+        .collect();
+    names.join(" ")
+}
+
 /// Whether the token itself lets the scope be granted.
 fn delegated(scope: &ScopeSettings, held: Option<&[&str]>) -> bool {
     let reads = |when: &Expression| when.reads("scopes");

@@ -78,6 +78,11 @@ impl<'t> Object<'t> {
         self.0.get(place.ok()?).map(|(_, value)| value)
     }
 
+    /// All members, in order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Json<'t>)> {
+        self.0.iter().map(|(name, value)| (name.as_ref(), value))
+    }
+
     /// How many members there are.
     pub fn len(&self) -> usize {
         self.0.len()

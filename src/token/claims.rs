@@ -4,7 +4,9 @@ use super::status_list::Status;
 use crate::clock::UnixSeconds;
 use crate::policy::Grant;
 use crate::subject::Subject;
+use crate::subject::json::Object;
 use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::Value;
 use std::slice;
 
 /// How far `iat` and `nbf` lie back, in seconds: PyJWT, jose and jsonwebtoken refuse a token
@@ -26,6 +28,46 @@ pub struct ServiceGrant<'g> {
     pub bound_to: Option<&'g str>,
 }
 
+/// A token of ours that is given again: for less, for others, or through somebody else.
+pub struct Carried<'c> {
+    /// The verified claims of the token before: what is not written anew is carried over.
+    pub claims: &'c Object<'c>,
+    /// `sub`.
+    pub subject: &'c str,
+    /// `client_id`: the app.
+    pub app: &'c str,
+    /// `aud`.
+    pub audiences: &'c [String],
+    /// When it expires.
+    pub expires_at: UnixSeconds,
+    /// `scope`, where the token before has one.
+    pub scope: Option<&'c str>,
+    /// `permissions`, where the token before has some.
+    pub permissions: Option<&'c Value>,
+    /// `act`, where somebody acts.
+    pub actor: Option<&'c Value>,
+    /// The thumbprint of the key that it is bound to (RFC 9449 §6.1).
+    pub bound_to: Option<&'c str>,
+}
+
+/// The claims that are each token's own: `cnf` is of whoever shows it, and `status` is its
+/// place in a list.
+const ANEW: [&str; 13] = [
+    "iss",
+    "sub",
+    "aud",
+    "exp",
+    "iat",
+    "nbf",
+    "jti",
+    "client_id",
+    "scope",
+    "permissions",
+    "act",
+    "cnf",
+    "status",
+];
+
 /// Whom a token speaks for.
 pub(super) enum Bearer<'c> {
     /// A user of an app.
@@ -35,6 +77,8 @@ pub(super) enum Bearer<'c> {
         grant: &'c Grant,
         bound_to: Option<&'c str>,
     },
+    /// Whom a token of ours spoke for before.
+    Carried(&'c Carried<'c>),
     /// A client of ours.
     Service(&'c ServiceGrant<'c>),
 }
@@ -69,6 +113,13 @@ impl Serialize for Claims<'_> {
                 *app,
                 *bound_to,
             ),
+            Bearer::Carried(carried) => (
+                carried.subject,
+                Audiences(carried.audiences),
+                carried.expires_at,
+                carried.app,
+                carried.bound_to,
+            ),
             Bearer::Service(grant) => (
                 grant.client,
                 Audiences(slice::from_ref(grant.audience)),
@@ -91,6 +142,7 @@ impl Serialize for Claims<'_> {
         }
         match &self.bearer {
             Bearer::User { subject, grant, .. } => user(&mut map, subject, grant)?,
+            Bearer::Carried(carried) => again(&mut map, carried)?,
             Bearer::Service(grant) => {
                 if let Some(scope) = grant.scope {
                     map.serialize_entry("scope", scope)?;
@@ -113,6 +165,25 @@ impl Serialize for Audiences<'_> {
     }
 }
 
+/// What a token says again.
+fn again<M: SerializeMap>(map: &mut M, carried: &Carried<'_>) -> Result<(), M::Error> {
+    for (name, value) in carried.claims.iter() {
+        if !ANEW.contains(&name) {
+            map.serialize_entry(name, value)?;
+        }
+    }
+    if let Some(actor) = carried.actor {
+        map.serialize_entry("act", actor)?;
+    }
+    if let Some(scope) = carried.scope {
+        map.serialize_entry("scope", scope)?;
+    }
+    if let Some(permissions) = carried.permissions {
+        map.serialize_entry("permissions", permissions)?;
+    }
+    Ok(())
+}
+
 /// What a token says of its user.
 fn user<M: SerializeMap>(
     map: &mut M,
@@ -123,7 +194,7 @@ fn user<M: SerializeMap>(
     if let Some(sid) = subject.session_id {
         map.serialize_entry("sid", &sid)?;
     }
-    if let Some(actor) = &subject.actor {
+    if let Some(actor) = &grant.actor {
         map.serialize_entry("act", actor)?;
     }
     // The app's own claims come in the place of these.

@@ -1,6 +1,6 @@
 //! Minting: typed claims in, a compact JWS (RFC 7515 §7.1) out.
 
-use super::claims::{Bearer, Claims, ServiceGrant};
+use super::claims::{Bearer, Carried, Claims, ServiceGrant};
 use crate::clock::UnixSeconds;
 use crate::config::AppSettings;
 use crate::keys::Signer;
@@ -66,6 +66,17 @@ pub fn claims(
         bound_to: None,
     };
     write_claims(issuer, "", bearer, now)
+}
+
+/// Mints a token of ours again.
+pub fn mint_again(
+    issuer: &str,
+    app: &AppSettings,
+    carried: &Carried<'_>,
+    now: UnixSeconds,
+    signer: &Signer,
+) -> Result<AppToken, MintFailed> {
+    write(issuer, Bearer::Carried(carried), &app.typ, now, signer)
 }
 
 /// `typ` of service tokens.

@@ -7,5 +7,5 @@ pub mod standing;
 pub mod status_list;
 pub mod verify;
 
-pub use claims::ServiceGrant;
-pub use mint::{AppToken, mint, mint_service};
+pub use claims::{Carried, ServiceGrant};
+pub use mint::{AppToken, mint, mint_again, mint_service};

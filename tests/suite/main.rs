@@ -49,5 +49,6 @@ mod store;
 mod store_file;
 mod stories;
 mod support;
+mod token_exchange;
 mod verify;
 mod webhooks;

@@ -22,7 +22,7 @@ pub(super) async fn explain(text: &str, args: &Args, settings: Settings) -> Exit
     let wish = Wish {
         app: args.app.as_deref(),
         audiences: audience.as_slice(),
-        scope: None,
+        ..Wish::default()
     };
     let request = Request {
         credential: Credential::SessionId {

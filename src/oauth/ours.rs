@@ -1,0 +1,70 @@
+//! A token of ours that comes back to one of these endpoints: whether it is genuine, and
+//! whether it still stands.
+
+use super::OAuth;
+use crate::clock::UnixSeconds;
+use crate::explain::{Check, Code, Ladder, Limit, Refusal};
+use crate::policy::App;
+use crate::policy::limits::Takes;
+use crate::store::{Question, StoreError};
+use crate::subject::revocation::Hit;
+use crate::token::mint::SERVICE_TYPE;
+use crate::token::read::{Said, Unverified, Verified};
+use std::sync::Arc;
+
+type Refused = Box<Refusal>;
+
+impl OAuth {
+    /// Verifies it with our own keys, and that it has the type that its app's tokens have, or
+    /// service tokens.
+    pub(super) fn verified<'u>(
+        &self,
+        unverified: &'u Unverified<'_>,
+        ladder: &mut Ladder,
+    ) -> Result<Verified<'u>, Refused> {
+        let verified = unverified.verify(&self.exchange.keys.published(), ladder)?;
+        let said = &verified.claims;
+        let app = self.app(said.app).map(|app| app.settings.typ.as_str());
+        let expected = match said.provider {
+            Some(_) => app,
+            None => Some(SERVICE_TYPE),
+        };
+        if expected != Some(verified.typ) {
+            let expected = expected.unwrap_or("an app that is configured");
+            ladder.fail(Check::Type, verified.typ, expected);
+            return Err(Refusal::new(Code::AppTokenTypeMismatch));
+        }
+        Ok(verified)
+    }
+
+    /// The app of that name.
+    pub(super) fn app(&self, name: &str) -> Option<&Arc<App>> {
+        let mut apps = self.exchange.apps.iter();
+        apps.find(|app| app.settings.name == name)
+    }
+
+    /// Asks, in one call, whether anything that it depends on was revoked, and takes from these
+    /// buckets; gives the nearest limit.
+    pub(super) async fn stands(
+        &self,
+        said: &Said<'_>,
+        takes: &Takes,
+        now: UnixSeconds,
+        ladder: &mut Ladder,
+    ) -> Result<Option<Limit>, Refused> {
+        let (hits, standings): (Vec<Hit>, Vec<_>) = said.standings().unzip();
+        let question = Question {
+            standings: &standings,
+            takes: &takes.takes,
+            ..Question::default()
+        };
+        let answer = self.exchange.store.ask(question, now).await;
+        let answer = answer.map_err(StoreError::refusal)?;
+        let limit = takes.judge(&answer.levels)?;
+        if let Some(hit) = answer.revoked.and_then(|place| hits.get(place)) {
+            ladder.fail(Check::Revocation, format!("{hit:?}"), "not revoked");
+            return Err(Refusal::new(hit.code()));
+        }
+        Ok(limit)
+    }
+}
