@@ -4,12 +4,13 @@
 mod listed;
 mod look;
 mod remembered;
+mod signed_in;
 
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::{IssuerKind, RateLimits, TokenKind};
 use crate::directory::{Directory, Known};
 use crate::dpop::{self, Proof};
-use crate::explain::{About, Code, Ladder, Limit, Refusal, Source};
+use crate::explain::{About, Check, Code, Ladder, Limit, Refusal, Source};
 use crate::keys::{Keeper, Published, Signer};
 use crate::policy::app::Wish;
 use crate::policy::limits::Takes;
@@ -195,9 +196,17 @@ impl Exchange {
             let (app, issuer) = self
                 .apps
                 .select(request.wish, unverified.issuer(), ladder)?;
-            if issuer.settings.kind == IssuerKind::Introspection {
-                let kind = TokenKind::OAuth;
-                return Box::pin(self.of_word(token, kind, &app, &issuer, request, ladder)).await;
+            match issuer.settings.kind {
+                IssuerKind::Clerk | IssuerKind::Oidc => {}
+                IssuerKind::Introspection => {
+                    let kind = TokenKind::OAuth;
+                    let told = self.of_word(token, kind, &app, &issuer, request, ladder);
+                    return Box::pin(told).await;
+                }
+                IssuerKind::SignIn => {
+                    ladder.fail(Check::Type, "a token", "a sign-in: it signs no tokens");
+                    return Err(Refusal::new(Code::SubjectTokenKindNotAccepted));
+                }
             }
             let subject = unverified.verify(&issuer, now, ladder).await?;
             self.judge(&app, &issuer, &subject, None, request, ladder)

@@ -11,7 +11,7 @@
 //! what was minted until the provider's event came: it may say the old role.
 
 use crate::clock::UnixSeconds;
-use crate::config::{AppSettings, DpopPolicy, DpopSettings, IssuerKind, origins};
+use crate::config::{AppSettings, DpopPolicy, DpopSettings, origins};
 use crate::crypto::MacKey;
 use crate::dpop::{self, Proof, Used};
 use crate::exchange::Exchange;
@@ -293,7 +293,7 @@ impl Gate {
         })?;
         let passes = &app.settings.verify;
         // Whoever guesses would make us ask, and no address here pays for it.
-        let signed = issuer.settings.kind != IssuerKind::Introspection;
+        let signed = issuer.settings.kind.signs();
         match shown {
             Shown::Bearer(_) if !(passes.pass_through && signed) => {
                 return Err(Refusal::new(Code::PassThroughNotAllowed));

@@ -4,7 +4,7 @@ pub mod access;
 
 use crate::audit::Audit;
 use crate::clock::Clock;
-use crate::config::{IssuerKind, IssuerSettings, Settings};
+use crate::config::{IssuerSettings, Settings};
 use crate::crypto::BackendFailed;
 use crate::directory::Directory;
 use crate::exchange::Exchange;
@@ -202,10 +202,10 @@ impl Service {
         };
         Ok(Self {
             exchange: Arc::new(exchange),
-            // Nobody verifies signatures of one that is asked about each token.
+            // Nobody verifies signatures of one that signs nothing that is taken.
             key_sets: key_sets
                 .into_values()
-                .filter(|keys| keys.kind() != IssuerKind::Introspection)
+                .filter(|keys| keys.kind().signs())
                 .chain(clients.key_sets())
                 .collect(),
             clients: Arc::new(clients),
@@ -250,7 +250,7 @@ impl Bound {
             audit,
             place,
             settings,
-            ..
+            fetcher,
         } = self.service;
         // What is registered is known before the first request; where it cannot be read, it is
         // tried again.
@@ -282,6 +282,7 @@ impl Bound {
                     Arc::clone(&exchange),
                     Arc::clone(&clients),
                     &settings,
+                    &fetcher,
                 )),
                 Arc::clone(&proxies),
             ),

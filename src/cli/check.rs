@@ -28,6 +28,7 @@ fn print(settings: &Settings) {
             IssuerKind::Clerk => "clerk",
             IssuerKind::Oidc => "oidc",
             IssuerKind::Introspection => "introspection",
+            IssuerKind::SignIn => "sign-in",
         };
         let algorithms: Vec<String> = issuer
             .algorithms
@@ -50,6 +51,14 @@ fn print(settings: &Settings) {
             app.ttl,
             app.algorithm
         );
+        if let Some(sign_in) = &app.sign_in {
+            println!(
+                "ok:    app {}: sign-in at {}; back to {}",
+                app.name,
+                sign_in.providers.join(", "),
+                sign_in.redirect_uris.join(" ")
+            );
+        }
         for scope in &app.scopes {
             let when = scope
                 .when
@@ -63,6 +72,12 @@ fn print(settings: &Settings) {
                 when.unwrap_or_default()
             );
         }
+    }
+    for provider in settings.providers.values() {
+        println!(
+            "ok:    provider {} {}: client {}; callback {}/auth/callback/{}",
+            provider.name, provider.issuer, provider.client_id, settings.issuer, provider.name
+        );
     }
     for (id, client) in &settings.clients {
         let how = match client.method {

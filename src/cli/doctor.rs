@@ -1,7 +1,7 @@
 //! `exchequer doctor`: a live setting, checked from where the service runs.
 
 use crate::clock::Clock;
-use crate::config::{IssuerKind, IssuerSettings, Settings, StoreSettings};
+use crate::config::{IssuerSettings, Settings, StoreSettings};
 use crate::crypto::SigningKey;
 use crate::explain::Code;
 use crate::keys::Keeper;
@@ -142,7 +142,7 @@ fn print(report: &Report, as_json: bool) {
 async fn check_issuer(fetcher: &Fetcher, issuer: &IssuerSettings, report: &mut Report) {
     let name = format!("issuer {}", issuer.name);
     check_introspection(fetcher, issuer, report).await;
-    if issuer.kind == IssuerKind::Introspection {
+    if !issuer.kind.signs() {
         return;
     }
     if let Some(key) = &issuer.jwt_key {

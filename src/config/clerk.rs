@@ -230,6 +230,7 @@ fn add_app(
             profile: None,
             refresh: None,
             status_list: false,
+            sign_in: None,
         },
     );
 }

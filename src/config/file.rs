@@ -8,7 +8,7 @@ use super::{
     DpopSettings, EventSettings, Expression, Findings, IntrospectionSettings, IssuerKind,
     IssuerSettings, OFFLINE_ACCESS, ProfileSettings, RefreshSettings, ScopeSettings, SecretHash,
     SessionIdPolicy, Structure, TokenKind, VerifySettings, WebhookSecret, assertion_algorithms,
-    clerk,
+    clerk, providers,
 };
 use crate::crypto::PublicKey;
 use jsonwebtoken::Algorithm;
@@ -23,7 +23,7 @@ pub const SECTIONS: [(&str, &[&str]); 4] = [
     ("issuers", ISSUER),
     ("apps", APP),
     ("clients", CLIENT),
-    ("providers", PROVIDER),
+    ("providers", providers::PROVIDER),
 ];
 
 const ISSUER: &[&str] = &[
@@ -67,6 +67,7 @@ const APP: &[&str] = &[
     "dpop",
     "dpop_nonce",
     "status_list",
+    "sign_in",
 ];
 const SCOPE: &[&str] = &["permissions", "when"];
 const PROFILE: &[&str] = &["user", "organization", "membership", "max_age", "events"];
@@ -94,14 +95,6 @@ const CLIENT: &[&str] = &[
     "impersonation",
     "introspect",
     "redirect_uris",
-];
-const PROVIDER: &[&str] = &[
-    "issuer",
-    "client_id",
-    "client_secret",
-    "scopes",
-    "authorization_endpoint",
-    "token_endpoint",
 ];
 
 /// The fields of a Clerk user that an app may ask for; its private and unsafe metadata never
@@ -233,7 +226,12 @@ pub(super) fn read(
                     structure.places.insert(format!("client {entry}"), place);
                     structure.clients.insert(entry.to_owned(), client);
                 }
-                _ => section.note_here("providers have no effect yet"),
+                _ => {
+                    if let Some(provider) = providers::read(&mut section, entry) {
+                        structure.places.insert(format!("provider {entry}"), place);
+                        structure.providers.insert(entry.to_owned(), provider);
+                    }
+                }
             }
         }
     }
@@ -386,7 +384,8 @@ fn read_introspection(
 
 fn read_app(section: &mut Section<'_, '_, '_>, name: &str, common: &Common) -> AppSettings {
     let issuers = section.texts("issuers").unwrap_or_default();
-    if issuers.is_empty() {
+    let sign_in = providers::read_sign_in(section);
+    if issuers.is_empty() && sign_in.is_none() {
         section.error_here(
             "`issuers` is missing: the names of the [issuers.NAME] that the app trusts",
         );
@@ -464,6 +463,7 @@ fn read_app(section: &mut Section<'_, '_, '_>, name: &str, common: &Common) -> A
         status_list: read_status_list(section),
         refresh: section.nested("refresh", REFRESH, read_refresh),
         dpop,
+        sign_in,
     }
 }
 
@@ -676,7 +676,7 @@ fn texts(value: &Spanned<DeValue<'_>>) -> Option<Vec<String>> {
 }
 
 /// Reads the file and notes what is wrong with it.
-struct Reader<'r, 't> {
+pub(super) struct Reader<'r, 't> {
     file: String,
     text: &'t str,
     variables: &'r BTreeMap<String, String>,
@@ -690,14 +690,14 @@ impl Reader<'_, '_> {
         format!("{}:{line}", self.file)
     }
 
-    fn error(&mut self, span: Option<&Range<usize>>, message: &str) {
+    pub(super) fn error(&mut self, span: Option<&Range<usize>>, message: &str) {
         let place = self.place(span);
         self.findings.error(place, message);
     }
 }
 
 /// One `[section.NAME]` table.
-struct Section<'s, 'r, 't> {
+pub(super) struct Section<'s, 'r, 't> {
     reader: &'s mut Reader<'r, 't>,
     span: Range<usize>,
     table: &'s DeTable<'t>,
@@ -737,21 +737,21 @@ impl<'s, 'r, 't> Section<'s, 'r, 't> {
             .map(|(_, value)| value)
     }
 
-    fn has(&self, key: &str) -> bool {
+    pub(super) fn has(&self, key: &str) -> bool {
         self.get(key).is_some()
     }
 
-    fn error(&mut self, key: &str, message: &str) {
+    pub(super) fn error(&mut self, key: &str, message: &str) {
         let span = self.get(key).map_or(self.span.clone(), Spanned::span);
         self.reader.error(Some(&span), &format!("{key}: {message}"));
     }
 
-    fn error_here(&mut self, message: &str) {
+    pub(super) fn error_here(&mut self, message: &str) {
         let span = self.span.clone();
         self.reader.error(Some(&span), message);
     }
 
-    fn note(&mut self, key: &str, message: &str) {
+    pub(super) fn note(&mut self, key: &str, message: &str) {
         let span = self.get(key).map_or(self.span.clone(), Spanned::span);
         let place = self.reader.place(Some(&span));
         self.reader
@@ -764,7 +764,7 @@ impl<'s, 'r, 't> Section<'s, 'r, 't> {
         self.reader.findings.note(place, message);
     }
 
-    fn checked<T>(&mut self, key: &str, result: Result<T, String>) -> Option<T> {
+    pub(super) fn checked<T>(&mut self, key: &str, result: Result<T, String>) -> Option<T> {
         match result {
             Ok(value) => Some(value),
             Err(message) => {
@@ -774,7 +774,7 @@ impl<'s, 'r, 't> Section<'s, 'r, 't> {
         }
     }
 
-    fn text(&mut self, key: &str) -> Option<String> {
+    pub(super) fn text(&mut self, key: &str) -> Option<String> {
         match self.get(key)?.get_ref() {
             DeValue::String(text) if !text.is_empty() => Some(text.to_string()),
             _ => {
@@ -784,7 +784,7 @@ impl<'s, 'r, 't> Section<'s, 'r, 't> {
         }
     }
 
-    fn texts(&mut self, key: &str) -> Option<Vec<String>> {
+    pub(super) fn texts(&mut self, key: &str) -> Option<Vec<String>> {
         let list = texts(self.get(key)?);
         if list.is_none() {
             self.error(key, "must be a text or a list of texts");
@@ -792,7 +792,7 @@ impl<'s, 'r, 't> Section<'s, 'r, 't> {
         list
     }
 
-    fn flag(&mut self, key: &str) -> Option<bool> {
+    pub(super) fn flag(&mut self, key: &str) -> Option<bool> {
         match self.get(key)?.get_ref() {
             DeValue::Boolean(flag) => Some(*flag),
             _ => {
@@ -813,7 +813,7 @@ impl<'s, 'r, 't> Section<'s, 'r, 't> {
     }
 
     /// A table inside this one, where there is one.
-    fn nested<T>(
+    pub(super) fn nested<T>(
         &mut self,
         key: &str,
         known: &[&str],
@@ -921,7 +921,7 @@ impl<'s, 'r, 't> Section<'s, 'r, 't> {
     }
 
     /// `{ env = "NAME" }` or `{ file = "PATH" }`; never the secret itself.
-    fn secret(&mut self, key: &str) -> Option<SecretString> {
+    pub(super) fn secret(&mut self, key: &str) -> Option<SecretString> {
         let value = self.get(key)?;
         self.secret_in(key, value).map(SecretString::from)
     }

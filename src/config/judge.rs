@@ -52,7 +52,7 @@ pub(super) fn judge(common: &Common, structure: &Structure, findings: &mut Findi
         }
         if issuer.audiences.is_empty()
             && issuer.authorized_parties.is_empty()
-            && issuer.kind != IssuerKind::Introspection
+            && issuer.kind.signs()
         {
             findings.note(
                 &place,

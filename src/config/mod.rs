@@ -8,6 +8,7 @@ mod client;
 mod env;
 mod file;
 mod judge;
+mod providers;
 mod value;
 
 use crate::clock::UnixSeconds;
@@ -116,6 +117,8 @@ pub struct Settings {
     pub apps: Vec<AppSettings>,
     /// Registered OAuth clients, by id.
     pub clients: BTreeMap<String, ClientSettings>,
+    /// Where users sign in when this service begins it, by name.
+    pub providers: BTreeMap<String, ProviderSettings>,
     /// Where what must be remembered is kept.
     pub store: StoreSettings,
     /// How often one may ask; `None` limits nobody.
@@ -200,6 +203,15 @@ pub enum IssuerKind {
     Oidc,
     /// An authorization server that is asked about each token (RFC 7662).
     Introspection,
+    /// A provider that signs nothing: who signs in there is told by its API.
+    SignIn,
+}
+
+impl IssuerKind {
+    /// Whether it signs tokens that are taken here.
+    pub fn signs(self) -> bool {
+        matches!(self, Self::Clerk | Self::Oidc)
+    }
 }
 
 /// A kind of credential that a Clerk instance gives out.
@@ -379,6 +391,8 @@ pub struct AppSettings {
     pub refresh: Option<RefreshSettings>,
     /// Whether its tokens are bound to a key of the client's.
     pub dpop: DpopSettings,
+    /// Sign-in that this service begins for it.
+    pub sign_in: Option<SignInSettings>,
 }
 
 /// Whether tokens are bound to a key of the client's (RFC 9449).
@@ -481,6 +495,68 @@ pub struct RefreshSettings {
 /// in no token.
 pub const OFFLINE_ACCESS: &str = "offline_access";
 
+/// Sign-in that this service begins for an app.
+#[derive(Debug, Clone)]
+pub struct SignInSettings {
+    /// The names of the providers that its users may sign in at.
+    pub providers: Vec<String>,
+    /// Where they may be sent back to, byte for byte.
+    pub redirect_uris: Vec<String>,
+}
+
+/// How a provider tells who signed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProviderKind {
+    /// By an ID token, with endpoints as it publishes them (OpenID Connect Discovery).
+    Oidc,
+    /// By an ID token of a Clerk instance.
+    Clerk,
+    /// By an ID token of Google.
+    Google,
+    /// By GitHub's API.
+    GitHub,
+    /// By Facebook's API.
+    Facebook,
+}
+
+/// How we prove ourselves at a provider's token endpoint (OpenID Connect Core §9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProviderAuth {
+    /// In the Authorization header.
+    Basic,
+    /// In the form.
+    Post,
+    /// Not at all: PKCE alone.
+    None,
+}
+
+/// Where users sign in when this service begins it.
+#[derive(Debug, Clone)]
+pub struct ProviderSettings {
+    /// Its name in the configuration and in URLs.
+    pub name: String,
+    /// How it tells who signed in.
+    pub kind: ProviderKind,
+    /// The `iss` of those who sign in.
+    pub issuer: String,
+    /// Our client id there.
+    pub client_id: String,
+    /// Our secret there.
+    pub client_secret: Option<SecretString>,
+    /// How we prove ourselves there.
+    pub auth: ProviderAuth,
+    /// What is asked for.
+    pub scopes: Vec<String>,
+    /// Where users are sent to, where it is not discovered.
+    pub authorization_endpoint: Option<String>,
+    /// Where codes are exchanged, where it is not discovered.
+    pub token_endpoint: Option<String>,
+    /// The base URL of its API, where it tells by one.
+    pub api_url: Option<String>,
+    /// Whether its documents may lead to private addresses.
+    pub allow_private_network: bool,
+}
+
 /// Where the configuration is read from.
 #[derive(Clone, Default)]
 pub struct Sources {
@@ -523,6 +599,7 @@ pub fn load(sources: &Sources) -> (Option<Settings>, Findings) {
         &mut findings,
     );
     clerk::read(&variables, &common, &mut structure, &mut findings);
+    providers::trust(&mut structure, &mut findings);
     judge::judge(&common, &structure, &mut findings);
     for found in [&mut findings.errors, &mut findings.notes] {
         found.sort_by(|one, other| one.order().cmp(&other.order()));
@@ -539,6 +616,7 @@ pub fn load(sources: &Sources) -> (Option<Settings>, Findings) {
         issuers: structure.issuers,
         apps: structure.apps.into_values().collect(),
         clients: structure.clients,
+        providers: structure.providers,
         store: common.store,
         rate_limits: common.rate_limits,
         trusted_proxies: common.trusted_proxies,
@@ -554,6 +632,7 @@ struct Structure {
     issuers: Vec<IssuerSettings>,
     apps: BTreeMap<String, AppSettings>,
     clients: BTreeMap<String, ClientSettings>,
+    providers: BTreeMap<String, ProviderSettings>,
     /// Where each issuer and app was configured, for messages.
     places: BTreeMap<String, String>,
 }

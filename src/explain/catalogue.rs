@@ -797,6 +797,87 @@ catalogue! {
         cause: "The admin listener's `/clients` was asked without the bearer token that the service writes into a file beside its store at each start."
         confirm: "Compare the time of that file (EXCHEQUER_STORE with `.admin` at its end) with the service's start."
         mend: "Use `exchequer clients` on the service's machine, as its user: it reads the file."
+    // Sign-in that this service begins.
+    SignInProviderUnknown "sign_in_provider_unknown": 404 "invalid_request" FixConfig
+        "The app has no sign-in at this provider."
+        cause: "The last part of the path names no `[providers.NAME]`, or the app does not list it in `[apps.NAME.sign_in] providers`."
+        confirm: "`exchequer check` lists the providers and each app's sign-in."
+        mend: "Correct the path, or list the provider in the app's `sign_in`."
+    RedirectUriNotRegistered "redirect_uri_not_registered": 400 "invalid_request" FixConfig
+        "The `redirect_uri` is missing, or none that the app has registered."
+        cause: "`redirect_uri` is compared byte for byte with the app's `redirect_uris`: a slash at the end, another case, another port or an escape makes another one. Where nobody is known to stand behind an address, nobody is sent there, so this answer is no redirect."
+        confirm: "`exchequer check` prints the registered ones; compare them with the parameter in the browser's address bar."
+        mend: "Send a registered one, or add it to `redirect_uris` in `[apps.NAME.sign_in]`. Native apps on loopback may use any port of http://127.0.0.1 or http://[::1] where it is registered without one."
+    ResponseTypeUnsupported "response_type_unsupported": 400 "unsupported_response_type" FixRequest
+        "The only `response_type` is `code`."
+        cause: "`response_type` is another than `code`: tokens never come in a redirect."
+        confirm: "Look at the parameter."
+        mend: "Send `response_type=code`, or leave it out."
+    PkceRequired "pkce_required": 400 "invalid_request" FixRequest
+        "Sign-in needs `code_challenge` and `code_challenge_method=S256`."
+        cause: "One of the two is missing, the method is `plain`, or the challenge is not 43 characters of base64url (RFC 7636 §4.2)."
+        confirm: "Look at the parameters in the browser's address bar."
+        mend: "Make a random verifier of 43 to 128 characters for each sign-in, send base64url(SHA-256(verifier)) without padding as `code_challenge`, and the verifier itself at the token endpoint."
+    SignInStateInvalid "sign_in_state_invalid": 400 "invalid_request" SignIn
+        "This sign-in is not under way: it was never begun, is over, or took longer than 10 minutes."
+        cause: "`state` is missing, unknown or used: the back button, a reloaded callback, a bookmark of it, or a forged one."
+        confirm: "Compare the times of the two requests, of login and callback, in the log."
+        mend: "Begin the sign-in again from the app."
+    SignInBrowserMismatch "sign_in_browser_mismatch": 400 "invalid_request" SignIn
+        "This sign-in was begun in another browser."
+        cause: "The cookie that login set is missing or another's: the callback was opened in another browser or profile, cookies are blocked, or the host of `EXCHEQUER_ISSUER` is another than the one on which login was called. Somebody who sends you a link to finish their sign-in gets this answer too."
+        confirm: "Look for `Set-Cookie` in login's answer and `Cookie` in the request of the callback; compare their hosts."
+        mend: "Begin the sign-in again, in one browser, at the host of `EXCHEQUER_ISSUER`."
+    SignInProviderMismatch "sign_in_provider_mismatch": 400 "access_denied" SignIn
+        "The answer is of another provider than the sign-in was begun at."
+        cause: "The callback's path, or its `iss` (RFC 9207), names another provider: a mix-up attack, or two providers registered with one callback."
+        confirm: "Compare the callback that is registered at each provider with those that `exchequer check` prints."
+        mend: "Register each provider's own callback, then begin the sign-in again."
+    SignInDenied "sign_in_denied": 403 "access_denied" SignIn
+        "The identity provider says that the sign-in was refused or given up."
+        cause: "The user pressed cancel, or may not use this application there (`access_denied`, `login_required`, `consent_required` and the like)."
+        confirm: "The log line has the provider's word as its cause."
+        mend: "Let the user try again."
+    ProviderClientUnknown "provider_client_unknown": 500 "server_error" FixConfig
+        "The identity provider does not know this service's client, or its secret is wrong."
+        cause: "The provider's OAuth server said `invalid_client` or `unauthorized_client`. It knows OAuth applications that were registered there: not the shared development credentials behind a social sign-in, not a publishable key, not another environment's application."
+        confirm: "`exchequer doctor` asks each provider with a code that cannot be right: `invalid_grant` comes from one that knows the client."
+        mend: "Register an OAuth application of your own at the provider, with the callback that `exchequer check` prints, and set `client_id` and `client_secret` in `[providers.NAME]`; where the secret is right, try `client_auth`. See docs/sign-in.md."
+    ProviderCodeRefused "provider_code_refused": 400 "access_denied" SignIn
+        "The identity provider refuses the code that came with the callback."
+        cause: "The code is used, expired or another sign-in's (`invalid_grant`): a reloaded page, a code that somebody put in the place of the right one, or a callback that is registered otherwise than it is sent."
+        confirm: "The log line has the provider's word; `exchequer check` prints the callback that is sent."
+        mend: "Begin the sign-in again. Where it happens each time, compare the callback at the provider."
+    ProviderRefused "provider_refused": 500 "server_error" FixConfig
+        "The identity provider refuses the sign-in that this service asks for."
+        cause: "The provider answered with another error: a scope that the application may not ask for, a callback that is not registered there, a grant that is off."
+        confirm: "The log line has the provider's word as its cause."
+        mend: "Correct the application at the provider, or `scopes` in `[providers.NAME]`."
+    ProviderAnswerInvalid "provider_answer_invalid": 500 "server_error" FixConfig
+        "The identity provider's answer is not what a sign-in gives."
+        cause: "The token endpoint answered without an ID token (or, for GitHub and Facebook, an access token), or with no JSON; or the API named no user."
+        confirm: "The log line has the cause. `scopes` must hold `openid` where ID tokens are expected."
+        mend: "Correct `kind`, `scopes` or `token_endpoint` in `[providers.NAME]`."
+    IdTokenNonceMismatch "id_token_nonce_mismatch": 401 "access_denied" SignIn
+        "The provider's ID token was made for another sign-in."
+        cause: "Its `nonce` is missing or another: a code of another browser was put into this one's callback, or the provider leaves `nonce` out."
+        confirm: "Sign in once more: where it fails each time, the provider leaves `nonce` out."
+        mend: "Begin the sign-in again."
+    AuthorizationCodeInvalid "authorization_code_invalid": 400 "invalid_grant" SignIn
+        "The authorization code is unknown, expired, or was given to another app or another redirect URI."
+        cause: "A code lives for 60 seconds and counts for the `client_id`, the `redirect_uri` and the `code_challenge` that it was asked for with."
+        confirm: "The log line's `cause` says which of them it is; it is not told to strangers."
+        mend: "Exchange the code at once, with the app's name as `client_id` and the very `redirect_uri` of the sign-in."
+    AuthorizationCodeUsed "authorization_code_used": 400 "invalid_grant" SignIn
+        "The authorization code was used before: what it gave is revoked."
+        cause: "The code was sent twice with its verifier: a retry after a lost answer, or somebody who has both (RFC 6749 §4.1.2)."
+        confirm: "Look for the first use in the log."
+        mend: "Begin the sign-in again; exchange each code once."
+    CodeVerifierWrong "code_verifier_wrong": 400 "invalid_grant" SignIn
+        "The `code_verifier` is not the one that the sign-in was begun with."
+        cause: "Its S256 is not the `code_challenge`: the app lost the verifier between the two requests, or the code is another's."
+        confirm: "Compare base64url(SHA-256(code_verifier)) with the `code_challenge` of login."
+        mend: "Keep the verifier until the code has come back, one for each sign-in."
 
     // Token exchange (RFC 8693).
     ExchangeNotAllowed "exchange_not_allowed": 400 "unauthorized_client" FixConfig

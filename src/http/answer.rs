@@ -6,7 +6,8 @@ use crate::dpop::ALGORITHMS;
 use crate::explain::{Code, Limit, Refusal, Seen, Source};
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER, SET_COOKIE,
+    WWW_AUTHENTICATE,
 };
 use http::{HeaderName, Response, StatusCode};
 use serde::Serialize;
@@ -47,6 +48,22 @@ pub fn identity(headers: HeaderMap) -> Answer {
 pub fn empty() -> Answer {
     let mut response = Response::new(Bytes::new());
     response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
+    response.into_response()
+}
+
+/// Sends a browser elsewhere, with a cookie; what is there now is nobody else's.
+pub fn found(location: &str, cookie: &str, outcome: Outcome) -> Answer {
+    let mut response = Response::new(Bytes::new());
+    let headers = response.headers_mut();
+    for (name, value) in [(LOCATION, location), (SET_COOKIE, cookie)] {
+        match HeaderValue::from_str(value) {
+            Ok(value) => headers.append(name, value),
+            Err(error) => return refused(Refusal::new(Code::InternalError).caused_by(error)),
+        };
+    }
+    headers.insert(CACHE_CONTROL, NO_STORE);
+    *response.status_mut() = StatusCode::FOUND;
+    response.extensions_mut().insert(outcome);
     response.into_response()
 }
 

@@ -10,6 +10,7 @@ use crate::keys::Keeper;
 use crate::oauth::introspection::Introspected;
 use crate::oauth::issued::Issued;
 use crate::oauth::revocation::Revoked;
+use crate::oauth::sign_in::Told;
 use crate::token::AppToken;
 use crate::webhooks::Taken;
 use base64::Engine;
@@ -65,6 +66,7 @@ impl Audited {
             Outcome::Issued(issued) => self.issued(base, issued).await,
             Outcome::Introspected(introspected) => self.introspected(base, introspected).await,
             Outcome::Revoked(revoked) => self.revoked(base, revoked).await,
+            Outcome::SignIn(told) => self.sent(base, told).await,
             Outcome::Heard(taken) => self.heard(base, taken).await,
         }
     }
@@ -113,6 +115,25 @@ impl Audited {
             issuer: about.and_then(|about| about.issuer.as_deref()),
             subject: about.and_then(|about| about.subject.as_deref()),
             session: about.and_then(|about| about.session.as_deref()),
+            ..base
+        };
+        self.audit.record(event).await;
+    }
+
+    /// Who signed in, and whom a provider or we refused; beginnings are nobody's yet.
+    async fn sent(&self, base: Event<'_>, told: &Told) {
+        if let Some(refusal) = &told.refusal {
+            return self.refused(base, refusal).await;
+        }
+        if told.about.subject.is_none() {
+            return;
+        }
+        let event = Event {
+            outcome: "ok",
+            app: Some(&told.about.app),
+            issuer: told.about.issuer.as_deref(),
+            subject: told.about.subject.as_deref(),
+            session: told.about.session.as_deref(),
             ..base
         };
         self.audit.record(event).await;

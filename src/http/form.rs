@@ -19,13 +19,14 @@ type Refused = Box<Refusal>;
 
 /// The longest parameter, in bytes; tokens may be as long as a body.
 const MAX_PARAMETER: usize = 1024;
-/// Those that carry a token, an assertion or a list of them.
-const LONG: [&str; 6] = [
+/// Those that carry a token, an assertion, a provider's code or a list of them.
+const LONG: [&str; 7] = [
     "subject_token",
     "actor_token",
     "assertion",
     "client_assertion",
     "client_secret",
+    "code",
     "token",
 ];
 /// Those that may be repeated (RFC 8693 §2.1, RFC 8707 §2).

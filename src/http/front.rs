@@ -6,6 +6,7 @@ use super::audited::Audited;
 use super::caller::Peer;
 use super::cors::Cors;
 use super::log::Line;
+use super::login;
 use super::outcome::{About, Outcome};
 use super::resource;
 use super::verify::{self, Verify};
@@ -14,7 +15,7 @@ use crate::keys::Keeper;
 use crate::telemetry::Metrics;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::header::{CONNECTION, HeaderMap, HeaderValue, ORIGIN};
+use http::header::{CONNECTION, HeaderMap, HeaderValue, ORIGIN, REFERRER_POLICY};
 use http::{HeaderName, Request, Version};
 use hyper::body::{Body, Incoming};
 use hyper::service::Service;
@@ -95,7 +96,7 @@ impl Front {
         let outcome = response.extensions_mut().remove::<Outcome>();
         let allowed = response.extensions_mut().remove::<Allowed>();
         let (mut result, mut code) = ("ok", "ok");
-        if let Some(Outcome::Refused(refusal)) = &outcome {
+        if let Some(refusal) = outcome.as_ref().and_then(Outcome::refusal) {
             let entry = refusal.code.entry();
             result = if entry.status >= 500 {
                 "failed"
@@ -103,12 +104,20 @@ impl Front {
                 "refused"
             };
             code = entry.slug;
+        }
+        if let Some(Outcome::Refused(refusal)) = &outcome {
+            let entry = refusal.code.entry();
             response = answer::refusal(refusal, allowed, id.to_str().unwrap_or_default());
             // The body was not read, so the connection ends: let nobody send a request after it.
             if has_body && matches!(entry.status, 404 | 405 | 408 | 413 | 414 | 431) {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(CONNECTION, close);
             }
+        }
+        if matches!(route, "login" | "callback") {
+            // The address has a state or a code in it.
+            let none = HeaderValue::from_static("no-referrer");
+            response.headers_mut().insert(REFERRER_POLICY, none);
         }
         self.finish(&mut response, &id, trace.as_ref(), origin);
         let about = About {
@@ -199,6 +208,8 @@ fn route(path: &str) -> &'static str {
         | resource::OF_VERIFY => "metadata",
         "/.well-known/status-lists" | "/.well-known/status-lists/1" => "status_list",
         "/healthz" => "health",
+        _ if path.starts_with(login::LOGIN) => "login",
+        _ if path.starts_with(login::CALLBACK) => "callback",
         _ if path.starts_with("/webhooks/") => "webhooks",
         _ => "other",
     }

@@ -8,6 +8,7 @@ use crate::keys::Keeper;
 use crate::oauth::introspection::Introspected;
 use crate::oauth::issued::Issued;
 use crate::oauth::revocation::Revoked;
+use crate::oauth::sign_in::Told;
 use crate::policy::scopes::Scopes;
 use crate::webhooks::Taken;
 use http::StatusCode;
@@ -28,6 +29,7 @@ impl Line<'_> {
             Outcome::Issued(issued) => self.issued(issued),
             Outcome::Introspected(introspected) => self.introspected(introspected),
             Outcome::Revoked(revoked) => self.revoked(revoked),
+            Outcome::SignIn(told) => self.sent(told, keys),
             Outcome::Heard(taken) => self.heard(taken),
         }
     }
@@ -140,6 +142,23 @@ impl Line<'_> {
             result = revoked.result(),
             micros = self.micros,
             "revoked"
+        );
+    }
+
+    fn sent(&self, told: &Told, keys: &Keeper) {
+        if let Some(refusal) = &told.refusal {
+            return self.refused(refusal, keys);
+        }
+        tracing::info!(
+            route = self.about.route,
+            request_id = self.about.id,
+            trace_id = self.about.trace,
+            provider = told.provider,
+            app = told.about.app,
+            issuer = told.about.issuer,
+            subject = told.about.subject,
+            micros = self.micros,
+            "sent on"
         );
     }
 

@@ -15,6 +15,7 @@ mod headers;
 mod identity_signature;
 pub mod introspect;
 mod log;
+mod login;
 pub mod metadata;
 pub mod outcome;
 pub mod resource;

@@ -5,6 +5,7 @@ use crate::explain::Refusal;
 use crate::oauth::introspection::Introspected;
 use crate::oauth::issued::Issued;
 use crate::oauth::revocation::Revoked;
+use crate::oauth::sign_in::Told;
 use crate::webhooks::Taken;
 use std::sync::Arc;
 
@@ -21,8 +22,21 @@ pub enum Outcome {
     Introspected(Arc<Introspected>),
     /// It revoked a token of a client's.
     Revoked(Arc<Revoked>),
+    /// It sent a browser on, to a provider or back to an app.
+    SignIn(Arc<Told>),
     /// It took a provider's event.
     Heard(Arc<Taken>),
+}
+
+impl Outcome {
+    /// Why it refused, whoever was told.
+    pub(super) fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Refused(refusal) => Some(refusal),
+            Self::SignIn(told) => told.refusal.as_deref(),
+            _ => None,
+        }
+    }
 }
 
 /// What the front knows of a request.

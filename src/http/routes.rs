@@ -1,7 +1,8 @@
 //! The whole public surface on one page.
 
 use super::{
-    answer, caller, exchange, introspect, metadata, resource, revoke, status_list, token, webhooks,
+    answer, caller, exchange, introspect, login, metadata, resource, revoke, status_list, token,
+    webhooks,
 };
 use crate::exchange::Exchange;
 use crate::explain::{Code, Refusal};
@@ -17,6 +18,8 @@ use warp::reject::{Reject, Rejection};
 use warp::reply::Response as Answer;
 
 const GET: &str = "GET, HEAD";
+/// What a HEAD would begin or end is not asked for by one.
+const GET_ALONE: &str = "GET";
 const POST: &str = "POST, OPTIONS";
 const POST_ALONE: &str = "POST";
 
@@ -61,11 +64,34 @@ pub fn public(oauth: Arc<OAuth>, proxies: Arc<[IpNet]>) -> BoxedFilter<(Answer,)
         .and(only(POST))
         .and(oauth.clone())
         .and(warp::header::headers_cloned())
-        .and(address)
+        .and(address.clone())
         .and(warp::body::stream())
         .then(|oauth: Arc<OAuth>, headers: HeaderMap, address, body| {
             Box::pin(async move { revoke::handle(&oauth, &headers, address, body).await })
         });
+    let logins = below(login::LOGIN)
+        .and(only(GET_ALONE))
+        .and(oauth.clone())
+        .and(query())
+        .and(address.clone())
+        .then(
+            |provider: String, oauth: Arc<OAuth>, query: String, address| {
+                Box::pin(async move { login::login(&oauth, &provider, &query, address).await })
+            },
+        );
+    let callbacks = below(login::CALLBACK)
+        .and(only(GET_ALONE))
+        .and(oauth.clone())
+        .and(query())
+        .and(warp::header::headers_cloned())
+        .and(address)
+        .then(
+            |provider: String, oauth: Arc<OAuth>, query: String, headers: HeaderMap, address| {
+                Box::pin(async move {
+                    login::callback(&oauth, &provider, &query, &headers, address).await
+                })
+            },
+        );
     let webhooks = below("/webhooks/clerk/")
         .and(only(POST_ALONE))
         .and(exchange.clone())
@@ -118,6 +144,10 @@ pub fn public(oauth: Arc<OAuth>, proxies: Arc<[IpNet]>) -> BoxedFilter<(Answer,)
         .unify()
         .or(revocations)
         .unify()
+        .or(logins)
+        .unify()
+        .or(callbacks)
+        .unify()
         .or(webhooks)
         .unify()
         .or(jwks)
@@ -162,6 +192,11 @@ fn below(
             _ => Err(warp::reject::not_found()),
         }
     })
+}
+
+/// The query as it came; empty where there is none.
+fn query() -> impl Filter<Extract = (String,), Error = Infallible> + Clone + Send + Sync + 'static {
+    warp::query::raw().or(warp::any().map(String::new)).unify()
 }
 
 /// The path is there, the method is not.

@@ -8,9 +8,11 @@ use super::{answer, body, dpop, front, token_exchange};
 use crate::dpop::Shown;
 use crate::exchange::Caller;
 use crate::explain::{Code, Refusal};
-use crate::oauth::capabilities::{CLIENT_CREDENTIALS, REFRESH_TOKEN, TOKEN_EXCHANGE};
+use crate::oauth::capabilities::{
+    AUTHORIZATION_CODE, CLIENT_CREDENTIALS, REFRESH_TOKEN, TOKEN_EXCHANGE,
+};
 use crate::oauth::issued::Issued;
-use crate::oauth::{OAuth, Request, client_credentials, refresh};
+use crate::oauth::{OAuth, Request, client_credentials, codes, refresh};
 use bytes::Buf;
 use futures_util::Stream;
 use http::header::{HeaderMap, HeaderValue, PRAGMA};
@@ -89,6 +91,11 @@ fn request<'f>(oauth: &OAuth, form: &'f Form<'_>) -> Result<Request<'f>, Box<Ref
             audiences: form.all("audience").chain(form.all("resource")).collect(),
         })),
         TOKEN_EXCHANGE => Ok(Request::TokenExchange(token_exchange::wish(form)?)),
+        AUTHORIZATION_CODE => Ok(Request::AuthorizationCode(codes::Wish {
+            code: form.required("code")?,
+            redirect_uri: form.required("redirect_uri")?,
+            code_verifier: form.required("code_verifier")?,
+        })),
         _ => Err(Refusal::new(Code::GrantTypeUnsupported)),
     }
 }

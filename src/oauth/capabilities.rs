@@ -8,6 +8,8 @@ use crate::dpop::ALGORITHMS;
 pub const CLIENT_CREDENTIALS: &str = "client_credentials";
 /// A refresh token gives the next app token (RFC 6749 §6).
 pub const REFRESH_TOKEN: &str = "refresh_token";
+/// The code of a sign-in gives an app token (RFC 6749 §4.1.3).
+pub const AUTHORIZATION_CODE: &str = "authorization_code";
 /// A token is exchanged for another (RFC 8693 §2.1).
 pub const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 
@@ -21,11 +23,17 @@ impl OAuth {
         let grants = [
             (CLIENT_CREDENTIALS, self.clients.any()),
             (REFRESH_TOKEN, self.gives_refresh_tokens()),
+            (AUTHORIZATION_CODE, self.signs_in()),
             (TOKEN_EXCHANGE, self.clients.exchange()),
         ];
         grants
             .into_iter()
             .filter_map(|(grant, on)| on.then_some(grant))
+    }
+
+    /// Whether some app has sign-in that this service begins.
+    pub fn signs_in(&self) -> bool {
+        self.apps().any(|app| app.sign_in.is_some())
     }
 
     /// Whether some app gives refresh tokens.

@@ -4,23 +4,29 @@ pub mod assertion;
 pub mod capabilities;
 pub mod client_credentials;
 pub mod clients;
+pub mod codes;
 pub mod introspection;
 pub mod issued;
 mod nobody;
 mod ours;
+pub mod providers;
 pub mod refresh;
 pub mod registry;
 pub mod revocation;
+pub mod sign_in;
 pub mod status_list;
 pub mod token_exchange;
 
 use crate::config::Settings;
 use crate::exchange::{self, Caller, Exchange};
 use crate::explain::{Ladder, Refusal};
+use crate::subject::fetch::Fetcher;
 use clients::{Clients, Evidence, Party, Proof};
 use issued::Issued;
 use jsonwebtoken::Algorithm;
+use providers::Provider;
 use status_list::StatusList;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 type Refused = Box<Refusal>;
@@ -34,6 +40,8 @@ pub enum Request<'r> {
     Refresh(refresh::Wish<'r>),
     /// A client has a token and wants another for it (RFC 8693).
     TokenExchange(token_exchange::Wish<'r>),
+    /// An app has the code of a sign-in (RFC 6749 §4.1.3).
+    AuthorizationCode(codes::Wish<'r>),
 }
 
 impl Request<'_> {
@@ -41,7 +49,9 @@ impl Request<'_> {
     fn refused_as(&self) -> &'static str {
         match self {
             Self::TokenExchange(_) => "invalid_request",
-            Self::ClientCredentials(_) | Self::Refresh(_) => "invalid_grant",
+            Self::ClientCredentials(_) | Self::Refresh(_) | Self::AuthorizationCode(_) => {
+                "invalid_grant"
+            }
         }
     }
 }
@@ -54,14 +64,26 @@ pub struct OAuth {
     pub clients: Arc<Clients>,
     /// What verifiers are shown of revocations.
     status_list: StatusList,
+    /// The providers that users sign in at, by their names.
+    pub providers: BTreeMap<String, Arc<Provider>>,
     /// What service tokens are signed with.
     algorithm: Algorithm,
 }
 
 impl OAuth {
     /// The token endpoint of these settings.
-    pub fn new(exchange: Arc<Exchange>, clients: Arc<Clients>, settings: &Settings) -> Self {
+    pub fn new(
+        exchange: Arc<Exchange>,
+        clients: Arc<Clients>,
+        settings: &Settings,
+        fetcher: &Fetcher,
+    ) -> Self {
+        let providers = settings.providers.iter().map(|(name, settings)| {
+            let provider = Provider::new(settings, fetcher, &exchange.clock);
+            (name.clone(), Arc::new(provider))
+        });
         Self {
+            providers: providers.collect(),
             exchange,
             clients,
             status_list: StatusList::default(),
@@ -86,6 +108,9 @@ impl OAuth {
                 }
                 Request::Refresh(wish) => self.refresh(party, &wish, caller).await,
                 Request::TokenExchange(wish) => self.token_exchange(party, &wish, caller).await,
+                Request::AuthorizationCode(wish) => {
+                    self.authorization_code(party, &wish, caller).await
+                }
             }
         };
         match issued.await {

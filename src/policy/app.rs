@@ -344,7 +344,8 @@ impl App {
         }
     }
 
-    fn may_ask_for(&self, audiences: &[&str]) -> bool {
+    /// Whether a request may ask for these audiences.
+    pub fn may_ask_for(&self, audiences: &[&str]) -> bool {
         let known = &self.settings.audiences;
         let knows = |audience| known.iter().any(|each| each == audience);
         audiences.iter().all(knows)

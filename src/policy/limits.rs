@@ -54,6 +54,15 @@ impl Takes {
         takes
     }
 
+    /// Of a request from this network that is nobody's yet.
+    pub fn of_stranger(limits: Option<&RateLimits>, network: Option<&str>) -> Self {
+        let mut takes = Self::default();
+        if let (Some(limits), Some(network)) = (limits, network) {
+            takes.add(Bucket::Address, limits.address, &[network], 1);
+        }
+        takes
+    }
+
     /// Of a request from this network that was refused.
     pub fn of_refused(limits: Option<&RateLimits>, network: Option<&str>) -> Self {
         let mut takes = Self::default();

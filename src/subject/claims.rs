@@ -29,12 +29,16 @@ pub(super) enum Origin {
     Signed(TokenKind),
     /// The issuer was asked, and said so.
     Told(TokenKind),
+    /// The issuer signed them for our own client there, when somebody signed in: whom they
+    /// are meant for was looked at then.
+    SignedIn,
 }
 
 impl Origin {
     pub(super) fn kind(self) -> TokenKind {
         match self {
             Self::Signed(kind) | Self::Told(kind) => kind,
+            Self::SignedIn => TokenKind::Session,
         }
     }
 }
@@ -92,7 +96,7 @@ fn check_audience(
     let expected = &issuer.settings.audiences;
     let audience = claims.get("aud");
     // A session that was looked up has no audience; every token has.
-    let has_one = origin != Origin::Told(TokenKind::Session);
+    let has_one = !matches!(origin, Origin::Told(TokenKind::Session) | Origin::SignedIn);
     if !expected.is_empty() && has_one {
         let listed = |value: &Json<'_>| {
             value
@@ -245,7 +249,7 @@ impl<'s> Read<'s> {
         let expires_at = match (optional_date("exp")?, origin) {
             (Some(time), _) => time,
             (None, Origin::Told(_)) => MAX_DATE,
-            (None, Origin::Signed(_)) => return Err(Fault::Missing("exp")),
+            (None, Origin::Signed(_) | Origin::SignedIn) => return Err(Fault::Missing("exp")),
         };
         let issued_at = optional_date("iat")?;
         let session_id = match claims.get("sid") {
@@ -364,7 +368,7 @@ impl<'s> Read<'s> {
         }
         let lifetime = self.expires_at - self.issued_at.unwrap_or(now);
         let most = issuer.settings.max_lifetime;
-        if lifetime > most && matches!(origin, Origin::Signed(_)) {
+        if lifetime > most && !matches!(origin, Origin::Told(_)) {
             ladder.fail(
                 Check::IssuedAt,
                 format!("a lifetime of {lifetime} s"),

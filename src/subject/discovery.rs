@@ -97,6 +97,25 @@ fn configured(text: &str, issuer: &IssuerSettings) -> Result<(Url, Reach), Disco
     Ok((url, reach))
 }
 
+/// Finds a provider's authorization endpoint and token endpoint in its OpenID metadata, and how
+/// far requests to them may reach.
+pub async fn sign_in_urls(
+    fetcher: &Fetcher,
+    issuer: &str,
+    private: bool,
+) -> Result<((Url, Reach), (Url, Reach)), DiscoveryError> {
+    let base = issuer.trim_end_matches('/');
+    let openid = format!("{base}/.well-known/openid-configuration");
+    let issuer = Identity { issuer, private };
+    let document = issuer.document(fetcher, &openid).await?;
+    let document = document.ok_or_else(|| DiscoveryError::Fetch {
+        url: openid.clone(),
+        error: FetchError::Status(404),
+    })?;
+    let place = |member| issuer.member(&document, &openid, member);
+    Ok((place("authorization_endpoint")?, place("token_endpoint")?))
+}
+
 /// The URL that a member of the issuer's metadata names; `None` where there is no document.
 async fn discovered(
     fetcher: &Fetcher,
@@ -104,39 +123,72 @@ async fn discovered(
     document: &str,
     member: &'static str,
 ) -> Result<Option<(Url, Reach)>, DiscoveryError> {
-    let own = parse(&issuer.issuer)?;
-    let private = issuer.allow_private_network;
-    let url = parse(document)?;
-    let document = match fetcher.get(&url, address::configured(&own, private)).await {
-        Ok(document) => document,
-        Err(FetchError::Status(404)) => return Ok(None),
-        Err(error) => {
-            return Err(DiscoveryError::Fetch {
+    let issuer = Identity {
+        issuer: &issuer.issuer,
+        private: issuer.allow_private_network,
+    };
+    match issuer.document(fetcher, document).await? {
+        None => Ok(None),
+        Some(body) => issuer.member(&body, document, member).map(Some),
+    }
+}
+
+/// Whose metadata it must be, and whether it may lead to private addresses.
+struct Identity<'i> {
+    issuer: &'i str,
+    private: bool,
+}
+
+impl Identity<'_> {
+    /// The metadata at this place; `None` where there is no document.
+    async fn document(
+        &self,
+        fetcher: &Fetcher,
+        place: &str,
+    ) -> Result<Option<Vec<u8>>, DiscoveryError> {
+        let own = parse(self.issuer)?;
+        let url = parse(place)?;
+        match fetcher
+            .get(&url, address::configured(&own, self.private))
+            .await
+        {
+            Ok(document) => Ok(Some(document.body)),
+            Err(FetchError::Status(404)) => Ok(None),
+            Err(error) => Err(DiscoveryError::Fetch {
                 url: url.to_string(),
                 error,
+            }),
+        }
+    }
+
+    /// The URL that a member of the metadata from this place names.
+    fn member(
+        &self,
+        document: &[u8],
+        place: &str,
+        member: &'static str,
+    ) -> Result<(Url, Reach), DiscoveryError> {
+        let metadata = Object::parse(document).unwrap_or_default();
+        let (Some(said), Some(uri)) = (metadata.text("issuer"), metadata.text(member)) else {
+            return Err(DiscoveryError::Malformed {
+                url: place.to_owned(),
+                member,
+            });
+        };
+        if said != self.issuer {
+            return Err(DiscoveryError::Mismatch {
+                url: place.to_owned(),
+                said: short(said),
+                configured: self.issuer.to_owned(),
             });
         }
-    };
-    let metadata = Object::parse(&document.body).unwrap_or_default();
-    let (Some(said), Some(uri)) = (metadata.text("issuer"), metadata.text(member)) else {
-        return Err(DiscoveryError::Malformed {
-            url: url.to_string(),
-            member,
-        });
-    };
-    if said != issuer.issuer {
-        return Err(DiscoveryError::Mismatch {
-            url: url.to_string(),
-            said: short(said),
-            configured: issuer.issuer.clone(),
-        });
+        let uri = parse(uri)?;
+        let reach = address::discovered(&uri, &parse(self.issuer)?, self.private);
+        if !address::allowed(&uri, reach) {
+            return Err(DiscoveryError::Forbidden(FetchError::forbidden(&uri)));
+        }
+        Ok((uri, reach))
     }
-    let uri = parse(uri)?;
-    let reach = address::discovered(&uri, &own, private);
-    if !address::allowed(&uri, reach) {
-        return Err(DiscoveryError::Forbidden(FetchError::forbidden(&uri)));
-    }
-    Ok(Some((uri, reach)))
 }
 
 fn parse(text: &str) -> Result<Url, DiscoveryError> {

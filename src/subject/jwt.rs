@@ -14,6 +14,7 @@ use crate::explain::{Check, Code, Ladder, Refusal};
 use jsonwebtoken::Algorithm;
 use signature::Verifier;
 use std::str::FromStr;
+use subtle::ConstantTimeEq;
 
 /// Header members that are never honoured.
 pub const REFUSED_HEADERS: [&str; 8] = ["crit", "b64", "jwk", "jku", "x5u", "x5c", "zip", "enc"];
@@ -138,6 +139,57 @@ impl<'d> Unverified<'d> {
         let kind = self.check_kind(issuer, ladder)?;
         self.check_signature(issuer, ladder).await?;
         claims::judge(&self.claims, issuer, Origin::Signed(kind), now, ladder)
+    }
+
+    /// Verifies the ID token of somebody who just signed in (OpenID Connect Core §3.1.3.7):
+    /// the issuer made it for this client of ours there, in answer to this `nonce`.
+    pub async fn verify_id_token<'s>(
+        &'s self,
+        issuer: &'s Issuer,
+        (client_id, nonce): (&str, &str),
+        now: UnixSeconds,
+        ladder: &mut Ladder,
+    ) -> Result<Subject<'s>, Refused> {
+        let expected = &issuer.settings.issuer;
+        if self.issuer() != Some(expected) {
+            let seen = self.claims.get("iss").map(short_json).unwrap_or_default();
+            ladder.fail(Check::Issuer, seen, expected.as_str());
+            return Err(Refusal::new(Code::SubjectTokenIssuerUntrusted));
+        }
+        ladder.pass(Check::Issuer, || (expected.as_str(), ""));
+        if self.check_kind(issuer, ladder)? != TokenKind::Session {
+            ladder.fail(Check::Type, "another token", "an ID token");
+            return Err(Refusal::new(Code::SubjectTokenTypeMismatch));
+        }
+        self.check_signature(issuer, ladder).await?;
+        self.check_client(client_id, ladder)?;
+        let said = self.claims.text("nonce").unwrap_or_default();
+        if !bool::from(said.as_bytes().ct_eq(nonce.as_bytes())) {
+            ladder.fail(Check::Claims, "another nonce", "the one of this sign-in");
+            return Err(Refusal::new(Code::IdTokenNonceMismatch));
+        }
+        claims::judge(&self.claims, issuer, Origin::SignedIn, now, ladder)
+    }
+
+    /// That the token is meant for this client, and was asked for by it.
+    fn check_client(&self, client_id: &str, ladder: &mut Ladder) -> Result<(), Refused> {
+        let is_client = |value: &Json<'_>| value.as_str() == Some(client_id);
+        let (meant, several) = match self.claims.get("aud") {
+            Some(Json::List(list)) => (list.iter().any(is_client), list.len() > 1),
+            other => (other.is_some_and(is_client), false),
+        };
+        if !meant {
+            let seen = self.claims.get("aud").map(short_json).unwrap_or_default();
+            ladder.fail(Check::Audience, seen, client_id);
+            return Err(Refusal::new(Code::SubjectTokenAudienceMismatch));
+        }
+        let party = self.claims.get("azp").filter(|party| **party != Json::Null);
+        if !party.map_or(!several, is_client) {
+            let seen = party.map(short_json).unwrap_or_default();
+            ladder.fail(Check::AuthorizedParty, seen, client_id);
+            return Err(Refusal::new(Code::SubjectTokenAuthorizedPartyMismatch));
+        }
+        Ok(())
     }
 
     /// What kind of credential the token is, and that the issuer takes it. A kind is told by

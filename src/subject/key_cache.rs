@@ -167,7 +167,7 @@ impl KeyCache {
         let only = match (&issuer.jwt_key, issuer.kind) {
             (Some(key), _) => Some(KeySet::only(key, &algorithms)),
             // It is asked about each token: it has no keys.
-            (None, IssuerKind::Introspection) => Some(KeySet::default()),
+            (None, IssuerKind::Introspection | IssuerKind::SignIn) => Some(KeySet::default()),
             (None, _) => None,
         };
         Arc::new(Self {

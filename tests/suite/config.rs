@@ -567,15 +567,14 @@ fn what_has_no_effect_yet_says_so() {
     assert!(!quiet.stdout.contains("no effect"), "{}", quiet.stdout);
 
     let ended = check_file(
-        "[issuers.a]\nissuer = \"https://a.example\"\naudiences = \"a\"\n[apps.web]\nissuers = \"a\"\n[providers.p]\nissuer = \"https://p.example\"\n[clients.c]\nsecret = { env = \"A_SECRET\" }\n",
+        "[issuers.a]\nissuer = \"https://a.example\"\naudiences = \"a\"\n[apps.web]\nissuers = \"a\"\n[clients.c]\nsecret = { env = \"A_SECRET\" }\n",
     );
     assert_good(&ended);
     assert_eq!(
         notes(&ended),
         [
-            "exchequer.toml:6: providers have no effect yet",
-            "exchequer.toml:8: a client without `audience`, `apps` and `introspect` may do nothing",
-            "exchequer.toml:9: secret: shorter than 32 characters: make one with `openssl rand -base64 32`",
+            "exchequer.toml:6: a client without `audience`, `apps` and `introspect` may do nothing",
+            "exchequer.toml:7: secret: shorter than 32 characters: make one with `openssl rand -base64 32`",
         ]
     );
 }
