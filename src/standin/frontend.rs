@@ -25,6 +25,8 @@ impl StandIn {
                 "GET",
                 "/.well-known/openid-configuration" | "/.well-known/oauth-authorization-server",
             ) => Reply::json(200, &self.metadata()),
+            ("GET", "/oauth/authorize") => self.sign_in_at(call),
+            ("POST", "/oauth/token") => self.token_for(call),
             ("POST", INTROSPECTION) => self.introspect(call),
             ("GET", "/session-token") => Reply::plain(200, self.session_token(&asked_for(call))),
             ("GET", "/session-id") => Reply::plain(200, self.sign_in()),
@@ -167,7 +169,7 @@ fn asked_for(call: &Call) -> Session {
 }
 
 /// An OAuth error (RFC 6749 §5.2).
-fn refused(status: u16, error: &str, description: &str) -> Reply {
+pub(super) fn refused(status: u16, error: &str, description: &str) -> Reply {
     Reply::json(
         status,
         &json!({"error": error, "error_description": description}),

@@ -9,6 +9,7 @@ mod backend;
 mod frontend;
 mod objects;
 mod server;
+mod sign_in;
 mod tokens;
 mod webhook;
 mod world;
@@ -19,6 +20,7 @@ use crate::crypto::{BackendFailed, KeyRejected, SigningKey};
 use crate::subject::fetch::Fetcher;
 use jsonwebtoken::Algorithm;
 use rand::distr::{Alphanumeric, SampleString};
+use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -90,6 +92,8 @@ struct Conduct {
     fault: Option<Fault>,
     delay: Duration,
     calls: Vec<String>,
+    /// The codes of its OAuth server that nobody has exchanged.
+    codes: HashMap<String, sign_in::Given>,
     /// Where its webhooks go.
     endpoint: Option<String>,
     /// How long it waits before each try to deliver again.

@@ -86,6 +86,7 @@ pub(super) struct Reply {
     status: u16,
     content_type: &'static str,
     retry_after: Option<u64>,
+    location: Option<String>,
     body: String,
 }
 
@@ -95,8 +96,16 @@ impl Reply {
             status,
             content_type: "application/json",
             retry_after: None,
+            location: None,
             body: body.to_string(),
         }
+    }
+
+    /// Sends a browser elsewhere.
+    pub(super) fn found(location: String) -> Self {
+        let mut reply = Self::plain(302, String::new());
+        reply.location = Some(location);
+        reply
     }
 
     pub(super) fn plain(status: u16, body: String) -> Self {
@@ -108,6 +117,7 @@ impl Reply {
             status,
             content_type,
             retry_after: None,
+            location: None,
             body,
         }
     }
@@ -119,6 +129,9 @@ impl Reply {
             .header("content-length", self.body.len());
         if let Some(seconds) = self.retry_after {
             response = response.header("retry-after", seconds);
+        }
+        if let Some(location) = self.location {
+            response = response.header("location", location);
         }
         let whole = Bytes::from(self.body);
         if !truncated {

@@ -131,6 +131,19 @@ impl StandIn {
         self.sign("JWT", Some(MACHINE), &claims)
     }
 
+    /// An ID token of the user for the instance's OAuth client, which lives for a day.
+    pub(super) fn id_token(&self, subject: &str, nonce: Option<&str>) -> String {
+        let mut claims = self.common(self.clock.now(), 86_400);
+        claims.remove("nbf");
+        claims.extend(members(
+            json!({"sub": subject, "aud": self.oauth_client().0}),
+        ));
+        if let Some(nonce) = nonce {
+            claims.insert("nonce".to_owned(), json!(nonce));
+        }
+        self.sign("JWT", None, &claims)
+    }
+
     fn common(&self, issued_at: UnixSeconds, lifetime: UnixSeconds) -> Map<String, Value> {
         members(json!({
             "exp": issued_at + lifetime,

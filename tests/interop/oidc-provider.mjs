@@ -11,10 +11,13 @@
 //
 //   node oidc-provider.mjs [PORT]         (0 or nothing: a free port)
 //   stdout, first line:  {"issuer":"...","client_id":"...","es256_client_id":"...",
-//                         "resource_server":{"client_id":"...","client_secret":"..."}}
+//                         "resource_server":{"client_id":"...","client_secret":"..."},
+//                         "web":{"client_id":"...","client_secret":"...","redirect_uri":"..."}}
 //   stdin  `token SUB [CLIENT]`  ->  stdout {"id_token":"...","access_token":"..."} or {"error":"..."}
 //   stdin  `client-token`        ->  stdout {"access_token":"..."}: the resource server's own
 //   stdin  `revoke TOKEN CLIENT` ->  stdout {"revoked":true}
+//   stdin  `browse SUB URL`      ->  stdout {"location":"..."}: a browser signs SUB in, from the URL
+//                                    until it is sent back to the client `web`
 // Answers come one a line, in order. It ends when stdin closes. The provider's own notices go to stderr.
 
 import { createHash, randomBytes } from 'node:crypto';
@@ -30,6 +33,13 @@ const RS256_CLIENT = 'exchequer-interop';
 const ES256_CLIENT = 'exchequer-interop-es256';
 // What HTTP Basic would misread unless it is encoded first (RFC 6749 section 2.3.1).
 const RESOURCE_SERVER = { client_id: 'resource server:1', client_secret: 'a+b%20c:d&e=f/g' };
+
+// A service that begins sign-ins itself; its redirect URI is never requested from here.
+const WEB = {
+  client_id: 'exchequer web',
+  client_secret: 'f+g%20h:i&j=k/l',
+  redirect_uri: 'http://localhost:8080/auth/callback/op',
+};
 
 const print = (value) => process.stdout.write(`${JSON.stringify(value)}\n`);
 const random = () => randomBytes(32).toString('base64url');
@@ -59,6 +69,14 @@ const provider = new Provider(issuer, {
   clients: [
     client(RS256_CLIENT, 'RS256'),
     client(ES256_CLIENT, 'ES256'),
+    {
+      client_id: WEB.client_id,
+      client_secret: WEB.client_secret,
+      redirect_uris: [WEB.redirect_uri],
+      response_types: ['code'],
+      grant_types: ['authorization_code'],
+      token_endpoint_auth_method: 'client_secret_basic',
+    },
     {
       ...RESOURCE_SERVER,
       redirect_uris: [],
@@ -92,13 +110,12 @@ async function json(response) {
   return body;
 }
 
-// One sign-in by a new browser (an empty cookie jar).
+// One sign-in at this client.
 async function signIn(sub, clientId) {
   const metadata = await json(await fetch(`${issuer}/.well-known/openid-configuration`));
   const [verifier, state, nonce] = [random(), random(), random()];
-  const cookies = new Map();
 
-  let url = new URL(metadata.authorization_endpoint);
+  const url = new URL(metadata.authorization_endpoint);
   url.search = new URLSearchParams({
     client_id: clientId,
     redirect_uri: redirectUri,
@@ -110,8 +127,27 @@ async function signIn(sub, clientId) {
     nonce,
   });
 
+  const answer = (await browse(sub, url, redirectUri)).searchParams;
+  if (answer.has('error')) throw new Error(`${answer.get('error')}: ${answer.get('error_description')}`);
+  if (answer.get('state') !== state) throw new Error('the state came back changed');
+  return json(await fetch(metadata.token_endpoint, {
+    method: 'POST',
+    body: new URLSearchParams({
+      grant_type: 'authorization_code',
+      client_id: clientId,
+      code: answer.get('code'),
+      redirect_uri: redirectUri,
+      code_verifier: verifier,
+    }),
+  }));
+}
+
+// A new browser (an empty cookie jar), from a URL until it is sent to the end.
+async function browse(sub, start, end) {
+  const cookies = new Map();
+  let url = start;
   let form;
-  for (let step = 0; !url.href.startsWith(`${redirectUri}?`); step += 1) {
+  for (let step = 0; !url.href.startsWith(`${end}?`); step += 1) {
     if (step === 20) throw new Error(`the sign-in does not end, last at ${url}`);
     const cookie = [...cookies].map(([name, value]) => `${name}=${value}`).join('; ');
     const response = await fetch(url, {
@@ -143,19 +179,7 @@ async function signIn(sub, clientId) {
     form = new URLSearchParams(prompt === 'login' ? { prompt, login: sub, password: 'any' } : { prompt });
   }
 
-  const answer = url.searchParams;
-  if (answer.has('error')) throw new Error(`${answer.get('error')}: ${answer.get('error_description')}`);
-  if (answer.get('state') !== state) throw new Error('the state came back changed');
-  return json(await fetch(metadata.token_endpoint, {
-    method: 'POST',
-    body: new URLSearchParams({
-      grant_type: 'authorization_code',
-      client_id: clientId,
-      code: answer.get('code'),
-      redirect_uri: redirectUri,
-      code_verifier: verifier,
-    }),
-  }));
+  return url;
 }
 
 // An access token of the resource server itself: there is no user behind it.
@@ -190,7 +214,10 @@ async function answer(command, first, clientId = RS256_CLIENT) {
     await revoke(first, clientId);
     return { revoked: true };
   }
-  throw new Error('usage: token SUB [CLIENT] | client-token | revoke TOKEN [CLIENT]');
+  if (command === 'browse' && first) {
+    return { location: (await browse(first, new URL(clientId), WEB.redirect_uri)).href };
+  }
+  throw new Error('usage: token SUB [CLIENT] | client-token | revoke TOKEN [CLIENT] | browse SUB URL');
 }
 
 print({
@@ -198,6 +225,7 @@ print({
   client_id: RS256_CLIENT,
   es256_client_id: ES256_CLIENT,
   resource_server: RESOURCE_SERVER,
+  web: WEB,
 });
 
 for await (const line of createInterface({ input: process.stdin })) {
