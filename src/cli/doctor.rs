@@ -1,13 +1,14 @@
 //! `exchequer doctor`: a live setting, checked from where the service runs.
 
 use crate::clock::Clock;
-use crate::config::{IssuerSettings, Settings, StoreSettings};
+use crate::config::{IssuerSettings, ProviderSettings, Settings, StoreSettings};
 use crate::crypto::SigningKey;
 use crate::explain::Code;
 use crate::keys::Keeper;
 use crate::keys::file::RingFolder;
 use crate::keys::jwk::{algorithm_name, jwk, thumbprint};
 use crate::keys::ring::{Ring, State};
+use crate::oauth::providers::Provider;
 use crate::service::signing_algorithms;
 use crate::subject::address::Reach;
 use crate::subject::clerk::api::BackendApi;
@@ -105,6 +106,9 @@ pub(super) async fn run(args: Args) -> ExitCode {
             for issuer in &settings.issuers {
                 check_issuer(&fetcher, issuer, &mut report).await;
             }
+            for provider in settings.providers.values() {
+                check_provider(&fetcher, provider, &settings.issuer, &mut report).await;
+            }
             let ring = check_keys(&settings, &mut report);
             check_store(&settings.store, &mut report);
             check_public(&fetcher, &settings, ring.as_ref(), &mut report).await;
@@ -170,6 +174,39 @@ async fn check_introspection(fetcher: &Fetcher, issuer: &IssuerSettings, report:
         }
         _ => report.add(&name, Status::Ok, "it takes our client id and secret"),
     }
+}
+
+/// Shows a provider's token endpoint a code that cannot be right: the answer tells whether it
+/// knows the client.
+async fn check_provider(
+    fetcher: &Fetcher,
+    settings: &ProviderSettings,
+    issuer: &str,
+    report: &mut Report,
+) {
+    let name = format!("provider {}", settings.name);
+    let provider = Provider::new(settings, fetcher, &Clock::system());
+    let callback = format!("{issuer}/auth/callback/{}", settings.name);
+    let client = &settings.client_id;
+    let Err(refusal) = provider.recognises_us(&callback).await else {
+        let message = format!(
+            "it knows the client {client}; the callback {callback} must be registered there"
+        );
+        return report.add(&name, Status::Ok, message);
+    };
+    let cause = refusal.cause.unwrap_or(refusal.description);
+    let message = match refusal.code {
+        Code::ProviderClientUnknown => format!(
+            "{cause}: it does not know the client {client}, or refuses its secret: register an application of your own there, and set `client_id` and `client_secret` to what it shows; where they are right, try another `client_auth`"
+        ),
+        Code::ProviderRefused => {
+            format!(
+                "{cause}: it does not say whether it knows the client {client}: sign in once to see"
+            )
+        }
+        _ => cause,
+    };
+    report.fail(&name, message, refusal.code);
 }
 
 async fn check_key_set(

@@ -160,6 +160,24 @@ impl Provider {
         }
     }
 
+    /// Shows the token endpoint a code that cannot be right: whoever knows our client refuses
+    /// the code, and whoever does not, the client (RFC 6749 §5.2).
+    ///
+    /// # Errors
+    /// Where it does not know the client, or said nothing that tells.
+    pub async fn recognises_us(&self, callback: &str) -> Result<(), Refused> {
+        let code = ProviderCode {
+            code: "exchequer-doctor",
+            redirect_uri: callback,
+            code_verifier: &"exchequer-doctor".repeat(3),
+        };
+        match self.ask(&code).await {
+            Err(refusal) if refusal.code == Code::ProviderCodeRefused => Ok(()),
+            Err(refusal) => Err(refusal),
+            Ok(_) => Err(odd("the token endpoint took a code that nobody was given")),
+        }
+    }
+
     /// The token endpoint's answer, where it is none of its errors.
     async fn ask(&self, code: &ProviderCode<'_>) -> Result<Map<String, Value>, Refused> {
         let (url, reach) = self.endpoints().await?.token;

@@ -43,6 +43,7 @@ mod scopes;
 mod server;
 mod service_tokens;
 mod session_ids;
+mod sign_in;
 mod standin;
 mod status_list;
 mod store;

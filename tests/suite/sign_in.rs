@@ -1,0 +1,1820 @@
+//! Sign-in that the backend begins: to a provider and back, with a code that one app exchanges
+//! once; and every way to get somebody else's.
+
+use crate::support::issuer::JWKS;
+use crate::support::{
+    Answer, Behaviour, Foreign, Issuer, Key, Service, Token, eventually, now, token,
+};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use exchequer::clock::Clock;
+use exchequer::crypto::sha256;
+use exchequer::standin::{StandIn, known};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use url::{Url, form_urlencoded};
+
+/// What the app makes for each sign-in.
+const VERIFIER: &str = "dBjftJeZ4CVP-mBWgjsAJkSZIbp9JQ8kBqhtVwMtXhM";
+const BACK: &str = "https://app.example.com/back?tab=a";
+const SECRET: &str = "f+g%20h:i&j=k/l and more";
+const OURS: &str = "http://localhost:8080";
+
+fn challenge() -> String {
+    URL_SAFE_NO_PAD.encode(sha256(VERIFIER.as_bytes()))
+}
+
+/// A service whose app `web` has sign-in at `op` and `other`.
+fn with(issuer: &Issuer, lines: &str) -> crate::support::service::Builder {
+    let url = &issuer.url;
+    let provider = |name: &str, path: &str| {
+        format!(
+            "[providers.{name}]\nissuer = \"{url}{path}\"\nclient_id = \"exchequer {name}\"\n\
+             client_secret = {{ env = \"OP_SECRET\" }}\n\
+             authorization_endpoint = \"{url}/authorize\"\ntoken_endpoint = \"{url}/token\"\n"
+        )
+    };
+    Service::builder()
+        .config(&format!(
+            "{}{}[apps.web]\nsubject = 'sub'\n[apps.web.sign_in]\nproviders = [\"op\", \"other\"]\n\
+             redirect_uris = [{BACK:?}, \"app://oauth-native-callback\", \"http://127.0.0.1/back\", \"http://[::1]/back\"]\n\
+             [apps.second]\nclaims.second = 'true'\naudience = \"second\"\n\
+             [apps.second.sign_in]\nproviders = [\"op\"]\nredirect_uris = {BACK:?}\n{lines}\n",
+            provider("op", ""),
+            provider("other", "/other"),
+        ))
+        .env("OP_SECRET", SECRET)
+        .env("EXCHEQUER_AUDIT", "file:audit")
+}
+
+async fn world() -> (Issuer, Service) {
+    let issuer = Issuer::start().await;
+    let service = with(&issuer, "").start().await;
+    (issuer, service)
+}
+
+fn query<'p>(pairs: impl IntoIterator<Item = (&'p str, &'p str)>) -> String {
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    form.extend_pairs(pairs);
+    form.finish()
+}
+
+/// Begins a sign-in with these parameters.
+async fn login(service: &Service, provider: &str, pairs: &[(&str, &str)]) -> Answer {
+    let path = format!("/auth/login/{provider}?{}", query(pairs.iter().copied()));
+    service.get(&path).await
+}
+
+/// The usual parameters, some of them replaced, or left out where they are empty.
+fn asked<'p>(challenge: &'p str, other: &[(&'p str, &'p str)]) -> Vec<(&'p str, &'p str)> {
+    let mut pairs: BTreeMap<&str, &str> = BTreeMap::from([
+        ("app", "web"),
+        ("redirect_uri", BACK),
+        ("code_challenge", challenge),
+        ("code_challenge_method", "S256"),
+        ("state", "the app's own"),
+    ]);
+    pairs.extend(other.iter().copied());
+    pairs
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .collect()
+}
+
+/// Where a browser is sent, with the headers that such an answer must have.
+#[track_caller]
+fn sent(answer: &Answer) -> Url {
+    assert_eq!(answer.status, 302, "{}", answer.body);
+    assert_eq!(answer.header("cache-control"), "no-store");
+    assert_eq!(answer.header("referrer-policy"), "no-referrer");
+    Url::parse(answer.header("location")).unwrap()
+}
+
+fn parameters(url: &Url) -> BTreeMap<String, String> {
+    let pairs: Vec<_> = url.query_pairs().into_owned().collect();
+    let map: BTreeMap<_, _> = pairs.iter().cloned().collect();
+    assert_eq!(map.len(), pairs.len(), "repeated: {url}");
+    map
+}
+
+/// A browser on its way.
+#[derive(Clone)]
+struct Browser {
+    cookie: String,
+    at: BTreeMap<String, String>,
+    provider: String,
+}
+
+impl Browser {
+    async fn new(service: &Service, provider: &str, other: &[(&str, &str)]) -> Self {
+        let answer = login(service, provider, &asked(&challenge(), other)).await;
+        let url = sent(&answer);
+        let cookie = answer.header("set-cookie").split(';').next().unwrap();
+        Self {
+            cookie: cookie.to_owned(),
+            at: parameters(&url),
+            provider: provider.to_owned(),
+        }
+    }
+
+    /// Comes back from the provider with these parameters.
+    async fn back(&self, service: &Service, pairs: &[(&str, &str)]) -> Answer {
+        let path = format!(
+            "/auth/callback/{}?{}",
+            self.provider,
+            query(pairs.iter().copied())
+        );
+        let mut request = service.client.get(format!("{}{path}", service.url));
+        if !self.cookie.is_empty() {
+            // Among others, as browsers send them.
+            request = request.header(
+                "cookie",
+                format!("theme=dark; {}; __session=x", self.cookie),
+            );
+        }
+        service.send(request).await
+    }
+
+    /// Comes back with a code.
+    async fn with_code(&self, service: &Service) -> Answer {
+        self.back(service, &[("code", "code/1"), ("state", &self.at["state"])])
+            .await
+    }
+
+    /// An ID token for this sign-in.
+    fn id_token(&self, issuer: &Issuer) -> Token {
+        Token::oidc(&issuer.url, &self.at["client_id"])
+            .claim("nonce", self.at["nonce"].as_str())
+            .claim("email", "alice@example.com")
+    }
+}
+
+/// The token endpoint gives this ID token.
+fn gives(issuer: &Issuer, id_token: &str) {
+    let body = json!({"access_token": "opaque", "token_type": "Bearer", "id_token": id_token});
+    issuer.behave("/token", Behaviour::Answer(200, body.to_string()));
+}
+
+/// Signs somebody in and gives the code.
+async fn code(issuer: &Issuer, service: &Service, other: &[(&str, &str)]) -> String {
+    let browser = Browser::new(service, "op", other).await;
+    gives(issuer, &browser.id_token(issuer).sign(Key::rsa()));
+    let url = sent(&browser.with_code(service).await);
+    parameters(&url)
+        .get("code")
+        .unwrap_or_else(|| panic!("{url}"))
+        .clone()
+}
+
+/// Exchanges a code at the token endpoint, some parameters replaced.
+async fn exchange(service: &Service, code: &str, other: &[(&str, &str)]) -> Answer {
+    let mut pairs: BTreeMap<&str, &str> = BTreeMap::from([
+        ("grant_type", "authorization_code"),
+        ("code", code),
+        ("redirect_uri", BACK),
+        ("client_id", "web"),
+        ("code_verifier", VERIFIER),
+    ]);
+    pairs.extend(other.iter().copied());
+    let request = service
+        .client
+        .post(format!("{}/oauth/token", service.url))
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(query(pairs));
+    service.send(request).await
+}
+
+#[track_caller]
+fn app_token(answer: &Answer) -> &str {
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    answer.body["access_token"].as_str().unwrap()
+}
+
+/// Asserts that the app was told of this error, and of no code.
+#[track_caller]
+fn told(answer: &Answer, what: &str, error: &str, code: &str) -> BTreeMap<String, String> {
+    let url = sent(answer);
+    assert!(
+        url.as_str().starts_with(&format!("{BACK}&error=")),
+        "{what}: {url}"
+    );
+    let told = parameters(&url);
+    assert_eq!(told["error"], error, "{what}: {told:?}");
+    assert_eq!(told["error_code"], code, "{what}: {told:?}");
+    assert!(!told["error_description"].is_empty());
+    assert_eq!(told["state"], "the app's own", "{what}");
+    assert_eq!(told["iss"], OURS, "{what}");
+    assert!(!told.contains_key("code"), "{what}");
+    told
+}
+
+/// Asserts an answer that is no redirect.
+#[track_caller]
+fn stays(answer: &Answer, status: u16, code: &str) {
+    answer.assert_refused(status, code);
+    assert_eq!(answer.header("referrer-policy"), "no-referrer");
+    for name in ["location", "set-cookie"] {
+        assert!(
+            !answer.headers.contains_key(name),
+            "{name} of {}",
+            answer.body
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_real_provider_signs_a_user_in_and_the_app_gets_a_token() {
+    let mut provider = Foreign::start("node", &["oidc-provider.mjs", "0"]);
+    let about = provider.next();
+    let (url, web) = (about["issuer"].as_str().unwrap(), &about["web"]);
+    let service = Service::builder()
+        .config(&format!(
+            "[providers.op]\nissuer = {url:?}\nclient_id = {}\nclient_secret = {{ env = \"OP_SECRET\" }}\n\
+             scopes = [\"openid\", \"email\"]\n\
+             [apps.web]\nclaims.email = 'claims.email'\n\
+             [apps.web.sign_in]\nproviders = \"op\"\nredirect_uris = {BACK:?}\n",
+            web["client_id"],
+        ))
+        .env("OP_SECRET", web["client_secret"].as_str().unwrap())
+        .start()
+        .await;
+    for who in ["alice", "bob"] {
+        let answer = login(&service, "op", &asked(&challenge(), &[])).await;
+        let to = sent(&answer);
+        let cookie = answer.header("set-cookie").split(';').next().unwrap();
+        let location = provider.ask(&format!("browse {who} {to}"))["location"].clone();
+        let location =
+            Url::parse(location.as_str().unwrap_or_else(|| panic!("{location}"))).unwrap();
+        assert_eq!(location.path(), "/auth/callback/op");
+        let iss = parameters(&location).remove("iss");
+        assert_eq!(iss.as_deref(), Some(url), "it says who it is (RFC 9207)");
+        let path = format!("{}?{}", location.path(), location.query().unwrap());
+        let request = service.client.get(format!("{}{path}", service.url));
+        let back = sent(&service.send(request.header("cookie", cookie)).await);
+        assert!(
+            back.as_str().starts_with(&format!("{BACK}&code=")),
+            "{back}"
+        );
+        let mut back = parameters(&back);
+        assert_eq!(back.remove("tab").as_deref(), Some("a"));
+        let code = back.remove("code").unwrap();
+        let expected = [("state", "the app's own"), ("iss", OURS)];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(back, BTreeMap::from(expected));
+        let answer = exchange(&service, &code, &[]).await;
+        let mut claims = token::claims(app_token(&answer));
+        for time in ["exp", "iat", "nbf", "jti"] {
+            claims[time].take();
+        }
+        assert_eq!(
+            claims,
+            json!({
+                "iss": OURS, "sub": who, "aud": OURS, "client_id": "web", "idp": url,
+                "email": format!("{who}@example.com"), "exp": null, "iat": null, "nbf": null,
+                "jti": null,
+            })
+        );
+        assert_eq!(answer.header("cache-control"), "no-store");
+    }
+}
+
+#[tokio::test]
+async fn clerk_is_a_provider_of_an_application_of_ones_own() {
+    let clerk = StandIn::start(Clock::system()).await.unwrap();
+    let (id, secret) = clerk.oauth_client();
+    let service = Service::builder()
+        .config(&format!(
+            "[issuers.clerk]\nissuer = {url:?}\nkind = \"clerk\"\nauthorized_parties = [\"http://localhost:3000\"]\n\
+             [providers.clerk]\nkind = \"clerk\"\nissuer = {url:?}\nclient_id = {id:?}\nclient_secret = {{ env = \"S\" }}\n\
+             [apps.web]\nissuers = \"clerk\"\n[apps.web.sign_in]\nproviders = \"clerk\"\nredirect_uris = {BACK:?}\n",
+            url = clerk.issuer(),
+        ))
+        .env("S", secret)
+        .start()
+        .await;
+    let browser = Browser::new(&service, "clerk", &[]).await;
+    let at = Url::parse_with_params(&format!("{}/oauth/authorize", clerk.issuer()), &browser.at);
+    let answer = service.send(service.client.get(at.unwrap())).await;
+    let back = parameters(&Url::parse(answer.header("location")).unwrap());
+    let pairs: Vec<_> = back
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    let url = sent(&browser.back(&service, &pairs).await);
+    let code = parameters(&url)
+        .remove("code")
+        .unwrap_or_else(|| panic!("{url}"));
+    let answer = exchange(&service, &code, &[]).await;
+    assert_eq!(token::claims(app_token(&answer))["sub"], known::USER);
+    // The session token of the same instance goes by the issuer's own rules.
+    let session = clerk.session_token(&exchequer::standin::Session::default());
+    assert_eq!(service.session(&session).await.status, 200);
+}
+
+#[tokio::test]
+async fn github_and_facebook_tell_by_their_apis_who_signed_in() {
+    let issuer = Issuer::start().await;
+    let url = &issuer.url;
+    let service = Service::builder()
+        .config(&format!(
+            "[providers.github]\nkind = \"github\"\nissuer = {url:?}\nclient_id = \"g\"\nclient_secret = {{ env = \"S\" }}\n\
+             [providers.facebook]\nkind = \"facebook\"\nissuer = \"{url}/f\"\nclient_id = \"f\"\nclient_secret = {{ env = \"S\" }}\n\
+             authorization_endpoint = \"{url}/f/dialog\"\ntoken_endpoint = \"{url}/f/token\"\napi_url = \"{url}/f/graph\"\n\
+             [apps.web]\nsubject = 'iss + \"|\" + sub'\nclaims.told = 'claims'\n\
+             [apps.web.sign_in]\nproviders = [\"github\", \"facebook\"]\nredirect_uris = {BACK:?}\n",
+        ))
+        .env("S", SECRET)
+        .start()
+        .await;
+    let answers =
+        |path: &str, body: Value| issuer.behave(path, Behaviour::Answer(200, body.to_string()));
+    answers(
+        "/login/oauth/access_token",
+        json!({"access_token": "gho_1", "scope": "user:email", "token_type": "bearer"}),
+    );
+    answers(
+        "/api/v3/user",
+        json!({"id": 583_231, "login": "octocat", "name": null, "avatar_url": "https://a.example/1", "email": "public@example.com"}),
+    );
+    answers(
+        "/api/v3/user/emails",
+        json!([
+            {"email": "old@example.com", "primary": false, "verified": true, "visibility": null},
+            {"email": "octocat@example.com", "primary": true, "verified": true, "visibility": "private"},
+        ]),
+    );
+    answers(
+        "/f/token",
+        json!({"access_token": "EAA1", "token_type": "bearer", "expires_in": 5_183_944}),
+    );
+    let mac = exchequer::crypto::MacKey::new(SECRET.as_bytes()).sign(&[b"EAA1"]);
+    let proof: String = mac.iter().map(|byte| format!("{byte:02x}")).collect();
+    let me = format!("/f/graph/me?fields=id%2Cname%2Cemail&appsecret_proof={proof}");
+    answers(
+        &me,
+        json!({"id": "10158", "name": "Alice", "email": "alice@example.com"}),
+    );
+    for (provider, iss, told) in [
+        (
+            "github",
+            format!("{url}/login/oauth"),
+            json!({
+                "iss": url, "sub": "583231", "preferred_username": "octocat",
+                "picture": "https://a.example/1", "email": "octocat@example.com", "email_verified": true,
+            }),
+        ),
+        (
+            "facebook",
+            format!("{url}/f"),
+            json!({"iss": format!("{url}/f"), "sub": "10158", "name": "Alice", "email": "alice@example.com"}),
+        ),
+    ] {
+        let browser = Browser::new(&service, provider, &[]).await;
+        let pairs = [
+            ("code", "1"),
+            ("state", browser.at["state"].as_str()),
+            ("iss", iss.as_str()),
+        ];
+        let back = sent(&browser.back(&service, &pairs).await);
+        let code = parameters(&back)
+            .remove("code")
+            .unwrap_or_else(|| panic!("{back}"));
+        let answer = exchange(&service, &code, &[]).await;
+        let claims = token::claims(app_token(&answer));
+        assert_eq!(claims["told"], told);
+        let (iss, sub) = (told["iss"].as_str().unwrap(), told["sub"].as_str().unwrap());
+        assert_eq!(claims["sub"], format!("{iss}|{sub}"));
+        let form = issuer.bodies().pop().unwrap();
+        let form: BTreeMap<_, _> = form_urlencoded::parse(form.as_bytes())
+            .into_owned()
+            .collect();
+        assert_eq!(
+            (form["client_secret"].as_str(), form["code"].as_str()),
+            (SECRET, "1")
+        );
+    }
+    for (path, token) in [
+        ("/api/v3/user ", "gho_1"),
+        ("/api/v3/user/emails ", "gho_1"),
+        ("/f/graph/me", "EAA1"),
+    ] {
+        let requests = issuer.requests();
+        let head = requests
+            .iter()
+            .find(|head| head.starts_with(&format!("GET {path}")))
+            .unwrap();
+        assert!(
+            head.to_lowercase()
+                .contains(&format!("authorization: bearer {}", token.to_lowercase())),
+            "{head}"
+        );
+        assert!(!head.lines().next().unwrap().contains(token));
+    }
+
+    // An address that nobody verified is none; without the scope there is none either.
+    for emails in [
+        json!([{"email": "octocat@example.com", "primary": true, "verified": false}]),
+        json!({"message": "Not Found"}),
+    ] {
+        answers("/api/v3/user/emails", emails);
+        let browser = Browser::new(&service, "github", &[]).await;
+        let back = sent(&browser.with_code(&service).await);
+        let answer = exchange(&service, &parameters(&back)["code"], &[]).await;
+        let told = token::claims(app_token(&answer))["told"].clone();
+        assert_eq!(
+            (told.get("email"), told.get("email_verified")),
+            (None, None)
+        );
+    }
+
+    // Their errors are no JSON of RFC 6749, and mean what they mean.
+    for (provider, path, status, body, error, code) in [
+        (
+            "github",
+            "/login/oauth/access_token",
+            200,
+            json!({"error": "bad_verification_code"}),
+            "access_denied",
+            "provider_code_refused",
+        ),
+        (
+            "github",
+            "/login/oauth/access_token",
+            200,
+            json!({"error": "incorrect_client_credentials"}),
+            "server_error",
+            "provider_client_unknown",
+        ),
+        (
+            "github",
+            "/login/oauth/access_token",
+            200,
+            json!({"error": "redirect_uri_mismatch"}),
+            "server_error",
+            "provider_refused",
+        ),
+        (
+            "facebook",
+            "/f/token",
+            400,
+            json!({"error": {"code": 100, "type": "OAuthException", "message": "Invalid verification code format."}}),
+            "access_denied",
+            "provider_code_refused",
+        ),
+        (
+            "facebook",
+            "/f/token",
+            400,
+            json!({"error": {"code": 101, "type": "OAuthException"}}),
+            "server_error",
+            "provider_client_unknown",
+        ),
+        (
+            "facebook",
+            "/f/token",
+            400,
+            json!({"error": {"code": 1, "type": "OAuthException"}}),
+            "server_error",
+            "provider_client_unknown",
+        ),
+    ] {
+        issuer.behave(path, Behaviour::Answer(status, body.to_string()));
+        let browser = Browser::new(&service, provider, &[]).await;
+        let told = told(
+            &browser.with_code(&service).await,
+            &body.to_string(),
+            error,
+            code,
+        );
+        assert_eq!(told["source"], "upstream-idp");
+    }
+
+    // No token of theirs is one of ours: nobody's key is asked for.
+    let forged = Token::oidc(url, "g").sign(Key::rsa());
+    service
+        .session(&forged)
+        .await
+        .assert_refused(401, "subject_token_kind_not_accepted");
+    assert_eq!(issuer.asked(JWKS), 0);
+}
+
+#[tokio::test]
+async fn the_provider_is_asked_with_a_state_a_nonce_and_a_challenge_of_our_own() {
+    let (issuer, service) = world().await;
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let answer = login(&service, "op", &asked(&challenge(), &[])).await;
+        let url = sent(&answer);
+        assert!(
+            url.as_str()
+                .starts_with(&format!("{}/authorize?", issuer.url))
+        );
+        let mut at = parameters(&url);
+        let mut take = |name: &str| at.remove(name).unwrap();
+        let (state, nonce, ours) = (take("state"), take("nonce"), take("code_challenge"));
+        assert_eq!(
+            at.into_iter().collect::<Vec<_>>(),
+            [
+                ("client_id", "exchequer op"),
+                ("code_challenge_method", "S256"),
+                ("redirect_uri", "http://localhost:8080/auth/callback/op"),
+                ("response_type", "code"),
+                ("scope", "openid profile email"),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        );
+        let cookie = answer.header("set-cookie");
+        let (pair, attributes) = cookie.split_once("; ").unwrap();
+        assert_eq!(attributes, "Path=/; Max-Age=600; HttpOnly; SameSite=Lax");
+        let (name, value) = pair.split_once('=').unwrap();
+        for text in [&state, &nonce, &ours, value] {
+            assert_eq!(text.len(), 43, "256 bits: {text}");
+        }
+        assert_ne!(ours, challenge(), "the app's challenge is the app's");
+        seen.extend([state, nonce, ours, name.to_owned(), value.to_owned()]);
+    }
+    let count = seen.len();
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), count, "nothing is used twice");
+
+    let browser = Browser::new(&service, "op", &[]).await;
+    gives(&issuer, &browser.id_token(&issuer).sign(Key::rsa()));
+    let answer = browser.with_code(&service).await;
+    let name = browser.cookie.split('=').next().unwrap();
+    let gone = format!("{name}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax");
+    assert_eq!(answer.header("set-cookie"), gone);
+    let form = issuer.bodies().pop().unwrap();
+    let form: BTreeMap<_, _> = form_urlencoded::parse(form.as_bytes())
+        .into_owned()
+        .collect();
+    let proven = URL_SAFE_NO_PAD.encode(sha256(form["code_verifier"].as_bytes()));
+    assert_eq!(proven, browser.at["code_challenge"]);
+    let expected = [
+        ("code", "code/1"),
+        ("code_verifier", form["code_verifier"].as_str()),
+        ("grant_type", "authorization_code"),
+        ("redirect_uri", "http://localhost:8080/auth/callback/op"),
+    ];
+    assert_eq!(
+        form.iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect::<Vec<_>>(),
+        expected
+    );
+    let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    let basic = STANDARD.encode(format!("{}:{}", encoded("exchequer op"), encoded(SECRET)));
+    let requests = issuer.requests();
+    let head = requests
+        .iter()
+        .find(|head| head.starts_with("POST /token "))
+        .unwrap();
+    assert!(head.contains(&format!("Basic {basic}")), "{head}");
+}
+
+#[tokio::test]
+async fn over_https_the_cookie_is_this_hosts_alone() {
+    let issuer = Issuer::start().await;
+    let service = with(&issuer, "")
+        .env("EXCHEQUER_ISSUER", "https://auth.example.com")
+        .start()
+        .await;
+    let answer = login(&service, "op", &asked(&challenge(), &[])).await;
+    sent(&answer);
+    let cookie = answer.header("set-cookie");
+    assert!(cookie.starts_with("__Host-exchequer-"), "{cookie}");
+    assert!(
+        cookie.ends_with("; Path=/; Max-Age=600; HttpOnly; SameSite=Lax; Secure"),
+        "{cookie}"
+    );
+    let browser = Browser::new(&service, "op", &[]).await;
+    gives(&issuer, &browser.id_token(&issuer).sign(Key::rsa()));
+    // A cookie that a neighbour could have set is none.
+    let planted = Browser {
+        cookie: browser.cookie.trim_start_matches("__Host-").to_owned(),
+        ..browser.clone()
+    };
+    stays(
+        &planted.with_code(&service).await,
+        400,
+        "sign_in_browser_mismatch",
+    );
+    let back = parameters(&sent(&browser.with_code(&service).await));
+    assert_eq!(back["iss"], "https://auth.example.com");
+    assert!(back.contains_key("code"));
+}
+
+#[tokio::test]
+async fn nobody_is_sent_to_an_address_that_is_not_registered() {
+    let (_issuer, service) = world().await;
+    let challenge = challenge();
+    for uri in [
+        "",
+        "https://app.example.com",
+        "https://app.example.com/back",
+        "https://app.example.com/back?tab=a&x=y",
+        "https://app.example.com/back?tab=a#",
+        "https://app.example.com/back?tab=a#x",
+        "https://app.example.com/back/?tab=a",
+        "https://app.example.com/back/../back?tab=a",
+        "https://app.example.com/BACK?tab=a",
+        "https://APP.example.com/back?tab=a",
+        "HTTPS://app.example.com/back?tab=a",
+        "https://app.example.com./back?tab=a",
+        "https://app.example.com:443/back?tab=a",
+        "https://app.example.com/back?tab=%61",
+        "https://app.example.com/%62ack?tab=a",
+        " https://app.example.com/back?tab=a",
+        "https://app.example.com/back?tab=a ",
+        "https://app.example.com.evil.example/back?tab=a",
+        "https://evilapp.example.com/back?tab=a",
+        "https://user@app.example.com/back?tab=a",
+        "https://app.example.com@evil.example/back?tab=a",
+        "https://app.example.com\\@evil.example/back?tab=a",
+        "https://evil.example/https://app.example.com/back?tab=a",
+        "https://evil.example/?u=https://app.example.com/back?tab=a",
+        "//app.example.com/back?tab=a",
+        "/back?tab=a",
+        "http://app.example.com/back?tab=a",
+        "javascript:alert(1)//https://app.example.com/back?tab=a",
+        "app://oauth-native-callback/",
+        "app://oauth-native-callback?x=y",
+        "app:oauth-native-callback",
+        "APP://oauth-native-callback",
+        "app2://oauth-native-callback",
+        "http://localhost/back",
+        "http://127.0.0.1:80/",
+        "http://127.0.0.1:0/back",
+        "http://127.0.0.1:99999/back",
+        "http://127.0.0.1:80@evil.example/back",
+        "http://127.0.0.1.evil.example/back",
+        "http://127.0.0.1:80.evil.example/back",
+        "http://127.1/back",
+        "http://2130706433/back",
+        "http://127.0.0.2/back",
+        "https://127.0.0.1/back",
+        "http://[::1]:0/back",
+        "http://[0:0:0:0:0:0:0:1]/back",
+        "http://[::ffff:127.0.0.1]/back",
+        "http://[::1%25eth0]/back",
+    ] {
+        let answer = login(&service, "op", &asked(&challenge, &[("redirect_uri", uri)])).await;
+        assert_eq!(answer.status, 400, "{uri}");
+        stays(&answer, 400, "redirect_uri_not_registered");
+    }
+    for uri in [
+        BACK,
+        "app://oauth-native-callback",
+        "http://127.0.0.1/back",
+        "http://127.0.0.1:49152/back",
+        "http://[::1]:1/back",
+    ] {
+        let answer = login(&service, "op", &asked(&challenge, &[("redirect_uri", uri)])).await;
+        assert_eq!(sent(&answer).path(), "/authorize", "{uri}");
+    }
+    // Neither for another app's, nor twice, nor with a line's end.
+    let answer = login(
+        &service,
+        "op",
+        &asked(
+            &challenge,
+            &[
+                ("app", "second"),
+                ("redirect_uri", "app://oauth-native-callback"),
+            ],
+        ),
+    )
+    .await;
+    stays(&answer, 400, "redirect_uri_not_registered");
+    let mut twice = asked(&challenge, &[]);
+    twice.push(("redirect_uri", "https://evil.example/"));
+    stays(
+        &login(&service, "op", &twice).await,
+        400,
+        "parameter_malformed",
+    );
+    let broken = [("redirect_uri", "https://app.example.com/back?tab=a\r\nx: y")];
+    stays(
+        &login(&service, "op", &asked(&challenge, &broken)).await,
+        400,
+        "parameter_malformed",
+    );
+}
+
+#[tokio::test]
+async fn an_app_and_a_provider_that_do_not_belong_together_begin_nothing() {
+    let (_issuer, service) = world().await;
+    let challenge = challenge();
+    for (provider, other, status, code) in [
+        ("op", vec![("app", "")], 400, "parameter_malformed"),
+        ("op", vec![("app", "nobody")], 400, "app_unknown"),
+        (
+            "op",
+            vec![("client_id", "second")],
+            400,
+            "parameter_malformed",
+        ),
+        ("nobody", vec![], 404, "sign_in_provider_unknown"),
+        (
+            "other",
+            vec![("app", "second")],
+            404,
+            "sign_in_provider_unknown",
+        ),
+        ("op/", vec![], 404, "not_found"),
+        ("", vec![], 404, "not_found"),
+    ] {
+        let answer = login(&service, provider, &asked(&challenge, &other)).await;
+        stays(&answer, status, code);
+    }
+    // Clients of the standard name the app so.
+    let pairs = asked(
+        &challenge,
+        &[("app", ""), ("client_id", "web"), ("response_type", "code")],
+    );
+    assert_eq!(
+        sent(&login(&service, "op", &pairs).await).path(),
+        "/authorize"
+    );
+    let request = service
+        .client
+        .head(format!("{}/auth/login/op", service.url));
+    assert_eq!(service.send(request).await.status, 405);
+    let request = service
+        .client
+        .post(format!("{}/auth/callback/op", service.url));
+    service
+        .send(request)
+        .await
+        .assert_refused(405, "method_not_allowed");
+}
+
+#[tokio::test]
+async fn without_a_challenge_of_s256_nothing_begins_and_the_app_is_told() {
+    let (_issuer, service) = world().await;
+    let challenge = challenge();
+    let padded = format!("{challenge}=");
+    for (what, other, error, code) in [
+        (
+            "no challenge",
+            vec![("code_challenge", "")],
+            "invalid_request",
+            "pkce_required",
+        ),
+        (
+            "no method is plain",
+            vec![("code_challenge_method", "")],
+            "invalid_request",
+            "pkce_required",
+        ),
+        (
+            "plain",
+            vec![("code_challenge_method", "plain")],
+            "invalid_request",
+            "pkce_required",
+        ),
+        (
+            "another case",
+            vec![("code_challenge_method", "s256")],
+            "invalid_request",
+            "pkce_required",
+        ),
+        (
+            "neither",
+            vec![("code_challenge", ""), ("code_challenge_method", "")],
+            "invalid_request",
+            "pkce_required",
+        ),
+        (
+            "short",
+            vec![("code_challenge", &challenge[1..])],
+            "invalid_request",
+            "pkce_required",
+        ),
+        (
+            "padded",
+            vec![("code_challenge", padded.as_str())],
+            "invalid_request",
+            "pkce_required",
+        ),
+        (
+            "implicit",
+            vec![("response_type", "token")],
+            "unsupported_response_type",
+            "response_type_unsupported",
+        ),
+        (
+            "hybrid",
+            vec![("response_type", "code id_token")],
+            "unsupported_response_type",
+            "response_type_unsupported",
+        ),
+        (
+            "another's audience",
+            vec![("audience", "second")],
+            "invalid_target",
+            "audience_not_allowed",
+        ),
+    ] {
+        let answer = login(&service, "op", &asked(&challenge, &other)).await;
+        told(&answer, what, error, code);
+    }
+    eventually("it is logged", async || {
+        !service.logged("refused").is_empty()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_callback_without_its_browser_or_its_state_goes_nowhere() {
+    let (issuer, service) = world().await;
+    let (victim, attacker) = (
+        Browser::new(&service, "op", &[]).await,
+        Browser::new(&service, "op", &[]).await,
+    );
+    let state = victim.at["state"].as_str();
+    for (what, cookie, pairs, code) in [
+        (
+            "no state",
+            &victim.cookie,
+            vec![("code", "1")],
+            "sign_in_state_invalid",
+        ),
+        (
+            "an empty state",
+            &victim.cookie,
+            vec![("code", "1"), ("state", "")],
+            "sign_in_state_invalid",
+        ),
+        (
+            "an unknown state",
+            &victim.cookie,
+            vec![("code", "1"), ("state", &state[1..])],
+            "sign_in_state_invalid",
+        ),
+        (
+            "no cookie",
+            &String::new(),
+            vec![("code", "1"), ("state", state)],
+            "sign_in_browser_mismatch",
+        ),
+        (
+            "another sign-in's cookie",
+            &attacker.cookie,
+            vec![("code", "1"), ("state", state)],
+            "sign_in_browser_mismatch",
+        ),
+        (
+            "a cookie twice",
+            &format!("{0}; {0}", victim.cookie),
+            vec![("code", "1"), ("state", state)],
+            "sign_in_browser_mismatch",
+        ),
+        (
+            "a cookie that was changed",
+            &format!("{}x", victim.cookie),
+            vec![("code", "1"), ("state", state)],
+            "sign_in_browser_mismatch",
+        ),
+        (
+            "an error for another browser",
+            &String::new(),
+            vec![("error", "access_denied"), ("state", state)],
+            "sign_in_browser_mismatch",
+        ),
+        (
+            "a repeated state",
+            &victim.cookie,
+            vec![("code", "1"), ("state", state), ("state", state)],
+            "parameter_malformed",
+        ),
+    ] {
+        let browser = Browser {
+            cookie: cookie.clone(),
+            ..victim.clone()
+        };
+        let answer = browser.back(&service, &pairs).await;
+        assert_eq!(answer.body["code"], code, "{what}");
+        stays(&answer, 400, code);
+    }
+    // A value under the other sign-in's name is the other browser's still.
+    let name = victim.cookie.split('=').next().unwrap();
+    let value = attacker.cookie.split('=').nth(1).unwrap();
+    let browser = Browser {
+        cookie: format!("{name}={value}"),
+        ..victim.clone()
+    };
+    stays(
+        &browser.with_code(&service).await,
+        400,
+        "sign_in_browser_mismatch",
+    );
+    assert_eq!(issuer.asked("/token"), 0, "no code was tried");
+
+    // All that ended nothing: the victim's own callback does, once.
+    gives(&issuer, &victim.id_token(&issuer).sign(Key::rsa()));
+    assert!(parameters(&sent(&victim.with_code(&service).await)).contains_key("code"));
+    stays(
+        &victim.with_code(&service).await,
+        400,
+        "sign_in_state_invalid",
+    );
+    assert_eq!(issuer.asked("/token"), 1);
+
+    let late = Browser::new(&service, "op", &[]).await;
+    service.shift_clocks(601, 601);
+    stays(
+        &late.with_code(&service).await,
+        400,
+        "sign_in_state_invalid",
+    );
+}
+
+#[tokio::test]
+async fn the_answer_of_another_provider_is_refused() {
+    let (issuer, service) = world().await;
+    let browser = Browser::new(&service, "op", &[]).await;
+    gives(&issuer, &browser.id_token(&issuer).sign(Key::rsa()));
+    let mixed_up = Browser {
+        provider: "other".to_owned(),
+        ..browser.clone()
+    };
+    stays(
+        &mixed_up.with_code(&service).await,
+        400,
+        "sign_in_provider_mismatch",
+    );
+    stays(
+        &browser.with_code(&service).await,
+        400,
+        "sign_in_state_invalid",
+    );
+    for iss in ["https://evil.example", "", &format!("{}/", issuer.url)] {
+        let browser = Browser::new(&service, "op", &[]).await;
+        gives(&issuer, &browser.id_token(&issuer).sign(Key::rsa()));
+        let before = issuer.asked("/token");
+        let pairs = [
+            ("code", "1"),
+            ("state", browser.at["state"].as_str()),
+            ("iss", iss),
+        ];
+        let answer = browser.back(&service, &pairs).await;
+        if iss.is_empty() {
+            assert!(
+                parameters(&sent(&answer)).contains_key("code"),
+                "an empty one is none"
+            );
+        } else {
+            told(&answer, iss, "access_denied", "sign_in_provider_mismatch");
+            assert_eq!(
+                issuer.asked("/token"),
+                before,
+                "the code was shown to nobody"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_id_token_of_another_sign_in_client_or_issuer_signs_nobody_in() {
+    let (issuer, service) = world().await;
+    type Change = fn(Token) -> Token;
+    let changes: [(&str, Change, &str); 12] = [
+        (
+            "a code of another browser",
+            |token| token.claim("nonce", "n"),
+            "id_token_nonce_mismatch",
+        ),
+        (
+            "no nonce",
+            |token| token.without("nonce"),
+            "id_token_nonce_mismatch",
+        ),
+        (
+            "a nonce that is no text",
+            |token| token.claim("nonce", 1),
+            "id_token_nonce_mismatch",
+        ),
+        (
+            "another client's",
+            |token| token.claim("aud", "exchequer other"),
+            "subject_token_audience_mismatch",
+        ),
+        (
+            "nobody's",
+            |token| token.without("aud"),
+            "subject_token_audience_mismatch",
+        ),
+        (
+            "several, and nobody says whose",
+            |token| token.claim("aud", json!(["exchequer op", "x"])),
+            "subject_token_authorized_party_mismatch",
+        ),
+        (
+            "another party's",
+            |token| token.claim("azp", "exchequer other"),
+            "subject_token_authorized_party_mismatch",
+        ),
+        (
+            "another issuer's",
+            |token| token.claim("iss", "https://evil.example"),
+            "subject_token_issuer_untrusted",
+        ),
+        (
+            "expired",
+            |token| token.claim("exp", now() - 60),
+            "subject_token_expired",
+        ),
+        (
+            "without an end",
+            |token| token.without("exp"),
+            "subject_token_claim_missing",
+        ),
+        (
+            "an access token",
+            |token| token.header("typ", "at+jwt"),
+            "subject_token_type_mismatch",
+        ),
+        (
+            "unsigned",
+            |token| token.header("alg", "none"),
+            "subject_token_algorithm_not_allowed",
+        ),
+    ];
+    for (what, change, code) in changes {
+        let browser = Browser::new(&service, "op", &[]).await;
+        gives(&issuer, &change(browser.id_token(&issuer)).sign(Key::rsa()));
+        told(
+            &browser.with_code(&service).await,
+            what,
+            "access_denied",
+            code,
+        );
+    }
+    let browser = Browser::new(&service, "op", &[]).await;
+    gives(&issuer, &browser.id_token(&issuer).sign(Key::other_rsa()));
+    let answer = browser.with_code(&service).await;
+    told(
+        &answer,
+        "another key",
+        "access_denied",
+        "subject_token_signature_invalid",
+    );
+
+    let browser = Browser::new(&service, "op", &[]).await;
+    let several = browser
+        .id_token(&issuer)
+        .claim("aud", json!(["exchequer op", "x"]))
+        .claim("azp", "exchequer op");
+    gives(&issuer, &several.sign(Key::rsa()));
+    assert!(parameters(&sent(&browser.with_code(&service).await)).contains_key("code"));
+}
+
+#[tokio::test]
+async fn what_the_provider_refuses_is_told_as_the_providers() {
+    let (issuer, service) = world().await;
+    let said =
+        |error: &str| json!({"error": error, "error_description": "<b>mind you</b>"}).to_string();
+    for (status, body, error, code) in [
+        (
+            401,
+            said("invalid_client"),
+            "server_error",
+            "provider_client_unknown",
+        ),
+        (
+            400,
+            said("unauthorized_client"),
+            "server_error",
+            "provider_client_unknown",
+        ),
+        (
+            401,
+            "nope".to_owned(),
+            "server_error",
+            "provider_client_unknown",
+        ),
+        (
+            400,
+            said("invalid_grant"),
+            "access_denied",
+            "provider_code_refused",
+        ),
+        (
+            400,
+            said("invalid_scope"),
+            "server_error",
+            "provider_refused",
+        ),
+        (
+            400,
+            said("a word of its own"),
+            "server_error",
+            "provider_refused",
+        ),
+        (
+            200,
+            said("invalid_grant"),
+            "access_denied",
+            "provider_code_refused",
+        ),
+        (
+            200,
+            json!({"access_token": "x"}).to_string(),
+            "server_error",
+            "provider_answer_invalid",
+        ),
+        (
+            200,
+            "<html>".to_owned(),
+            "server_error",
+            "provider_answer_invalid",
+        ),
+        (
+            404,
+            "<html>".to_owned(),
+            "server_error",
+            "provider_answer_invalid",
+        ),
+        (
+            302,
+            String::new(),
+            "temporarily_unavailable",
+            "provider_unavailable",
+        ),
+        (
+            429,
+            String::new(),
+            "temporarily_unavailable",
+            "provider_rate_limited",
+        ),
+        (
+            500,
+            String::new(),
+            "temporarily_unavailable",
+            "provider_unavailable",
+        ),
+        (
+            503,
+            said("temporarily_unavailable"),
+            "temporarily_unavailable",
+            "provider_unavailable",
+        ),
+    ] {
+        issuer.behave("/token", Behaviour::Answer(status, body.clone()));
+        let browser = Browser::new(&service, "op", &[]).await;
+        let told = told(
+            &browser.with_code(&service).await,
+            &format!("{status} {body}"),
+            error,
+            code,
+        );
+        assert_eq!(told["source"], "upstream-idp", "{status} {body}");
+        assert!(!told["error_description"].contains("mind you"), "{told:?}");
+        assert!(
+            !told["error_description"].contains("word of its own"),
+            "{told:?}"
+        );
+    }
+    for (error, expected, code) in [
+        ("access_denied", "access_denied", "sign_in_denied"),
+        ("login_required", "access_denied", "sign_in_denied"),
+        ("invalid_client", "server_error", "provider_client_unknown"),
+        (
+            "unauthorized_client",
+            "server_error",
+            "provider_client_unknown",
+        ),
+        ("invalid_scope", "server_error", "provider_refused"),
+        (
+            "temporarily_unavailable",
+            "temporarily_unavailable",
+            "provider_unavailable",
+        ),
+        ("<script>", "server_error", "provider_refused"),
+    ] {
+        let browser = Browser::new(&service, "op", &[]).await;
+        let before = issuer.asked("/token");
+        let pairs = [
+            ("error", error),
+            (
+                "error_description",
+                "The requested OAuth 2.0 Client does not exist.",
+            ),
+            ("state", browser.at["state"].as_str()),
+        ];
+        let told = told(&browser.back(&service, &pairs).await, error, expected, code);
+        assert_eq!(told["source"], "upstream-idp");
+        assert!(!told["error_description"].contains('<'), "{told:?}");
+        assert_eq!(issuer.asked("/token"), before);
+    }
+    let browser = Browser::new(&service, "op", &[]).await;
+    let answer = browser
+        .back(&service, &[("state", browser.at["state"].as_str())])
+        .await;
+    told(
+        &answer,
+        "neither",
+        "server_error",
+        "provider_answer_invalid",
+    );
+}
+
+#[tokio::test]
+async fn a_dead_provider_is_told_in_time() {
+    let issuer = Issuer::start().await;
+    let service = with(
+        &issuer,
+        &format!("[providers.dead]\nissuer = {:?}\nclient_id = \"x\"\n[apps.dead.sign_in]\nproviders = \"dead\"\nredirect_uris = {BACK:?}\n", issuer.url),
+    )
+    .start()
+    .await;
+    let challenge = challenge();
+    let of_dead = asked(&challenge, &[("app", "dead")]);
+    // Its discovery document names no endpoints at first.
+    told(
+        &login(&service, "dead", &of_dead).await,
+        "malformed",
+        "temporarily_unavailable",
+        "issuer_metadata_invalid",
+    );
+    let browser = Browser::new(&service, "op", &[]).await;
+    for behaviour in [
+        Behaviour::Stall,
+        Behaviour::Drip,
+        Behaviour::Flood(1 << 21),
+        Behaviour::Close,
+        Behaviour::Redirect("http://127.0.0.1:1/".to_owned()),
+    ] {
+        issuer.behave("/token", behaviour);
+        let browser = Browser::new(&service, "op", &[]).await;
+        let answer = browser.with_code(&service).await;
+        told(
+            &answer,
+            "dead",
+            "temporarily_unavailable",
+            "provider_unavailable",
+        );
+    }
+    issuer.vanish();
+    told(
+        &browser.with_code(&service).await,
+        "gone",
+        "temporarily_unavailable",
+        "provider_unavailable",
+    );
+    service.shift_clocks(6, 6);
+    told(
+        &login(&service, "dead", &of_dead).await,
+        "gone",
+        "temporarily_unavailable",
+        "provider_unavailable",
+    );
+}
+
+#[tokio::test]
+async fn a_code_is_for_its_app_its_redirect_uri_and_its_verifier_for_a_minute() {
+    let (issuer, service) = world().await;
+    let given = code(&issuer, &service, &[]).await;
+    assert_eq!(given.len(), 43, "256 bits");
+    let other = "e".repeat(43);
+    for (what, other, code) in [
+        (
+            "another app",
+            vec![("client_id", "second")],
+            "authorization_code_invalid",
+        ),
+        (
+            "another redirect URI",
+            vec![("redirect_uri", "app://oauth-native-callback")],
+            "authorization_code_invalid",
+        ),
+        (
+            "another verifier",
+            vec![("code_verifier", other.as_str())],
+            "code_verifier_wrong",
+        ),
+        (
+            "the challenge",
+            vec![("code_verifier", &challenge())],
+            "code_verifier_wrong",
+        ),
+        (
+            "no verifier",
+            vec![("code_verifier", "")],
+            "parameter_malformed",
+        ),
+        (
+            "no redirect URI",
+            vec![("redirect_uri", "")],
+            "parameter_malformed",
+        ),
+        ("no code", vec![("code", "")], "parameter_malformed"),
+        (
+            "another code",
+            vec![("code", &given[1..])],
+            "authorization_code_invalid",
+        ),
+    ] {
+        let answer = exchange(&service, &given, &other).await;
+        assert_eq!(answer.body["code"], code, "{what}: {}", answer.body);
+        answer.assert_refused(400, code);
+        assert!(!answer.body.to_string().contains(&given));
+    }
+    // None of them used it up.
+    let answer = exchange(&service, &given, &[]).await;
+    assert_eq!(token::claims(app_token(&answer))["sub"], "248289761001");
+    assert_eq!(answer.body["token_type"], "Bearer");
+
+    let late = code(&issuer, &service, &[]).await;
+    service.shift_clocks(60, 60);
+    exchange(&service, &late, &[])
+        .await
+        .assert_refused(400, "authorization_code_invalid");
+}
+
+#[tokio::test]
+async fn a_code_that_comes_again_ends_what_it_gave() {
+    let (issuer, service) = world().await;
+    let given = code(&issuer, &service, &[]).await;
+    let answer = exchange(&service, &given, &[]).await;
+    let bearer = app_token(&answer).to_owned();
+    let verify = async || {
+        let request = service
+            .client
+            .get(format!("{}/auth/verify", service.url))
+            .bearer_auth(&bearer);
+        service.send(request).await
+    };
+    // Whoever has no verifier ends nothing.
+    let other = "e".repeat(43);
+    exchange(&service, &given, &[("code_verifier", &other)])
+        .await
+        .assert_refused(400, "code_verifier_wrong");
+    assert_eq!(verify().await.status, 200);
+    exchange(&service, &given, &[])
+        .await
+        .assert_refused(400, "authorization_code_used");
+    verify().await.assert_refused(401, "token_revoked");
+    exchange(&service, &given, &[])
+        .await
+        .assert_refused(400, "authorization_code_used");
+}
+
+#[tokio::test]
+async fn a_code_that_is_raced_a_thousand_times_is_honoured_once() {
+    let (issuer, service) = world().await;
+    let given = code(&issuer, &service, &[]).await;
+    let (service, given) = (&service, &given);
+    let tried = (0..1000).map(|_| async move { exchange(service, given, &[]).await });
+    let answers = futures_util::future::join_all(tried).await;
+    let honoured = answers.iter().filter(|answer| answer.status == 200).count();
+    assert_eq!(honoured, 1);
+    for answer in answers.iter().filter(|answer| answer.status != 200) {
+        answer.assert_refused(400, "authorization_code_used");
+    }
+}
+
+#[tokio::test]
+async fn a_callback_that_is_raced_is_taken_once() {
+    let (issuer, service) = world().await;
+    let browser = Browser::new(&service, "op", &[]).await;
+    gives(&issuer, &browser.id_token(&issuer).sign(Key::rsa()));
+    let (service, browser) = (&service, &browser);
+    let tried = (0..100).map(|_| async move { browser.with_code(service).await });
+    let answers = futures_util::future::join_all(tried).await;
+    assert_eq!(
+        answers.iter().filter(|answer| answer.status == 302).count(),
+        1
+    );
+    assert_eq!(issuer.asked("/token"), 1);
+}
+
+#[tokio::test]
+async fn policy_is_asked_when_the_code_is_exchanged() {
+    let issuer = Issuer::start().await;
+    let service = with(
+        &issuer,
+        "[apps.strict]\naudience = [\"a\", \"b\"]\ncondition = 'claims.email.startsWith(\"alice\")'\nscopes = { \"read:tasks\" = [], \"write:tasks\" = [] }\n\
+         [apps.strict.sign_in]\nproviders = \"op\"\nredirect_uris = \"app://oauth-native-callback\"\n",
+    )
+    .start()
+    .await;
+    let native = "app://oauth-native-callback";
+    for (email, allowed) in [("alice@example.com", true), ("mallory@example.com", false)] {
+        let asked = [
+            ("app", "strict"),
+            ("redirect_uri", native),
+            ("scope", "read:tasks"),
+            ("audience", "b"),
+        ];
+        let browser = Browser::new(&service, "op", &asked).await;
+        gives(
+            &issuer,
+            &browser
+                .id_token(&issuer)
+                .claim("email", email)
+                .sign(Key::rsa()),
+        );
+        let url = sent(&browser.with_code(&service).await);
+        assert!(
+            url.as_str()
+                .starts_with("app://oauth-native-callback?code="),
+            "{url}"
+        );
+        let with = [("client_id", "strict"), ("redirect_uri", native)];
+        let answer = exchange(&service, &parameters(&url)["code"], &with).await;
+        if allowed {
+            assert_eq!(answer.body["scope"], "read:tasks");
+            let claims = token::claims(app_token(&answer));
+            assert_eq!(
+                (&claims["aud"], &claims["scope"]),
+                (&json!("b"), &json!("read:tasks"))
+            );
+        } else {
+            answer.assert_refused(403, "condition_not_met");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_app_trusts_the_issuers_of_its_providers_for_tokens_that_are_meant_for_us() {
+    let (issuer, service) = world().await;
+    let body = |token: &str, app: &str| json!({"subject_token": token, "app": app});
+    let token = Token::oidc(&issuer.url, "exchequer op").sign(Key::rsa());
+    assert_eq!(service.exchange(&body(&token, "second")).await.status, 200);
+    let foreign = Token::oidc(&issuer.url, "another client").sign(Key::rsa());
+    service
+        .exchange(&body(&foreign, "second"))
+        .await
+        .assert_refused(401, "subject_token_audience_mismatch");
+}
+
+#[tokio::test]
+async fn strangers_begin_and_end_so_many_sign_ins_an_address() {
+    let issuer = Issuer::start().await;
+    let service = with(&issuer, "")
+        .env("EXCHEQUER_RATE_LIMIT", "3/1h")
+        .env("EXCHEQUER_TRUSTED_PROXIES", "127.0.0.1")
+        .start()
+        .await;
+    let path = format!("/auth/login/op?{}", query(asked(&challenge(), &[])));
+    let from = async |path: &str, address: &str| {
+        let request = service.client.get(format!("{}{path}", service.url));
+        service
+            .send(request.header("x-forwarded-for", address))
+            .await
+    };
+    let mut statuses = Vec::new();
+    for _ in 0..200 {
+        let answer = from(&path, "203.0.113.9").await;
+        statuses.push(answer.status);
+        if answer.status == 429 {
+            stays(&answer, 429, "rate_limited");
+            break;
+        }
+    }
+    assert_eq!(statuses.pop(), Some(429));
+    assert!(!statuses.is_empty() && statuses.iter().all(|status| *status == 302));
+    stays(
+        &from("/auth/callback/op?state=x&code=y", "203.0.113.9").await,
+        429,
+        "rate_limited",
+    );
+    assert_eq!(from(&path, "203.0.113.10").await.status, 302);
+}
+
+#[tokio::test]
+async fn no_state_code_or_cookie_is_in_the_log_and_the_store() {
+    let (issuer, mut service) = world().await;
+    service.set_env("EXCHEQUER_STORE", "store");
+    service.restart().await;
+    let browser = Browser::new(&service, "op", &[]).await;
+    gives(&issuer, &browser.id_token(&issuer).sign(Key::rsa()));
+    let url = sent(&browser.with_code(&service).await);
+    let given = parameters(&url).remove("code").unwrap();
+    stays(
+        &browser.with_code(&service).await,
+        400,
+        "sign_in_state_invalid",
+    );
+    app_token(&exchange(&service, &given, &[]).await);
+    exchange(&service, &given, &[])
+        .await
+        .assert_refused(400, "authorization_code_used");
+    let mut lines = Vec::new();
+    eventually("all is logged", async || {
+        lines = service.logged("refused");
+        lines.len() == 2
+    })
+    .await;
+    let steps = service.logged("sent on");
+    assert_eq!(steps.len(), 2);
+    assert_eq!(
+        (&steps[0]["route"], &steps[1]["route"]),
+        (&json!("login"), &json!("callback"))
+    );
+    for step in &steps {
+        assert_eq!(
+            (&step["provider"], &step["app"]),
+            (&json!("op"), &json!("web"))
+        );
+    }
+    assert!(steps[1]["subject"].is_string());
+    let bodies = issuer.bodies();
+    let form: BTreeMap<_, _> = form_urlencoded::parse(bodies[0].as_bytes())
+        .into_owned()
+        .collect();
+    let cookie = browser.cookie.split('=').nth(1).unwrap();
+    let mut everything = service.log().join("\n").into_bytes();
+    for file in ["audit", "store"] {
+        everything.extend(std::fs::read(service.dir().join(file)).unwrap());
+    }
+    let text = String::from_utf8_lossy(&everything);
+    for secret in [
+        &browser.at["state"],
+        &browser.at["nonce"],
+        &form["code_verifier"],
+        cookie,
+        given.as_str(),
+        "code/1",
+        VERIFIER,
+    ] {
+        assert!(!text.contains(secret), "{secret}");
+    }
+    assert!(text.contains("\"action\":\"callback\""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_tells_whether_a_provider_knows_the_client() {
+    let issuer = Issuer::start().await;
+    let mut service = with(&issuer, "").start().await;
+    let rows = |service: &Service| {
+        let ended = service.command().run(&["doctor", "--json"]);
+        let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+        let rows = report["checks"].as_array().unwrap().clone();
+        let own = |row: &Value| row["check"] == "provider op";
+        rows.into_iter().filter(own).collect::<Vec<_>>()
+    };
+    for (status, body, expected, says) in [
+        (
+            400,
+            "invalid_grant",
+            "ok",
+            "it knows the client exchequer op; the callback http://localhost:8080/auth/callback/op must be registered there",
+        ),
+        (
+            401,
+            "invalid_client",
+            "provider_client_unknown",
+            "register an application of your own there",
+        ),
+        (
+            400,
+            "unauthorized_client",
+            "provider_client_unknown",
+            "register an application of your own there",
+        ),
+        (
+            400,
+            "redirect_uri_mismatch",
+            "provider_refused",
+            "sign in once to see",
+        ),
+        (
+            500,
+            "server_error",
+            "provider_unavailable",
+            "the provider said server_error",
+        ),
+    ] {
+        issuer.behave(
+            "/token",
+            Behaviour::Answer(status, json!({ "error": body }).to_string()),
+        );
+        let rows = rows(&service);
+        assert_eq!(rows.len(), 1, "{rows:?}");
+        let code = rows[0]["code"].as_str().unwrap_or("ok");
+        assert_eq!(code, expected, "{rows:?}");
+        assert!(
+            rows[0]["message"].as_str().unwrap().contains(says),
+            "{rows:?}"
+        );
+    }
+    issuer.vanish();
+    assert_eq!(rows(&service)[0]["code"], "provider_unavailable");
+
+    // A real OAuth server of Clerk's wording, and a real provider.
+    let clerk = StandIn::start(Clock::system()).await.unwrap();
+    let mut provider = Foreign::start("node", &["oidc-provider.mjs", "0"]);
+    let about = provider.next();
+    for (lines, id, secret) in [
+        (
+            format!("kind = \"clerk\"\nissuer = {:?}", clerk.issuer()),
+            clerk.oauth_client().0,
+            clerk.oauth_client().1,
+        ),
+        (
+            format!("issuer = {}", about["issuer"]),
+            about["web"]["client_id"].as_str().unwrap(),
+            about["web"]["client_secret"].as_str().unwrap(),
+        ),
+    ] {
+        for (id, secret, expected) in [
+            (id, secret, None),
+            (id, "another", Some("provider_client_unknown")),
+            ("another", secret, Some("provider_client_unknown")),
+        ] {
+            let config = format!(
+                "[providers.op]\n{lines}\nclient_id = {id:?}\nclient_secret = {{ env = \"OP_SECRET\" }}\n\
+                 [apps.web.sign_in]\nproviders = \"op\"\nredirect_uris = {BACK:?}\n"
+            );
+            std::fs::write(service.dir().join("exchequer.toml"), config).unwrap();
+            service.set_env("OP_SECRET", secret);
+            let rows = rows(&service);
+            assert_eq!(
+                rows[0]["code"].as_str(),
+                expected,
+                "{id} {secret}: {rows:?}"
+            );
+        }
+    }
+    provider.kill();
+}
+
+/// `exchequer check` of a file with these lines; the exit code and what it printed.
+fn check(lines: &str) -> (i32, String) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("exchequer.toml"), lines).unwrap();
+    let command = crate::support::Command::new(dir.path()).env("S", SECRET);
+    let ended = command.run(&["check"]);
+    (ended.code, ended.stdout)
+}
+
+#[test]
+fn check_says_what_is_wrong_with_a_provider_or_a_sign_in() {
+    let app =
+        "[apps.web.sign_in]\nproviders = \"p\"\nredirect_uris = \"https://app.example.com/back\"\n";
+    let good = "[providers.p]\nissuer = \"https://p.example\"\nclient_id = \"c\"\nclient_secret = { env = \"S\" }\n";
+    let (code, text) = check(&format!("{good}{app}"));
+    assert_eq!(code, 0, "{text}");
+    for line in [
+        "ok:    issuer provider p (oidc) https://p.example RS256, ES256",
+        "ok:    app web: sign-in at p; back to https://app.example.com/back",
+        "ok:    provider p https://p.example: client c; callback http://localhost:8080/auth/callback/p",
+    ] {
+        assert!(text.lines().any(|each| each == line), "{text}");
+    }
+    assert!(
+        !text.contains("error:") && !text.contains("note:"),
+        "{text}"
+    );
+
+    for (lines, says) in [
+        (
+            format!(
+                "{}{app}",
+                good.replace("issuer = \"https://p.example\"\n", "")
+            ),
+            "`issuer` is missing",
+        ),
+        (
+            format!("{}{app}", good.replace("client_id = \"c\"\n", "")),
+            "`client_id` is missing: register an application of your own",
+        ),
+        (
+            format!("{}{app}", good.replace("{ env = \"S\" }", "\"plain\"")),
+            "a secret does not stand in the file",
+        ),
+        (
+            format!("{good}kind = \"gogle\"\n{app}"),
+            "kind: \"gogle\" is none of oidc, clerk, google, github, facebook: did you mean \"google\"?",
+        ),
+        (
+            format!("{good}scopes = \"email\"\n{app}"),
+            "scopes: must hold \"openid\"",
+        ),
+        (
+            format!("{good}client_auth = \"private_key_jwt\"\n{app}"),
+            "client_auth: \"private_key_jwt\" is none of",
+        ),
+        (
+            format!("{good}token_endpoint = \"http://p.example/token\"\n{app}"),
+            "token_endpoint: \"http://p.example/token\" must be https",
+        ),
+        (
+            format!("[providers.p]\nkind = \"github\"\nclient_id = \"c\"\n{app}"),
+            "`client_secret` is missing: the provider asks for it",
+        ),
+        (
+            format!(
+                "[providers.p]\nissuer = \"https://p.example\"\nclient_id = \"c\"\nclient_auth = \"client_secret_post\"\n{app}"
+            ),
+            "client_auth: needs `client_secret`",
+        ),
+        (
+            format!("{good}{}", app.replace("\"p\"", "\"q\"")),
+            "provider \"q\" is not configured",
+        ),
+        (
+            format!("{good}[apps.web.sign_in]\nproviders = \"p\"\n"),
+            "sign_in needs `redirect_uris`",
+        ),
+        (
+            format!(
+                "{good}{}",
+                app.replace("https://app.example.com/back", "https://*.example.com/")
+            ),
+            "has a wildcard",
+        ),
+        (
+            format!(
+                "{good}{}",
+                app.replace("https://app.example.com/back", "https://app.example.com/#x")
+            ),
+            "must have no fragment",
+        ),
+        (
+            format!(
+                "{good}{}",
+                app.replace("https://app.example.com/back", "http://app.example.com/")
+            ),
+            "must be https: plain http is only for this machine",
+        ),
+        (
+            format!(
+                "{good}{}",
+                app.replace("https://app.example.com/back", "javascript:alert(1)")
+            ),
+            "javascript is no scheme of an app",
+        ),
+        (
+            format!(
+                "{good}{}",
+                app.replace(
+                    "https://app.example.com/back",
+                    "https://user:pw@app.example.com/"
+                )
+            ),
+            "must have no user and no password",
+        ),
+        (
+            format!(
+                "{good}{}[apps.web.sign_in]\nproviders = [\"p\", \"q\"]\nredirect_uris = \"https://app.example.com/back\"\n",
+                good.replace("providers.p", "providers.q")
+                    .replace("p.example", "q.example")
+            ),
+            "the app trusts several issuers whose subjects could be equal: say with `subject`",
+        ),
+    ] {
+        let (code, text) = check(&lines);
+        assert_eq!(code, 1, "{lines}{text}");
+        assert!(
+            text.lines()
+                .any(|line| line.starts_with("error: ") && line.contains(says)),
+            "{says}: {text}"
+        );
+        assert!(!text.contains("pw@"), "{text}");
+    }
+    for (lines, says) in [
+        (
+            format!(
+                "{good}{}",
+                app.replace(
+                    "https://app.example.com/back",
+                    "app://oauth-native-callback"
+                )
+            ),
+            "another app on the device can claim this scheme",
+        ),
+        (
+            format!(
+                "{good}[issuers.i]\nissuer = \"https://i.example\"\naudiences = \"a\"\n[apps.web]\nissuers = \"i\"\n"
+            ),
+            "no app lists this provider",
+        ),
+        (
+            format!("{good}client_auth = \"none\"\n{app}"),
+            "client_auth: none: the secret is not sent",
+        ),
+        (
+            format!("{good}api_url = \"https://p.example\"\n{app}"),
+            "api_url: has no effect but for kinds github and facebook",
+        ),
+    ] {
+        let (code, text) = check(&lines);
+        assert_eq!(code, 0, "{text}");
+        assert!(
+            text.lines()
+                .any(|line| line.starts_with("note: ") && line.contains(says)),
+            "{says}: {text}"
+        );
+    }
+    // An issuer of the app's own with this `iss` has its own rules, and is the only one.
+    let own = format!(
+        "{good}[issuers.i]\nissuer = \"https://p.example\"\naudiences = \"a\"\n[apps.web]\nissuers = \"i\"\n{app}"
+    );
+    let (code, text) = check(&own);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("ok:    app web: issuers i;"), "{text}");
+}
