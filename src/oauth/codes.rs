@@ -1,17 +1,19 @@
 //! `authorization_code` (RFC 6749 §4.1.3): the code that a sign-in ended with, exchanged once by
 //! whoever began it.
 
-use super::OAuth;
 use super::clients::Party;
 use super::issued::Issued;
 use super::revocation::REMEMBERED;
 use super::sign_in::{Asked, random};
+use super::{OAuth, refresh};
 use crate::clock::UnixSeconds;
 use crate::crypto::sha256;
 use crate::exchange::{Caller, Credential, Request};
-use crate::explain::{Code, Refusal};
+use crate::explain::{Code, Ladder, Refusal};
 use crate::policy::app;
-use crate::store::{Change, Committed, Entry, Kind, Revocation, StoreError, UnixMillis};
+use crate::store::{
+    Change, Committed, Entry, Key, Kind, Replace, Revocation, StoreError, UnixMillis,
+};
 use crate::subject::kept::Kept;
 use crate::token::standing;
 use base64::Engine;
@@ -52,8 +54,11 @@ struct Given {
 enum State {
     /// It stands for this subject.
     Fresh(Kept),
-    /// It was exchanged for the app token of this `jti`.
-    Used { jti: String },
+    /// It was exchanged for the app token of this `jti` and, where one was asked for, a refresh
+    /// token of this family.
+    Used { jti: String, family: Option<String> },
+    /// It was shown once more: what it gave is over.
+    Ended,
 }
 
 impl OAuth {
@@ -82,8 +87,7 @@ impl OAuth {
         let Some(entry) = self.entry(Kind::Code, wish.code).await? else {
             return Err(invalid("no such code is kept"));
         };
-        let given: Given = serde_json::from_slice(&entry.body)
-            .map_err(|error| Refusal::new(Code::InternalError).caused_by(error))?;
+        let given = read(&entry)?;
         let asked = &given.asked;
         let app = match &party {
             Party::App(app) if app.settings.name == asked.app => app,
@@ -96,12 +100,14 @@ impl OAuth {
         if !bool::from(challenge.as_bytes().ct_eq(asked.code_challenge.as_bytes())) {
             return Err(Refusal::new(Code::CodeVerifierWrong));
         }
-        let kept = match &given.state {
-            State::Fresh(kept) => kept,
-            State::Used { jti } => return Err(self.used_again(&entry, jti).await),
+        let kept = match given.state {
+            State::Fresh(ref kept) => kept,
+            State::Used { .. } | State::Ended => {
+                return Err(self.used_again(&party, wish.code).await);
+            }
         };
         let audiences: Vec<&str> = asked.audiences.iter().map(String::as_str).collect();
-        let request = Request {
+        let mut request = Request {
             credential: Credential::Kept(kept),
             wish: app::Wish {
                 app: Some(&app.settings.name),
@@ -112,41 +118,111 @@ impl OAuth {
             caller,
             keep: false,
         };
-        let issued = self.exchanged(request, party.clone()).await?;
+        request.keep = refresh::asks_offline(&request);
+        let exchange = &self.exchange;
+        let exchanged = exchange.climb(request, &mut Ladder::default()).await?;
         // Before anybody has the token: it is known then what the code gave.
-        let jti = issued.token.jti.clone();
-        let until = self.exchange.clock.now() + issued.expires_in.max(LIFE);
-        let used = Given {
+        let mut used = Used {
+            code: wish.code,
+            version: entry.version,
+            until: exchange.clock.now() + exchanged.expires_in.max(LIFE),
             asked: asked.clone(),
-            state: State::Used { jti },
+            jti: exchanged.token.jti.clone(),
         };
-        let by = Some((until, written(&used)?));
-        match self
-            .replace(Kind::Code, wish.code, entry.version, by)
-            .await?
-        {
-            Committed::Done => Ok(issued),
-            Committed::Repeated => Err(Refusal::new(Code::AuthorizationCodeUsed)
-                .caused_by("another request with this code was faster")),
+        if self.mark(&mut used, None).await? == Committed::Repeated {
+            return Err(Refusal::new(Code::AuthorizationCodeUsed)
+                .caused_by("another request with this code was faster"));
         }
+        let mut issued = self.issue(exchanged, request.keep, party).await?;
+        let family = issued.refresh_token.as_ref().and_then(refresh::family_of);
+        if let Some(family) = family
+            && self.mark(&mut used, Some(&family)).await? == Committed::Repeated
+        {
+            // It was shown once more meanwhile.
+            issued.refresh_token = None;
+            refresh::end_family(exchange, &family, &issued.party).await?;
+        }
+        Ok(issued)
+    }
+
+    /// Notes what a code gave.
+    async fn mark(&self, used: &mut Used<'_>, family: Option<&str>) -> Result<Committed, Refused> {
+        let given = Given {
+            asked: used.asked.clone(),
+            state: State::Used {
+                jti: used.jti.clone(),
+                family: family.map(str::to_owned),
+            },
+        };
+        let by = Some((used.until, written(&given)?));
+        let committed = self
+            .replace(Kind::Code, used.code, used.version, by)
+            .await?;
+        used.version += 1;
+        Ok(committed)
     }
 
     /// Ends what a code gave (RFC 6749 §4.1.2): somebody else has it, and its verifier.
-    async fn used_again(&self, entry: &Entry, jti: &str) -> Refused {
-        let change = Change {
-            revocations: vec![Revocation {
-                key: standing::key(jti),
-                at: UnixMillis::MAX,
-                until: entry.until + REMEMBERED,
-            }],
-            ..Change::default()
-        };
-        let exchange = &self.exchange;
-        match exchange.store.commit(change, exchange.clock.now()).await {
-            Ok(_) => Refusal::new(Code::AuthorizationCodeUsed),
-            Err(error) => StoreError::refusal(error),
+    async fn used_again(&self, party: &Party, code: &str) -> Refused {
+        match self.end_what_it_gave(party, code).await {
+            Ok(()) => Refusal::new(Code::AuthorizationCodeUsed),
+            Err(refusal) => refusal,
         }
     }
+
+    async fn end_what_it_gave(&self, party: &Party, code: &str) -> Result<(), Refused> {
+        let exchange = &self.exchange;
+        // Again where the family was noted meanwhile, which happens once.
+        for _ in 0..2 {
+            let Some(entry) = self.entry(Kind::Code, code).await? else {
+                return Ok(());
+            };
+            let given = read(&entry)?;
+            let State::Used { jti, family } = given.state else {
+                return Ok(());
+            };
+            let ended = Given {
+                asked: given.asked,
+                state: State::Ended,
+            };
+            let change = Change {
+                entries: vec![Replace {
+                    key: Key::of(Kind::Code, &[code]),
+                    version: entry.version,
+                    by: Some((entry.until, written(&ended)?)),
+                }],
+                revocations: vec![Revocation {
+                    key: standing::key(&jti),
+                    at: UnixMillis::MAX,
+                    until: entry.until + REMEMBERED,
+                }],
+                ..Change::default()
+            };
+            // First, for it is in its own entry, and ending it twice does nothing.
+            if let Some(family) = &family {
+                refresh::end_family(exchange, family, party).await?;
+            }
+            let committed = exchange.store.commit(change, exchange.clock.now()).await;
+            if committed.map_err(StoreError::refusal)? == Committed::Done {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A code that was exchanged, and what is noted of it.
+struct Used<'c> {
+    code: &'c str,
+    version: u64,
+    until: UnixSeconds,
+    asked: Asked,
+    jti: String,
+}
+
+fn read(entry: &Entry) -> Result<Given, Refused> {
+    serde_json::from_slice(&entry.body)
+        .map_err(|error| Refusal::new(Code::InternalError).caused_by(error))
 }
 
 fn written(given: &Given) -> Result<Vec<u8>, Refused> {

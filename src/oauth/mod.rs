@@ -18,7 +18,7 @@ pub mod status_list;
 pub mod token_exchange;
 
 use crate::config::Settings;
-use crate::exchange::{self, Caller, Exchange};
+use crate::exchange::{self, Caller, Exchange, Exchanged};
 use crate::explain::{Ladder, Refusal};
 use crate::subject::fetch::Fetcher;
 use clients::{Clients, Evidence, Party, Proof};
@@ -143,7 +143,17 @@ impl OAuth {
     ) -> Result<Issued, Refused> {
         let offline = refresh::asks_offline(&request);
         request.keep |= offline;
-        let mut exchanged = self.exchange.climb(request, &mut Ladder::default()).await?;
+        let exchanged = self.exchange.climb(request, &mut Ladder::default()).await?;
+        self.issue(exchanged, offline, party).await
+    }
+
+    /// What a party of the token endpoint gets of an exchange.
+    async fn issue(
+        &self,
+        mut exchanged: Exchanged,
+        offline: bool,
+        party: Party,
+    ) -> Result<Issued, Refused> {
         let begun = match exchanged.kept.take().filter(|_| offline) {
             None => None,
             Some(kept) => self.begin_with(&exchanged, kept, &party).await?,

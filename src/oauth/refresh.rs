@@ -29,7 +29,7 @@ use crate::subject::clerk::session::{self, SessionId};
 use crate::subject::kept::Kept;
 use crate::subject::revocation::{Dependence, Hit};
 use family::{End, Family, Place, State};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use std::sync::Arc;
 pub use token::PREFIX;
 use token::{LABEL, Token};
@@ -170,17 +170,42 @@ pub async fn end(
     token: &str,
     party: &Party,
 ) -> Result<Option<About>, Refused> {
-    let Some(token) = Token::parse(token) else {
-        return Ok(None);
-    };
+    match Token::parse(token) {
+        Some(token) => end_of(exchange, &token, party).await,
+        None => Ok(None),
+    }
+}
+
+/// Ends the family of this id, for the party that it was given to.
+pub(super) async fn end_family(
+    exchange: &Exchange,
+    id: &str,
+    party: &Party,
+) -> Result<Option<About>, Refused> {
+    match Token::of_family(id) {
+        Some(token) => end_of(exchange, &token, party).await,
+        None => Ok(None),
+    }
+}
+
+/// The id of the family of a token that was just given.
+pub(super) fn family_of(token: &SecretString) -> Option<String> {
+    Token::parse(token.expose_secret()).map(|token| token.family())
+}
+
+async fn end_of(
+    exchange: &Exchange,
+    token: &Token,
+    party: &Party,
+) -> Result<Option<About>, Refused> {
     for _ in 0..ATTEMPTS {
-        let Some((entry, State::Alive(family))) = read(exchange, &token).await? else {
+        let Some((entry, State::Alive(family))) = read(exchange, token).await? else {
             return Ok(None);
         };
         if family.owner != family::owner(party) {
             return Ok(None);
         }
-        if ended(exchange, &token, &entry, &family, End::Revoked).await? == Committed::Done {
+        if ended(exchange, token, &entry, &family, End::Revoked).await? == Committed::Done {
             return Ok(Some(about(exchange, &family)));
         }
     }

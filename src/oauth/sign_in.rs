@@ -30,8 +30,6 @@ use url::form_urlencoded::Serializer;
 pub const LIFE: UnixSeconds = 600;
 /// The whole of what a callback asks a provider: the code, the key set or the API.
 const DEADLINE: Duration = Duration::from_secs(8);
-/// The scope that asks for a refresh token (OpenID Connect Core §11).
-const OFFLINE_ACCESS: &str = "offline_access";
 
 type Refused = Box<Refusal>;
 
@@ -117,8 +115,6 @@ pub(super) struct Asked {
     state: Option<String>,
     pub(super) scope: Option<String>,
     pub(super) audiences: Vec<String>,
-    /// Whether a refresh token is asked for.
-    pub(super) offline: bool,
 }
 
 /// The name of the cookie of the sign-in with this state: several may be under way in one
@@ -152,7 +148,6 @@ impl OAuth {
                         state: begin.state.map(str::to_owned),
                         scope: None,
                         audiences: Vec::new(),
-                        offline: false,
                     };
                     let refusal = self.exchange.counted(refusal, caller).await;
                     let cookie = (cookie_of(""), None);
@@ -204,11 +199,6 @@ impl OAuth {
         if !app.may_ask_for(&begin.audiences) {
             return Err(Refusal::new(Code::AudienceNotAllowed));
         }
-        let scopes = || begin.scope.unwrap_or_default().split(' ');
-        let offline = scopes().any(|scope| scope == OFFLINE_ACCESS);
-        let others: Vec<&str> = scopes()
-            .filter(|scope| !scope.is_empty() && *scope != OFFLINE_ACCESS)
-            .collect();
         let endpoints = provider.endpoints().await?;
         let (state, browser) = (random(), random());
         let pending = Pending {
@@ -219,13 +209,12 @@ impl OAuth {
                 redirect_uri: redirect_uri.to_owned(),
                 code_challenge: code_challenge.to_owned(),
                 state: begin.state.map(str::to_owned),
-                scope: (!others.is_empty()).then(|| others.join(" ")),
+                scope: begin.scope.map(str::to_owned),
                 audiences: begin
                     .audiences
                     .iter()
                     .map(|each| (*each).to_owned())
                     .collect(),
-                offline,
             },
         };
         let now = self.exchange.clock.now();

@@ -1362,6 +1362,59 @@ async fn a_code_that_comes_again_ends_what_it_gave() {
 }
 
 #[tokio::test]
+async fn a_refresh_token_comes_with_the_code_and_ends_with_it() {
+    let issuer = Issuer::start().await;
+    let native = "app://oauth-native-callback";
+    let service = with(
+        &issuer,
+        &format!("[apps.native]\nrefresh = {{}}\nscopes = {{ \"read:tasks\" = [] }}\n[apps.native.sign_in]\nproviders = \"op\"\nredirect_uris = {native:?}\n"),
+    )
+    .start()
+    .await;
+    let refresh = async |token: &str| {
+        let body = query([
+            ("grant_type", "refresh_token"),
+            ("client_id", "native"),
+            ("refresh_token", token),
+        ]);
+        let request = service
+            .client
+            .post(format!("{}/oauth/token", service.url))
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(body);
+        service.send(request).await
+    };
+    let of_native = [("client_id", "native"), ("redirect_uri", native)];
+    for scope in ["read:tasks", "read:tasks offline_access"] {
+        let asked = [
+            ("app", "native"),
+            ("redirect_uri", native),
+            ("scope", scope),
+        ];
+        let browser = Browser::new(&service, "op", &asked).await;
+        gives(&issuer, &browser.id_token(&issuer).sign(Key::rsa()));
+        let url = sent(&browser.with_code(&service).await);
+        let given = parameters(&url).remove("code").unwrap();
+        let answer = exchange(&service, &given, &of_native).await;
+        assert_eq!(token::claims(app_token(&answer))["scope"], "read:tasks");
+        let Some(first) = answer.body["refresh_token"].as_str() else {
+            assert_eq!(scope, "read:tasks", "nobody asked for it");
+            continue;
+        };
+        assert_eq!(scope, "read:tasks offline_access");
+        let next = refresh(first).await;
+        assert_eq!(token::claims(app_token(&next))["sub"], "248289761001");
+        exchange(&service, &given, &of_native)
+            .await
+            .assert_refused(400, "authorization_code_used");
+        let next = next.body["refresh_token"].as_str().unwrap();
+        refresh(next)
+            .await
+            .assert_refused(400, "refresh_token_revoked");
+    }
+}
+
+#[tokio::test]
 async fn a_code_that_is_raced_a_thousand_times_is_honoured_once() {
     let (issuer, service) = world().await;
     let given = code(&issuer, &service, &[]).await;

@@ -54,6 +54,20 @@ impl Token {
         })
     }
 
+    /// One of this family, which nobody holds: its secret is none.
+    pub(super) fn of_family(id: &str) -> Option<Self> {
+        let family = URL_SAFE_NO_PAD.decode(id).ok()?;
+        Some(Self {
+            family: family.try_into().ok()?,
+            secret: Zeroizing::new([0; SECRET]),
+        })
+    }
+
+    /// The id of its family, which is good for ending that and for nothing else.
+    pub(super) fn family(&self) -> String {
+        URL_SAFE_NO_PAD.encode(self.family)
+    }
+
     /// The one that comes after it: the same, however often it is asked for, and unknown to
     /// whoever has no key.
     pub(super) fn successor(&self, key: &MacKey) -> Self {
@@ -65,7 +79,7 @@ impl Token {
 
     /// Where its family is kept.
     pub(super) fn key(&self) -> Key {
-        Key::of(Kind::RefreshFamily, &[&URL_SAFE_NO_PAD.encode(self.family)])
+        Key::of(Kind::RefreshFamily, &[&self.family()])
     }
 
     /// What the store keeps of it. The secret is random, so that a plain hash is enough.
