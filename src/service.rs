@@ -221,9 +221,19 @@ impl Service {
     pub async fn bind(self) -> Result<Bound, StartError> {
         let public = listen(self.settings.listen).await?;
         let admin = listen(self.settings.admin_listen).await?;
+        // What is registered is known before the first request; where it cannot be read, it is
+        // tried again.
+        if let Err(error) = self.clients.registry.refresh().await {
+            tracing::warn!(%error, "the registered clients could not be read");
+        }
+        let access = match self.place {
+            Place::Disk => let_in(&self.settings, admin.local_addr().ok()),
+            Place::Memory => None,
+        };
         Ok(Bound {
             public,
             admin,
+            access,
             service: self,
         })
     }
@@ -235,6 +245,8 @@ pub struct Bound {
     pub public: TcpListener,
     /// The admin listener.
     pub admin: TcpListener,
+    /// What `exchequer clients` is let in by, and the file that says it.
+    pub access: Option<(PathBuf, SecretString)>,
     /// The parts.
     pub service: Service,
 }
@@ -248,19 +260,10 @@ impl Bound {
             key_sets,
             metrics,
             audit,
-            place,
             settings,
             fetcher,
         } = self.service;
-        // What is registered is known before the first request; where it cannot be read, it is
-        // tried again.
-        if let Err(error) = clients.registry.refresh().await {
-            tracing::warn!(%error, "the registered clients could not be read");
-        }
-        let access = match place {
-            Place::Disk => let_in(&settings, self.admin.local_addr().ok()),
-            Place::Memory => None,
-        };
+        let access = self.access;
         let proxies: Arc<[IpNet]> = settings.trusted_proxies.as_slice().into();
         let draining = Arc::new(AtomicBool::new(false));
         let background: Vec<_> = key_sets

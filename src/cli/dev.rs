@@ -114,6 +114,7 @@ async fn show(once: bool) -> Result<ExitCode, Failed> {
     let bound = Bound {
         public,
         admin,
+        access: None,
         service,
     };
     let stop = super::serve::stop_on_signal()?;

@@ -23,6 +23,7 @@ use std::fmt::Write;
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// The largest input, in bytes.
 const MAX_INPUT: u64 = 1024 * 1024;
@@ -142,12 +143,20 @@ fn explain_answer(answer: &ErrorAnswer, as_json: bool) -> ExitCode {
 
 /// Makes the checks of the token endpoint; nothing is used up by it.
 async fn explain_assertion(text: &str, settings: Settings, as_json: bool) -> ExitCode {
-    let service = match Service::new(settings, Place::Memory) {
+    let store = own::open(&settings.store);
+    let mut service = match Service::new(settings, Place::Memory) {
         Ok(service) => service,
         Err(error) => {
             eprintln!("error: {error}");
             return super::wrong();
         }
+    };
+    let unseen = match (Arc::get_mut(&mut service.clients), store) {
+        (Some(clients), Ok(store)) => {
+            let read = clients.look_into(store).await;
+            read.err().map(|error| error.to_string())
+        }
+        (_, store) => store.err(),
     };
     let steps = service.clients.explain(text).await;
     let code = steps.iter().find_map(|step| {
@@ -158,6 +167,8 @@ async fn explain_assertion(text: &str, settings: Settings, as_json: bool) -> Exi
         Ok(told) => ("passed", told.clone()),
         Err(fault) => ("failed", fault.told.clone()),
     };
+    let note = unseen.filter(|_| code == Some(Code::ClientUnknown));
+    let note = note.map(|why| format!("registered clients were not looked at: {why}"));
     if as_json {
         let shown: Vec<Value> = steps
             .iter()
@@ -170,6 +181,7 @@ async fn explain_assertion(text: &str, settings: Settings, as_json: bool) -> Exi
             "accepted": code.is_none(),
             "code": code.map(|code| code.entry().slug),
             "checks": shown,
+            "notes": note.iter().collect::<Vec<_>>(),
         });
         println!("{report}");
     } else {
@@ -186,6 +198,9 @@ async fn explain_assertion(text: &str, settings: Settings, as_json: bool) -> Exi
             None => println!(
                 "\naccepted: the client would be authenticated, unless its `jti` was sent before"
             ),
+        }
+        if let Some(note) = note {
+            println!("note     {note}");
         }
     }
     match code {

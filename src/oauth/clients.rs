@@ -223,6 +223,15 @@ impl Clients {
         })
     }
 
+    /// Knows the clients that are registered in another store: for `exchequer explain`.
+    ///
+    /// # Errors
+    /// Where they cannot be read.
+    pub async fn look_into(&mut self, store: Arc<Store>) -> Result<(), StoreError> {
+        self.registry = Arc::new(self.registry.over(store));
+        self.registry.refresh().await
+    }
+
     /// The key sets that are fetched.
     pub fn key_sets(&self) -> impl Iterator<Item = Arc<KeyCache>> {
         let clients = self.configured.values();

@@ -174,6 +174,7 @@ pub struct Listed {
     pub client: Registered,
 }
 
+#[derive(Default)]
 struct Known {
     version: u64,
     usable: Usable,
@@ -215,10 +216,20 @@ impl Registry {
             configured: settings.clients.clone(),
             apps: settings.apps.iter().map(|app| app.name.clone()).collect(),
             longest: settings.keys.keep_after - 300,
-            known: ArcSwap::from_pointee(Known {
-                version: 0,
-                usable: Usable::new(),
-            }),
+            known: ArcSwap::from_pointee(Known::default()),
+        }
+    }
+
+    /// The same in another store, not yet read.
+    pub fn over(&self, store: Arc<Store>) -> Self {
+        Self {
+            store,
+            clock: self.clock.clone(),
+            audit: Arc::clone(&self.audit),
+            configured: self.configured.clone(),
+            apps: self.apps.clone(),
+            longest: self.longest,
+            known: ArcSwap::from_pointee(Known::default()),
         }
     }
 

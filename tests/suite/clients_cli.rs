@@ -331,6 +331,58 @@ async fn a_client_with_a_key_and_a_public_one_have_no_secret() {
 }
 
 #[tokio::test]
+async fn explain_knows_registered_clients_where_it_can_open_the_store() {
+    let (_issuer, mut service) = world().await;
+    let pem = service.dir().join("key.pem");
+    std::fs::write(&pem, Key::rsa().public_pem()).unwrap();
+    done(
+        &service,
+        &[
+            "add",
+            "robot",
+            "--public-key",
+            pem.to_str().unwrap(),
+            "--app",
+            "web",
+        ],
+    );
+    let claims = json!({
+        "iss": "robot", "sub": "robot", "aud": "http://localhost:8080", "jti": "1", "exp": now() + 60,
+    });
+    let assertion = token::assemble(r#"{"alg":"RS256"}"#, &claims.to_string(), |message| {
+        Key::rsa().sign(message)
+    });
+    let explain = |service: &Service| {
+        service
+            .command()
+            .input(assertion.as_str())
+            .run(&["explain"])
+    };
+    let ended = explain(&service);
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert!(
+        ended
+            .stdout
+            .contains("FAIL  client      no client of this id is registered")
+            && ended
+                .stdout
+                .contains("note     registered clients were not looked at: ")
+            && ended.stdout.contains("in use by another process"),
+        "{ended:?}"
+    );
+    service.signal("TERM");
+    service.ended().await;
+    let ended = explain(&service);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(
+        ended
+            .stdout
+            .contains("ok    signature   RS256: verifies with the client's key"),
+        "{ended:?}"
+    );
+}
+
+#[tokio::test]
 async fn what_cannot_be_registered_is_refused_with_its_reason() {
     let (_issuer, service) = world().await;
     added(&service, "reports");

@@ -57,9 +57,14 @@ pub(super) async fn explain(text: &str, args: &Args, settings: Settings) -> Exit
         if let Some(keys) = keys {
             exchange.keys = Arc::new(keys);
         }
-        if let Ok(store) = store {
-            exchange.store = Arc::new(store);
+        if let Ok(store) = &store {
+            exchange.store = Arc::clone(store);
         }
+    }
+    if let (Some(clients), Ok(store)) = (Arc::get_mut(&mut service.clients), store)
+        && let Err(error) = clients.look_into(store).await
+    {
+        notes.push(format!("registered clients were not looked at: {error}"));
     }
     let gate = Gate::new(Arc::clone(&service.exchange), Arc::clone(&service.clients));
     let demand = Demand {
@@ -97,12 +102,13 @@ pub(super) async fn explain(text: &str, args: &Args, settings: Settings) -> Exit
 }
 
 /// The service's store, where it is a file that nobody has open; never a new one.
-fn open(settings: &StoreSettings) -> Result<Store, String> {
+pub(super) fn open(settings: &StoreSettings) -> Result<Arc<Store>, String> {
     let StoreSettings::File(path) = settings else {
         return Err("the store is in the service's memory".to_owned());
     };
     if !path.exists() {
         return Err(format!("there is no store at {}", path.display()));
     }
-    Store::file(path, Arc::default()).map_err(|error| error.to_string())
+    let store = Store::file(path, Arc::default());
+    store.map(Arc::new).map_err(|error| error.to_string())
 }
