@@ -37,7 +37,7 @@ const FORMAT: u8 = 1;
 /// What happened. Absent is what does not apply.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Event<'e> {
-    /// `exchange`, `token`, `verify`, `introspect`, `revoke` or `key`: what was asked for, or done.
+    /// `exchange`, `token`, `verify`, `introspect`, `revoke`, `key` or `client`: what was asked for, or done.
     pub action: &'e str,
     /// `ok`, a code of the catalogue, or what became of a revocation or a key.
     pub outcome: &'e str,

@@ -438,3 +438,59 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use proptest::prelude::*;
+
+    const NOW: UnixSeconds = 1_700_000_000;
+
+    /// Every step of it, as far as it can be read.
+    fn judge(token: &str) {
+        let Ok(decoded) = decode(token) else { return };
+        for form in [Form::Assertion, Form::InSecret] {
+            let Ok(assertion) = Assertion::parse(&decoded, form) else {
+                continue;
+            };
+            let audiences = ["https://a.example".to_owned()];
+            let rules = Rules {
+                audiences: &audiences,
+                now: NOW,
+            };
+            for step in assertion.said(&rules) {
+                let _ = step
+                    .result
+                    .map_err(|fault| assertion.shown(fault.refusal()));
+            }
+            let _ = (assertion.once(), assertion.other_reading("00ff"));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_judged_without_a_panic(token in any::<String>()) {
+            judge(&token);
+        }
+
+        #[test]
+        fn any_members_are_judged_without_a_panic(
+            header in r#"\{"alg":("HS256"|"Ed25519"|"\PC{0,300}")(,"(typ|kid)":("JWT"|"\PC{0,300}"|-?[0-9]{1,30}))?\}"#,
+            claims in r#"\{"client_id":"a","iss":"a","sub":"a"(,"aud":("\PC{0,30}"|\[\]|null))?(,"exp":-?[0-9]{1,25}(e[0-9]{1,3})?)?(,"(nbf|iat|jti)":(-?[0-9]{1,25}|"\PC{0,300}"|null))?\}"#,
+            signature in proptest::collection::vec(any::<u8>(), 0..80),
+        ) {
+            let parts = [header.as_bytes(), claims.as_bytes(), &signature];
+            judge(&parts.map(|part| URL_SAFE_NO_PAD.encode(part)).join("."));
+        }
+    }
+
+    #[test]
+    fn hex_is_read_strictly() {
+        assert_eq!(from_hex("00fF"), Some(vec![0, 255]));
+        for text in ["", "0", "0g", "+1", "ä"] {
+            assert_eq!(from_hex(text), None, "{text}");
+        }
+    }
+}
