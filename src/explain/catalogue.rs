@@ -209,6 +209,11 @@ catalogue! {
         cause: "The token's `iss` is this service. An app token must not prolong itself."
         confirm: "Decode the claims: `iss` is this service's `EXCHEQUER_ISSUER`."
         mend: "Send the identity provider's token; call the backend with the app token."
+    SubjectTokenIsRefreshToken "subject_token_is_refresh_token": 401 "invalid_token" FixRequest
+        "This is a refresh token of this service; it is not exchanged, but used at the token endpoint."
+        cause: "What was sent begins with `ert_`. It is shown to no provider."
+        confirm: "Look at what the app sends: its own stored token, in the place of the provider's."
+        mend: "Send it to POST /oauth/token as `refresh_token`, with `grant_type=refresh_token` and the app's name as `client_id`."
 
     // Access tokens, machine tokens and API keys.
     SubjectTokenKindNotAccepted "subject_token_kind_not_accepted": 401 "invalid_token" FixConfig

@@ -172,6 +172,10 @@ impl Apps {
         opaque: Opaque,
         ladder: &mut Ladder,
     ) -> Result<Option<Reader>, Refused> {
+        if opaque == Opaque::Refresh {
+            ladder.fail(Check::Issuer, opaque.describe(), opaque.taken_by());
+            return Err(Refusal::new(Code::SubjectTokenIsRefreshToken));
+        }
         let reads = |issuer: &Arc<Issuer>| {
             let opaque = [TokenKind::OAuth, TokenKind::Machine, TokenKind::ApiKey];
             is_introspected(issuer) || opaque.iter().any(|kind| issuer.accepts(*kind))

@@ -17,11 +17,16 @@ use std::sync::Arc;
 
 type Refused = Box<Refusal>;
 
+/// What each refresh token of ours begins with: "Exchequer refresh token".
+pub const REFRESH_PREFIX: &str = "ert_";
+
 /// What a token that is no JWT looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opaque {
     /// Clerk's, of this kind.
     Clerk(TokenKind),
+    /// A refresh token of ours, which nobody else may see.
+    Refresh,
     /// Any authorization server's.
     Other,
 }
@@ -39,6 +44,7 @@ impl Opaque {
             .find(|(prefix, _)| token.starts_with(prefix))
             .map(|(_, kind)| Self::Clerk(kind));
         match clerk {
+            None if token.starts_with(REFRESH_PREFIX) => Some(Self::Refresh),
             None if token.matches('.').count() == 2 => None,
             None => Some(Self::Other),
             clerk => clerk,
@@ -51,6 +57,7 @@ impl Opaque {
             Self::Clerk(TokenKind::OAuth) => "an OAuth access token of Clerk (oat_…)",
             Self::Clerk(TokenKind::Machine) => "a machine token of Clerk (mt_…)",
             Self::Clerk(TokenKind::ApiKey) => "an API key of Clerk (ak_…)",
+            Self::Refresh => "a refresh token of this service (ert_…)",
             Self::Clerk(TokenKind::Session) | Self::Other => {
                 "an opaque token without a known prefix"
             }
@@ -71,6 +78,7 @@ impl Opaque {
             Self::Clerk(TokenKind::ApiKey) => {
                 "a Clerk issuer with \"api_key\" in `accepts`, and `secret_key`"
             }
+            Self::Refresh => "POST /oauth/token with grant_type=refresh_token",
             Self::Clerk(TokenKind::Session) | Self::Other => "an issuer of kind \"introspection\"",
         }
     }
@@ -228,6 +236,8 @@ mod tests {
             ("mt_x", Some(Opaque::Clerk(TokenKind::Machine))),
             ("ak_a/b+c=", Some(Opaque::Clerk(TokenKind::ApiKey))),
             ("ak_a.b.c", Some(Opaque::Clerk(TokenKind::ApiKey))),
+            ("ert_x", Some(Opaque::Refresh)),
+            ("ert_a.b.c", Some(Opaque::Refresh)),
             ("OAT_x", Some(Opaque::Other)),
             (" oat_x", Some(Opaque::Other)),
             ("x", Some(Opaque::Other)),

@@ -3,6 +3,7 @@
 
 use crate::crypto::{MacKey, sha256};
 use crate::store::{Key, Kind};
+pub use crate::subject::opaque::REFRESH_PREFIX as PREFIX;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rand::Rng;
@@ -10,8 +11,6 @@ use secrecy::SecretString;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-/// What each begins with: "Exchequer refresh token".
-pub const PREFIX: &str = "ert_";
 /// What the key is for that successors are made with.
 pub(super) const LABEL: &str = "refresh token";
 
