@@ -281,9 +281,7 @@ impl OAuth {
         };
         let mut found = shown.find(exchange).await?;
         let family = &found.family;
-        if let Party::Client(client) = &party
-            && !client.settings.apps.contains(&family.app)
-        {
+        if !party.apps().contains(&family.app) {
             return Err(Refusal::new(Code::RefreshTokenRevoked)
                 .caused_by("the client may no longer act for the app"));
         }

@@ -590,6 +590,67 @@ async fn it_serves_the_party_that_it_was_given_to_alone() {
 }
 
 #[tokio::test]
+async fn a_client_that_exchanged_for_an_app_refreshes_with_its_secret_while_it_may() {
+    let issuer = Issuer::start().await;
+    let lines =
+        "refresh = {}\n[clients.mail]\nsecret = { env = \"MAIL_SECRET\" }\napps = [\"web\"]";
+    let secret = "0123456789abcdef0123456789abcdef";
+    let mut service = app(&issuer, lines).env("MAIL_SECRET", secret).start().await;
+    let basic = format!("Basic {}", STANDARD.encode(format!("mail:{secret}")));
+    let ask = |service: &Service, pairs: &[(&str, &str)]| {
+        let request = service.client.post(format!("{}/oauth/token", service.url));
+        request
+            .header("authorization", &basic)
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(form(pairs))
+    };
+    let exchange = [
+        (
+            "grant_type",
+            "urn:ietf:params:oauth:grant-type:token-exchange",
+        ),
+        ("subject_token", &issuer.token()),
+        ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
+        ("scope", "offline_access"),
+    ];
+    let first = shown(&service.send(ask(&service, &exchange)).await);
+    let again = |token: &str| {
+        let token = token.to_owned();
+        [
+            ("grant_type", "refresh_token".to_owned()),
+            ("refresh_token", token),
+        ]
+    };
+    let pairs = again(&first);
+    let pairs: Vec<_> = pairs
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
+    let second = shown(&service.send(ask(&service, &pairs)).await);
+    // The app that it acted for is another party, and so is the client without its secret.
+    for (client, status, code) in [
+        ("web", 400, "refresh_token_unknown"),
+        ("mail", 401, "client_authentication_missing"),
+    ] {
+        let answer = service
+            .send(request(&service, &second, &[("client_id", client)]))
+            .await;
+        answer.assert_refused(status, code);
+    }
+    let config = service.dir().join("exchequer.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("apps = [\"web\"]", "apps = []")).unwrap();
+    service.restart().await;
+    let pairs = again(&second);
+    let pairs: Vec<_> = pairs
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
+    let answer = service.send(ask(&service, &pairs)).await;
+    assert_grant_refused(&answer, "refresh_token_revoked", "sign_in");
+}
+
+#[tokio::test]
 async fn scope_narrows_an_answer_and_the_family_keeps_what_it_has() {
     let issuer = Issuer::start().await;
     let service = app(&issuer, &format!("refresh = {{}}\n{SCOPES}"))
@@ -668,7 +729,7 @@ async fn policy_judges_each_refresh_and_what_it_refuses_uses_nothing_up() {
     let config = service.dir().join("exchequer.toml");
     let before = std::fs::read_to_string(&config).unwrap();
     for (line, status, code) in [
-        ("condition = 'sub == \"nobody\"'", 403, "condition_not_met"),
+        ("condition = 'sub == \"nobody\"'", 400, "condition_not_met"),
         (
             "audience = \"https://moved.example.com\"",
             400,
@@ -680,7 +741,9 @@ async fn policy_judges_each_refresh_and_what_it_refuses_uses_nothing_up() {
         refresh(&service, &good).await.assert_refused(status, code);
     }
     for after in [
-        before.replace("refresh = {}", ""),
+        // Another app keeps the grant on.
+        before.replace("refresh = {}", "")
+            + "[apps.other]\nissuers = [\"clerk\"]\naudience = \"https://other.example.com\"\nrefresh = {}\n",
         before.replace(
             "kind = \"clerk\"",
             "kind = \"clerk\"\nauthorized_parties = \"https://elsewhere.example.com\"",
