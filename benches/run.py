@@ -5,6 +5,7 @@ Every figure is a comparison made in one run on one machine. The service and its
 under the same load, each pinned to one core with the load generator on another:
 
     POST /auth/exchange            against  benches/bare.rs, a handler that only verifies and signs
+    POST /oauth/token              against  POST /auth/exchange: the client, its secret and the form
     GET /auth/verify               against  the same, which only answers; and with its cache off
     GET /.well-known/jwks.json     against  nginx with the same bytes in a file
     100 000 revocations held       against  the same service with none
@@ -40,6 +41,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.parse
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,9 +54,13 @@ CONNECTIONS = 32
 STARTS = 10
 JWKS_PATH = "/.well-known/jwks.json"
 VERIFY_PATH = "/auth/verify"
+TOKEN_PATH = "/oauth/token"
 
 MAX_CPU_RATIO = 1.15
 MAX_VERIFY_CPU_RATIO = 1.15
+# A token exchange by a client with client_secret_basic: no slow password hash, for its secret is
+# random and long: no guess is worth its while, so its SHA-256 is compared, in constant time.
+MAX_TOKEN_CPU_RATIO = 1.30
 MIN_CACHE_GAIN = 5.0
 MIN_JWKS_RATIO = 0.90
 MAX_READY_MS = 100.0
@@ -211,7 +217,7 @@ class Server:
 
     def get(self, method, path, body=None, headers=None):
         connection = http.client.HTTPConnection(*self.address, timeout=5)
-        headers = (headers or {}) | ({"content-type": "application/json"} if body else {})
+        headers = ({"content-type": "application/json"} if body else {}) | (headers or {})
         try:
             connection.request(method, path, body, headers)
             answer = connection.getresponse()
@@ -427,14 +433,14 @@ end
 """
 
 
-def lua(method, body=None, headers=None):
+def lua(method, body=None, headers=None, content_type="application/json"):
     """What wrk sends, and how it hands its figures back: in microseconds, not in words."""
     lines = [f'wrk.method = "{method}"']
     lines += [f"wrk.headers[{json.dumps(name)}] = {json.dumps(value)}"
               for name, value in (headers or {}).items()]
     if body:
         lines += [
-            'wrk.headers["Content-Type"] = "application/json"',
+            f'wrk.headers["Content-Type"] = {json.dumps(content_type)}',
             f"wrk.body = {json.dumps(body)}",
         ]
     return "\n".join(lines) + DONE
@@ -525,11 +531,13 @@ class Turns:
     bound: Server
     rounds: dict = field(default_factory=dict)
 
-    def run(self, cores, script, path, rounds, seconds, warmup):
+    def run(self, cores, script, path, rounds, seconds, warmup, bound=None):
+        """Where the bound is asked for something else, `bound` says with which script and where."""
+        asked = ((self.ours, script, path), (self.bound, *(bound or (script, path))))
         for server in (self.ours, self.bound):
             self.rounds[server.name] = []
         for number in range(1, rounds + 1):
-            for server in (self.ours, self.bound):
+            for server, script, path in asked:
                 load(server, cores, script, path, warmup)
                 result = load(server, cores, script, path, seconds)
                 self.rounds[server.name].append(result)
@@ -732,6 +740,37 @@ def judge(name, figure, target, shown, most=True):
 # ---------------------------------------------------------------------------------------------------
 
 
+def exchange_as_client(stack, cores, folder, service_path, public_key, token, exchange, options):
+    """RFC 8693 at the token endpoint, against the same token at /auth/exchange."""
+    secret = base64url(os.urandom(32))
+    config = folder / "clients.toml"
+    config.write_text('[clients.bench]\nsecret = { env = "BENCH_SECRET" }\napps = "default"\n')
+    settings = {"EXCHEQUER_CONFIG": str(config), "BENCH_SECRET": secret}
+    ours, bound = (
+        start_service(stack, cores, service_path, folder, public_key, options.log, name, settings=settings)
+        for name in ("client", "app")
+    )
+    basic = base64.b64encode(f"bench:{secret}".encode()).decode()
+    headers = {"Authorization": f"Basic {basic}"}
+    form = urllib.parse.urlencode({
+        "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+        "subject_token": token,
+        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+    })
+    content_type = "application/x-www-form-urlencoded"
+    _, content = ours.get("POST", TOKEN_PATH, form, headers | {"content-type": content_type})
+    if json.loads(content).get("access_token", "").count(".") != 2:
+        ours.fail(f"no token in {content[:600]!r}")
+    script = folder / "token.lua"
+    script.write_text(lua("POST", form, headers, content_type))
+    turns = Turns(ours, bound)
+    rounds, seconds = max(1, min(options.rounds, 4)), max(1, min(options.seconds, 3))
+    turns.run(cores, script, TOKEN_PATH, rounds, seconds, 1, (exchange, "/auth/exchange"))
+    ours.stop()
+    bound.stop()
+    return turns
+
+
 def hold_revocations(stack, cores, folder, service_path, revoked_path, public_key, options):
     """Two services with a store in a file: one with many revocations, one with none."""
     stores = {"revoked": folder / "revoked.redb", "none": folder / "none.redb"}
@@ -796,6 +835,9 @@ def measure(options, stack, cores, folder, service_path, bare_path, revoked_path
     uncached.stop()
     bare.stop()
 
+    print("exchanging tokens as a client", flush=True)
+    tokens = exchange_as_client(stack, cores, folder, service_path, public_key, token, exchange, options)
+
     answer, content = service.get("GET", JWKS_PATH)
     nginx = start_nginx(stack, cores, folder, content, answer.headers)
     _, served = nginx.get("GET", JWKS_PATH)
@@ -836,6 +878,7 @@ def measure(options, stack, cores, folder, service_path, bare_path, revoked_path
         f" server on core {cores.server}, wrk on core {cores.load}"
     )
     report_turns("POST /auth/exchange", exchanges, common)
+    report_turns(f"POST {TOKEN_PATH}, and /auth/exchange", tokens, common)
     report_turns(f"GET {VERIFY_PATH}", verifications, common)
     report_turns(f"GET {VERIFY_PATH}, its cache on and off", gains, common)
     report_turns(f"GET {JWKS_PATH}", fetches, common)
@@ -858,6 +901,8 @@ def measure(options, stack, cores, folder, service_path, bare_path, revoked_path
     verdicts = [
         judge("CPU of an exchange / bare handler", statistics.median(exchanges.ratio("cpu_us")),
               MAX_CPU_RATIO, "{:.3f}".format),
+        judge("CPU of /oauth/token / /auth/exchange", statistics.median(tokens.ratio("cpu_us")),
+              MAX_TOKEN_CPU_RATIO, "{:.3f}".format),
         judge("CPU of /auth/verify / bare handler", statistics.median(verifications.ratio("cpu_us")),
               MAX_VERIFY_CPU_RATIO, "{:.3f}".format),
         judge("/auth/verify requests/s, cache on / off", statistics.median(gains.ratio("rate")),

@@ -17,6 +17,7 @@ use crate::policy::limits::Takes;
 use crate::policy::scopes::Scopes;
 use crate::policy::{App, Apps, Grant};
 use crate::store::{Once, Store, StoreError};
+use crate::subject::assertion;
 use crate::subject::clerk::session::{self, SessionId};
 use crate::subject::jwt::{self, Unverified};
 use crate::subject::kept::Kept;
@@ -37,6 +38,13 @@ pub enum Credential<'r> {
         id: &'r str,
         /// What the app bound at sign-in (RFC 7636 §4.1).
         code_verifier: Option<&'r str>,
+    },
+    /// A token that an issuer made for this service (RFC 7523 §2.1).
+    Assertion {
+        /// As it was sent.
+        token: &'r str,
+        /// Whether it is an identity assertion grant.
+        id_jag: bool,
     },
     /// A subject that was verified before: what a refresh token or a code of ours stands for.
     Kept(&'r Kept),
@@ -179,6 +187,9 @@ impl Exchange {
             Credential::SessionId { id, code_verifier } => {
                 Box::pin(self.of_session_id(id, code_verifier, &request, ladder)).await
             }
+            Credential::Assertion { token, id_jag } => {
+                Box::pin(self.of_assertion(token, id_jag, &request, ladder)).await
+            }
             Credential::Kept(kept) => Box::pin(self.of_kept(kept, &request, ladder)).await,
         }
     }
@@ -245,8 +256,38 @@ impl Exchange {
         let told = session::look_up(asked, &app.settings, &issuer, ladder).await?;
         let claims = told.claims()?;
         let subject = session::judge(&claims, &issuer, asked_at, ladder)?;
-        self.judge(&app, &issuer, &subject, told.once, request, ladder)
+        let once = told.once.map(|once| (once, Code::SessionIdUsed));
+        self.judge(&app, &issuer, &subject, once, request, ladder)
             .await
+    }
+
+    /// A token that an issuer made for this service.
+    async fn of_assertion(
+        &self,
+        token: &str,
+        id_jag: bool,
+        request: &Request<'_>,
+        ladder: &mut Ladder,
+    ) -> Result<Exchanged, Box<Refusal>> {
+        let decoded = jwt::decode(token, ladder)?;
+        let unverified = Unverified::parse(&decoded, ladder)?;
+        let told = async {
+            let now = self.clock.now();
+            let (app, issuer) = self
+                .apps
+                .select(request.wish, unverified.issuer(), ladder)?;
+            if !issuer.settings.assertions {
+                return Err(Refusal::new(Code::AssertionNotAccepted));
+            }
+            let rules = issuer.of_assertions();
+            let subject = unverified.verify(&rules, now, ladder).await?;
+            let skew = issuer.settings.clock_skew;
+            let once = assertion::check(&subject, skew, id_jag, &self.issuer, ladder)?;
+            let once = Some((once, Code::AssertionUsed));
+            self.judge(&app, &issuer, &subject, once, request, ladder)
+                .await
+        };
+        told.await.map_err(|refusal| unverified.shown(refusal))
     }
 
     /// A subject that was verified before.
@@ -310,7 +351,7 @@ impl Exchange {
         app: &Arc<App>,
         issuer: &Arc<Issuer>,
         subject: &Subject<'_>,
-        once: Option<Once>,
+        once: Option<(Once, Code)>,
         request: &Request<'_>,
         ladder: &mut Ladder,
     ) -> Result<Exchanged, Box<Refusal>> {
@@ -365,7 +406,7 @@ impl Exchange {
         app: &Arc<App>,
         issuer: &Arc<Issuer>,
         subject: &Subject<'_>,
-        once: Option<Once>,
+        once: Option<(Once, Code)>,
         request: &Request<'_>,
         ladder: &mut Ladder,
     ) -> Result<Exchanged, Box<Refusal>> {
@@ -409,8 +450,8 @@ impl Exchange {
         if let Some(proof) = &proof {
             Box::pin(proof.use_up(&self.store, now)).await?;
         }
-        if let Some(once) = once {
-            Box::pin(self.use_up(once, ladder)).await?;
+        if let Some((once, used)) = once {
+            Box::pin(self.use_up(once, used, ladder)).await?;
         }
         let is_new = match self.directory.meet(&app.settings, subject, &known).await {
             // The id is used up: rather the next exchange tells that the user is new.
@@ -448,7 +489,7 @@ fn prove(
 ) -> Result<Option<Proof>, Box<Refusal>> {
     let bound_to = match request.credential {
         Credential::Kept(kept) => kept.bound_to.as_deref(),
-        Credential::Token(_) | Credential::SessionId { .. } => None,
+        Credential::Token(_) | Credential::SessionId { .. } | Credential::Assertion { .. } => None,
     };
     let settings = app.settings.dpop;
     dpop::prove(request.caller.proof, bound_to, settings, keys, now)

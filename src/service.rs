@@ -262,6 +262,7 @@ impl Bound {
             audit,
             settings,
             fetcher,
+            place: _,
         } = self.service;
         let access = self.access;
         let proxies: Arc<[IpNet]> = settings.trusted_proxies.as_slice().into();

@@ -180,6 +180,7 @@ fn add_app(
         structure.places.insert(name.clone(), place.clone());
         names.push(name.clone());
         structure.issuers.push(IssuerSettings {
+            assertions: false,
             name,
             issuer: identifier,
             kind: IssuerKind::Clerk,

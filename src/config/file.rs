@@ -39,6 +39,7 @@ const ISSUER: &[&str] = &[
     "max_lifetime",
     "allow_private_network",
     "accepts",
+    "assertions",
     "secret_key",
     "machine_secret_key",
     "api_url",
@@ -275,6 +276,10 @@ fn read_issuer(section: &mut Section<'_, '_, '_>, name: &str) -> Option<IssuerSe
         (true, _) => vec![Algorithm::RS256, Algorithm::ES256],
     };
     let accepts = read_accepts(section, kind);
+    let assertions = section.flag("assertions").unwrap_or_default();
+    if assertions && kind != IssuerKind::Oidc {
+        section.error("assertions", "is for issuers of kind \"oidc\"");
+    }
     Some(IssuerSettings {
         name: name.to_owned(),
         kind,
@@ -292,6 +297,7 @@ fn read_issuer(section: &mut Section<'_, '_, '_>, name: &str) -> Option<IssuerSe
             .unwrap_or(86_400),
         allow_private_network: section.flag("allow_private_network").unwrap_or_default(),
         accepts,
+        assertions,
         backend: read_backend(section, kind),
         introspection: read_introspection(section, kind),
         webhook_secrets: match kind {

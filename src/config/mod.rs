@@ -301,6 +301,8 @@ pub struct IssuerSettings {
     pub max_lifetime: UnixSeconds,
     /// Whether its documents may lead to private addresses.
     pub allow_private_network: bool,
+    /// Whether its assertions are authorization grants (RFC 7523 §2.1).
+    pub assertions: bool,
     /// The kinds of credential that are accepted from it.
     pub accepts: Vec<TokenKind>,
     /// Clerk's Backend API for this instance.

@@ -336,6 +336,7 @@ fn issuer(provider: &ProviderSettings) -> IssuerSettings {
     };
     let accepts = vec![TokenKind::Session];
     IssuerSettings {
+        assertions: false,
         name: format!("provider {}", provider.name),
         issuer: provider.issuer.clone(),
         kind,

@@ -35,7 +35,7 @@ impl Exchange {
         let answer = answer.map_err(StoreError::refusal)?;
         within(&takes, &answer, ladder)?;
         if answer.done {
-            return Err(used(ladder));
+            return Err(used(Code::SessionIdUsed, ladder));
         }
         Ok(())
     }
@@ -75,8 +75,14 @@ impl Exchange {
         self.store.ask(question, self.clock.now()).await
     }
 
-    /// Remembers that a session id was exchanged; only the first of several succeeds.
-    pub(super) async fn use_up(&self, once: Once, ladder: &mut Ladder) -> Result<(), Box<Refusal>> {
+    /// Remembers that a credential for one use was used; only the first of several succeeds, the
+    /// others are refused so.
+    pub(super) async fn use_up(
+        &self,
+        once: Once,
+        refused: Code,
+        ladder: &mut Ladder,
+    ) -> Result<(), Box<Refusal>> {
         let change = Change {
             once: Some(once),
             ..Change::default()
@@ -84,7 +90,7 @@ impl Exchange {
         let committed = self.store.commit(change, self.clock.now()).await;
         match committed.map_err(StoreError::refusal)? {
             Committed::Done => Ok(()),
-            Committed::Repeated => Err(used(ladder)),
+            Committed::Repeated => Err(used(refused, ladder)),
         }
     }
 
@@ -132,13 +138,9 @@ impl Exchange {
     }
 }
 
-fn used(ladder: &mut Ladder) -> Box<Refusal> {
-    ladder.fail(
-        Check::Session,
-        "an id that was exchanged before",
-        "a new one",
-    );
-    Refusal::new(Code::SessionIdUsed)
+fn used(code: Code, ladder: &mut Ladder) -> Box<Refusal> {
+    ladder.fail(Check::Session, "one that was used before", "a new one");
+    Refusal::new(code)
 }
 
 /// The nearest limit, or the refusal of one that is reached.

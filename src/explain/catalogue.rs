@@ -936,6 +936,33 @@ catalogue! {
         confirm: "Compare `scope` with the token's `scope`."
         mend: "Ask for scopes that the token has, or get a new one from the provider's token with the scopes that are needed."
 
+    // JWTs as authorization grants (RFC 7523).
+    AssertionNotAccepted "assertion_not_accepted": 400 "invalid_grant" FixConfig
+        "This issuer's assertions are no authorization grants here."
+        cause: "The issuer is trusted for tokens that are exchanged, not for assertions: `assertions` is not set in its `[issuers.NAME]`."
+        confirm: "Look at the issuer in the configuration."
+        mend: "Set `assertions = true` there, if it may vouch for users to this service; else exchange its token at POST /auth/exchange."
+    AssertionAudienceMismatch "assertion_audience_mismatch": 400 "invalid_grant" FixRequest
+        "The assertion was not made for this service."
+        cause: "Its `aud` is not exactly one: this service's issuer identifier, or the URL of its token endpoint, which an identity assertion grant may not have."
+        confirm: "Compare `aud` with `issuer` and `token_endpoint` in /.well-known/oauth-authorization-server."
+        mend: "Let the issuer put the issuer identifier of this service into `aud`, byte for byte, and nothing else."
+    AssertionClaimMissing "assertion_claim_missing": 400 "invalid_grant" FixRequest
+        "The assertion lacks a claim that it needs here."
+        cause: "It has no `jti`, or one of more than 255 bytes; or, as an identity assertion grant, no `iat`, or a `client_id`, `resource` or `scope` that is no text."
+        confirm: "The description names the claim."
+        mend: "Let the issuer add the claim: `jti` is what makes an assertion good for one use."
+    AssertionUsed "assertion_used": 400 "invalid_grant" FixRequest
+        "The assertion was used before."
+        cause: "An assertion is good for one token (RFC 7523 §3, `jti`); it was sent again, or by two at once."
+        confirm: "Look for the same client in the log a moment before."
+        mend: "Get a new assertion for each token."
+    AssertionClientMismatch "assertion_client_mismatch": 400 "invalid_grant" FixRequest
+        "The assertion was made for another client."
+        cause: "An identity assertion grant is for the client that its `client_id` names; this one did not prove itself, or is another."
+        confirm: "Compare `client_id` in the assertion with the id that the client authenticates with."
+        mend: "Authenticate as that client, or have the issuer make the assertion for this one."
+
     // What could not be asked.
     IssuerKeysUnavailable "issuer_keys_unavailable": 503 "temporarily_unavailable" Retry ["jwk-remote-failed-to-load", "jwk-local-missing"]
         "The issuer's keys cannot be fetched at the moment."

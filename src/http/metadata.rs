@@ -103,6 +103,7 @@ pub fn metadata(oauth: &OAuth) -> Answer {
     let exchange = &oauth.exchange;
     let issuer = exchange.issuer.as_str();
     let refreshes = oauth.gives_refresh_tokens();
+    let assertions = oauth.takes_assertions();
     let grants: Vec<_> = oauth.grants().collect();
     // An app is a public client: it has nothing to prove itself with.
     let (methods, algorithms) = oauth.clients.methods();
@@ -121,7 +122,8 @@ pub fn metadata(oauth: &OAuth) -> Answer {
         subject_types_supported: ["public"],
         response_types_supported: [],
         token_endpoint: (!grants.is_empty()).then(|| format!("{issuer}/oauth/token")),
-        token_endpoint_auth_methods_supported: (!grants.is_empty()).then(|| with_none(refreshes)),
+        token_endpoint_auth_methods_supported: (!grants.is_empty())
+            .then(|| with_none(refreshes || assertions)),
         token_endpoint_auth_signing_alg_values_supported: algorithms.clone(),
         grant_types_supported: grants,
         introspection_endpoint: introspects.then(|| format!("{issuer}/oauth/introspect")),

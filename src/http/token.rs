@@ -9,7 +9,7 @@ use crate::dpop::Shown;
 use crate::exchange::Caller;
 use crate::explain::{Code, Refusal};
 use crate::oauth::capabilities::{
-    AUTHORIZATION_CODE, CLIENT_CREDENTIALS, REFRESH_TOKEN, TOKEN_EXCHANGE,
+    AUTHORIZATION_CODE, CLIENT_CREDENTIALS, JWT_BEARER, REFRESH_TOKEN, TOKEN_EXCHANGE,
 };
 use crate::oauth::issued::Issued;
 use crate::oauth::{OAuth, Request, client_credentials, codes, refresh};
@@ -70,12 +70,20 @@ async fn attempt<B: Buf>(
         }),
     };
     oauth
-        .token(proof(headers, &form), request(oauth, &form), caller)
+        .token(
+            proof(headers, &form),
+            request(oauth, headers, &form),
+            caller,
+        )
         .await
 }
 
 /// What is asked for.
-fn request<'f>(oauth: &OAuth, form: &'f Form<'_>) -> Result<Request<'f>, Box<Refusal>> {
+fn request<'f>(
+    oauth: &OAuth,
+    headers: &HeaderMap,
+    form: &'f Form<'_>,
+) -> Result<Request<'f>, Box<Refusal>> {
     let grant = form.required("grant_type")?;
     if oauth.grants().all(|on| on != grant) {
         return Err(Refusal::new(Code::GrantTypeUnsupported));
@@ -90,6 +98,10 @@ fn request<'f>(oauth: &OAuth, form: &'f Form<'_>) -> Result<Request<'f>, Box<Ref
             scope: scope(form)?,
             audiences: form.all("audience").chain(form.all("resource")).collect(),
         })),
+        JWT_BEARER => {
+            let wish = token_exchange::jwt_bearer(headers, form)?;
+            Ok(Request::JwtBearer(wish))
+        }
         TOKEN_EXCHANGE => Ok(Request::TokenExchange(token_exchange::wish(form)?)),
         AUTHORIZATION_CODE => Ok(Request::AuthorizationCode(codes::Wish {
             code: form.required("code")?,

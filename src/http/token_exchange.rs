@@ -1,10 +1,12 @@
-//! The parameters of a token exchange (RFC 8693 §2.1).
+//! The parameters of a token exchange (RFC 8693 §2.1), and of a JWT as a grant (RFC 7523 §2.1).
 
 use super::form::Form;
 use super::token::scope;
 use crate::explain::{Code, Refusal};
 use crate::oauth::issued::{ACCESS_TOKEN, JWT};
+use crate::oauth::jwt_bearer;
 use crate::oauth::token_exchange::{Shown, TokenType, Wish};
+use http::header::{AUTHORIZATION, HeaderMap};
 use url::Url;
 
 type Refused = Box<Refusal>;
@@ -42,8 +44,29 @@ pub(super) fn wish<'f>(form: &'f Form<'_>) -> Result<Wish<'f>, Refused> {
     })
 }
 
+/// What is asked for with an assertion; a client need not say who it is (RFC 7523 §3.1).
+pub(super) fn jwt_bearer<'f>(
+    headers: &HeaderMap,
+    form: &'f Form<'_>,
+) -> Result<jwt_bearer::Wish<'f>, Refused> {
+    const CLIENT: [&str; 4] = [
+        "client_id",
+        "client_secret",
+        "client_assertion",
+        "client_assertion_type",
+    ];
+    let says = CLIENT.iter().any(|name| form.get(name).is_some());
+    Ok(jwt_bearer::Wish {
+        assertion: form.required("assertion")?,
+        app: form.get("app"),
+        audiences: audiences(form)?,
+        scope: scope(form)?,
+        anonymous: !says && !headers.contains_key(AUTHORIZATION),
+    })
+}
+
 /// `audience` and `resource`; a resource is an absolute URI without a fragment (RFC 8707 §2).
-pub(super) fn audiences<'f>(form: &'f Form<'_>) -> Result<Vec<&'f str>, Refused> {
+fn audiences<'f>(form: &'f Form<'_>) -> Result<Vec<&'f str>, Refused> {
     let malformed = |resource: &&str| resource.contains('#') || Url::parse(resource).is_err();
     if form.all("resource").any(|resource| malformed(&resource)) {
         return Err(Refusal::new(Code::ResourceMalformed));

@@ -13,6 +13,9 @@ pub const AUTHORIZATION_CODE: &str = "authorization_code";
 /// A token is exchanged for another (RFC 8693 §2.1).
 pub const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 
+/// An issuer vouches for a user by an assertion (RFC 7523 §2.1).
+pub const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+
 impl OAuth {
     fn apps(&self) -> impl Iterator<Item = &AppSettings> {
         self.exchange.apps.iter().map(|app| &app.settings)
@@ -25,6 +28,7 @@ impl OAuth {
             (REFRESH_TOKEN, self.gives_refresh_tokens()),
             (AUTHORIZATION_CODE, self.signs_in()),
             (TOKEN_EXCHANGE, self.clients.exchange()),
+            (JWT_BEARER, self.takes_assertions()),
         ];
         grants
             .into_iter()
@@ -39,6 +43,12 @@ impl OAuth {
     /// Whether some app gives refresh tokens.
     pub fn gives_refresh_tokens(&self) -> bool {
         self.apps().any(|app| app.refresh.is_some())
+    }
+
+    /// Whether some app trusts an issuer whose assertions are grants.
+    pub fn takes_assertions(&self) -> bool {
+        let mut issuers = self.exchange.apps.iter().flat_map(|app| &app.issuers);
+        issuers.any(|issuer| issuer.settings.assertions)
     }
 
     /// What DPoP proofs may be signed with; nothing where no app looks at them.

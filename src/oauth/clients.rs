@@ -532,6 +532,7 @@ fn key_source(id: &str, settings: &ClientSettings) -> Option<IssuerSettings> {
         return None;
     };
     Some(IssuerSettings {
+        assertions: false,
         name: format!("client:{id}"),
         issuer: url.clone(),
         kind: IssuerKind::Oidc,

@@ -7,6 +7,7 @@ pub mod clients;
 pub mod codes;
 pub mod introspection;
 pub mod issued;
+pub mod jwt_bearer;
 mod nobody;
 mod ours;
 pub mod providers;
@@ -42,6 +43,8 @@ pub enum Request<'r> {
     TokenExchange(token_exchange::Wish<'r>),
     /// An app has the code of a sign-in (RFC 6749 §4.1.3).
     AuthorizationCode(codes::Wish<'r>),
+    /// Somebody has an issuer's word for a user (RFC 7523 §2.1).
+    JwtBearer(jwt_bearer::Wish<'r>),
 }
 
 impl Request<'_> {
@@ -49,9 +52,10 @@ impl Request<'_> {
     fn refused_as(&self) -> &'static str {
         match self {
             Self::TokenExchange(_) => "invalid_request",
-            Self::ClientCredentials(_) | Self::Refresh(_) | Self::AuthorizationCode(_) => {
-                "invalid_grant"
-            }
+            Self::ClientCredentials(_)
+            | Self::Refresh(_)
+            | Self::AuthorizationCode(_)
+            | Self::JwtBearer(_) => "invalid_grant",
         }
     }
 }
@@ -100,13 +104,19 @@ impl OAuth {
     ) -> Result<Issued, Refused> {
         let refused_as = request.as_ref().ok().map(Request::refused_as);
         let issued = async {
-            let (request, proof) = (request?, proof?);
-            let party = self.authenticate(&proof).await?;
+            let request = request?;
+            if let Request::JwtBearer(wish) = &request
+                && wish.anonymous
+            {
+                return self.jwt_bearer(None, wish, caller).await;
+            }
+            let party = self.authenticate(&proof?).await?;
             match request {
                 Request::ClientCredentials(wish) => {
                     self.client_credentials(party, &wish, caller).await
                 }
                 Request::Refresh(wish) => self.refresh(party, &wish, caller).await,
+                Request::JwtBearer(wish) => self.jwt_bearer(Some(party), &wish, caller).await,
                 Request::TokenExchange(wish) => self.token_exchange(party, &wish, caller).await,
                 Request::AuthorizationCode(wish) => {
                     self.authorization_code(party, &wish, caller).await
@@ -138,12 +148,22 @@ impl OAuth {
     /// Exchanges for a party of the token endpoint, with a refresh token where it asks for one.
     async fn exchanged(
         &self,
-        mut request: exchange::Request<'_>,
+        request: exchange::Request<'_>,
         party: Party,
+    ) -> Result<Issued, Refused> {
+        self.exchanged_by(request, Some(party)).await
+    }
+
+    /// The same, for the app itself where nobody says who asks.
+    async fn exchanged_by(
+        &self,
+        mut request: exchange::Request<'_>,
+        party: Option<Party>,
     ) -> Result<Issued, Refused> {
         let offline = refresh::asks_offline(&request);
         request.keep |= offline;
         let exchanged = self.exchange.climb(request, &mut Ladder::default()).await?;
+        let party = party.unwrap_or_else(|| Party::App(Arc::clone(&exchanged.app)));
         self.issue(exchanged, offline, party).await
     }
 

@@ -178,7 +178,7 @@ impl OAuth {
     }
 
     /// Whoever asks, as an actor.
-    fn party_itself(&self, party: &Party) -> Actor {
+    pub(super) fn party_itself(&self, party: &Party) -> Actor {
         Actor {
             issuer: self.exchange.issuer.clone(),
             foreign: false,

@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod answers;
+pub mod assertion;
 pub mod breaker;
 pub mod claims;
 pub mod clerk;

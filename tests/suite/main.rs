@@ -25,6 +25,7 @@ mod gateways;
 mod http;
 mod interop;
 mod introspection_endpoint;
+mod jwt_bearer;
 mod key_crash;
 mod key_ring;
 mod key_set_life;
