@@ -22,6 +22,7 @@ use crate::subject::clerk::session::{self, SessionId};
 use crate::subject::jwt::{self, Unverified};
 use crate::subject::kept::Kept;
 use crate::subject::opaque::{self, Opaque};
+use crate::subject::revocation::Dependence;
 use crate::subject::{Issuer, Subject};
 use crate::token::{AppToken, mint};
 use std::net::{IpAddr, Ipv6Addr};
@@ -426,10 +427,9 @@ impl Exchange {
         })?;
         let bound_to = proof.as_ref().map(|proof| proof.thumbprint.as_str());
         let settings = &app.settings;
-        let token = if settings.status_list {
-            let listed = self.listed(app, subject, &mut grant, bound_to, now, signer);
-            Box::pin(listed).await?
-        } else {
+        let expires_at = grant.expires_at;
+        let mut mint = |place| {
+            grant.place = place;
             mint(
                 &self.issuer,
                 settings,
@@ -439,7 +439,12 @@ impl Exchange {
                 now,
                 signer,
             )
-            .map_err(|error| Refusal::new(Code::InternalError).caused_by(error))?
+        };
+        let token = if settings.status_list {
+            let dependence = Dependence::of(subject);
+            Box::pin(self.listed(dependence, expires_at, now, mint)).await?
+        } else {
+            mint(None).map_err(|error| Refusal::new(Code::InternalError).caused_by(error))?
         };
         let mut kept = request.keep.then(|| Kept::of(subject)).transpose()?;
         if let Some(kept) = &mut kept {

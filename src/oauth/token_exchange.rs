@@ -14,7 +14,7 @@ use crate::config::{AppSettings, IssuerKind};
 use crate::dpop;
 use crate::exchange::{self, Caller, Credential};
 use crate::explain::{About, Code, Ladder, Refusal, Source};
-use crate::policy::app::{Wish as Asked, each_once};
+use crate::policy::app::{Place, Wish as Asked, each_once};
 use crate::policy::delegation::{Acting, Actor, Principal};
 use crate::policy::limits::Takes;
 use crate::policy::scopes;
@@ -353,10 +353,24 @@ impl OAuth {
                 scope: narrowed.scope.as_deref(),
                 permissions: narrowed.permissions.as_ref(),
                 actor: actor.as_ref(),
+                place: None,
                 bound_to: proof.as_ref().map(|proof| proof.thumbprint.as_str()),
             };
-            let token = mint_again(&exchange.issuer, app, &carried, now, signer)
-                .map_err(|error| Refusal::new(Code::InternalError).caused_by(error))?;
+            let mint = |place: Option<Place>| {
+                let carried = Carried {
+                    place: place.as_ref(),
+                    ..carried
+                };
+                mint_again(&exchange.issuer, app, &carried, now, signer)
+            };
+            let token = match said.dependence().filter(|_| app.status_list) {
+                Some(dependence) => {
+                    let listed = exchange.listed(dependence, carried.expires_at, now, mint);
+                    Box::pin(listed).await?
+                }
+                None => mint(None)
+                    .map_err(|error| Refusal::new(Code::InternalError).caused_by(error))?,
+            };
             if let Some(proof) = &proof {
                 proof.use_up(&exchange.store, now).await?;
             }

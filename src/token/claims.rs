@@ -3,6 +3,7 @@
 use super::status_list::Status;
 use crate::clock::UnixSeconds;
 use crate::policy::Grant;
+use crate::policy::app::Place;
 use crate::subject::Subject;
 use crate::subject::json::Object;
 use serde::ser::{Serialize, SerializeMap, Serializer};
@@ -29,6 +30,7 @@ pub struct ServiceGrant<'g> {
 }
 
 /// A token of ours that is given again: for less, for others, or through somebody else.
+#[derive(Clone, Copy)]
 pub struct Carried<'c> {
     /// The verified claims of the token before: what is not written anew is carried over.
     pub claims: &'c Object<'c>,
@@ -46,6 +48,8 @@ pub struct Carried<'c> {
     pub permissions: Option<&'c Value>,
     /// `act`, where somebody acts.
     pub actor: Option<&'c Value>,
+    /// Its place in the status list, where it has one.
+    pub place: Option<&'c Place>,
     /// The thumbprint of the key that it is bound to (RFC 9449 §6.1).
     pub bound_to: Option<&'c str>,
 }
@@ -180,6 +184,9 @@ fn again<M: SerializeMap>(map: &mut M, carried: &Carried<'_>) -> Result<(), M::E
     }
     if let Some(permissions) = carried.permissions {
         map.serialize_entry("permissions", permissions)?;
+    }
+    if let Some(status_list) = carried.place {
+        map.serialize_entry("status", &Status { status_list })?;
     }
     Ok(())
 }

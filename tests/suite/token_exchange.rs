@@ -43,6 +43,7 @@ scopes.admin = {{ permissions = ["task.all"], when = 'roles == ["org:owner"]' }}
 [apps.other]
 issuers = ["corp"]
 audience = "https://other.example.com"
+status_list = true
 [clients.gateway]
 secret = {{ env = "CLIENT_SECRET" }}
 apps = "web"
@@ -839,4 +840,20 @@ async fn chains_of_actors_are_bounded_and_none_in_them_is_lost() {
     let subject = signed(&world.user().claim("act", cyclic));
     let cyclic = world.exchange("gateway", &subject, &actor).await;
     assert_refused(&cyclic, "invalid_request", "delegation_cyclic");
+}
+
+#[tokio::test]
+async fn a_token_that_is_given_again_has_a_place_of_its_own_in_the_status_list() {
+    let world = World::start().await;
+    let body = json!({"session_token": signed(&world.corp("u")), "app": "other"});
+    let first = world.service.exchange(&body).await.token().to_owned();
+    let second = world.exchange("both", &first, &[]).await;
+    let places =
+        [token::claims(&first), claims(&second)].map(|said| said["status"]["status_list"].clone());
+    assert_eq!(places[0]["uri"], places[1]["uri"]);
+    assert!(
+        places.iter().all(|place| place["idx"].is_u64()),
+        "{places:?}"
+    );
+    assert_ne!(places[0]["idx"], places[1]["idx"]);
 }
