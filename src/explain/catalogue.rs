@@ -665,7 +665,7 @@ catalogue! {
     // Clients of ours, at the token endpoint.
     GrantTypeUnsupported "grant_type_unsupported": 400 "unsupported_grant_type" FixRequest
         "This `grant_type` is none of those that there are here."
-        cause: "`grant_type` is another than `client_credentials` and `refresh_token`."
+        cause: "`grant_type` is unknown, or nobody here can use it: `client_credentials` needs a client with an `audience`, `refresh_token` an app with `refresh`."
         confirm: "`grant_types_supported` in /.well-known/oauth-authorization-server lists those that there are."
         mend: "Send `grant_type=client_credentials`. A user's token is exchanged at POST /auth/exchange."
     ClientAuthenticationMissing "client_authentication_missing": 401 "invalid_client" FixRequest

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 /// A store in memory.
 #[derive(Default)]
 pub struct Memory {
-    kept: RwLock<Kept>,
+    kept: Box<RwLock<Kept>>,
     buckets: Mutex<Buckets>,
     metrics: Arc<Metrics>,
 }

@@ -354,7 +354,11 @@ async fn through(kind: Kind) {
     };
     let none = send("/tasks", None).await;
     none.assert_refused(401, "bearer_missing");
-    assert_eq!(none.header("www-authenticate"), "Bearer");
+    let metadata = "resource_metadata=\"http://localhost:8080/.well-known/oauth-protected-resource/auth/verify\"";
+    assert_eq!(
+        none.header("www-authenticate"),
+        format!("Bearer {metadata}")
+    );
     let bad = send("/tasks", Some("Bearer x")).await;
     bad.assert_refused(401, "app_token_malformed");
     let session = format!("Bearer {}", issuer.token());
@@ -366,7 +370,7 @@ async fn through(kind: Kind) {
     narrow.assert_refused(403, "insufficient_scope");
     assert_eq!(
         narrow.header("www-authenticate"),
-        "Bearer error=\"insufficient_scope\", scope=\"read:reports\""
+        format!("Bearer error=\"insufficient_scope\", scope=\"read:reports\", {metadata}")
     );
     // What goes to Exchequer alone is not to be reached, nor is it to be asked through the gate.
     for path in ["/_exchequer", "/auth/verify"] {

@@ -1039,7 +1039,10 @@ async fn metadata_says_what_there_is_and_no_more() {
                     "subject_types_supported": ["public"],
                     "response_types_supported": [],
                     "grant_types_supported": [],
-                    "dpop_signing_alg_values_supported": ["ES256", "EdDSA", "Ed25519", "RS256", "PS256"],
+                    "revocation_endpoint": "https://auth.example.com/x/oauth/revoke",
+                    "revocation_endpoint_auth_methods_supported": ["none"],
+                    "dpop_signing_alg_values_supported":
+                        ["ES256", "EdDSA", "Ed25519", "RS256", "PS256"],
                 })
             )
         );

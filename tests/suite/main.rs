@@ -31,6 +31,7 @@ mod key_ring;
 mod key_set_life;
 mod key_sets;
 mod limits;
+mod metadata_oauth;
 mod misused;
 mod multi_issuer;
 mod oauth_clients;

@@ -4,7 +4,7 @@
 use crate::introspection_endpoint::{
     SECRET, app_token, assert_inactive, basic, introspect, post, service_token, world,
 };
-use crate::support::{Answer, Issuer, Key, Service, Token, eventually, token};
+use crate::support::{Answer, Issuer, Key, Service, Token, eventually, now, token};
 use serde_json::{Value, json};
 
 async fn revoke(service: &Service, authorization: Option<&str>, pairs: &[(&str, &str)]) -> Answer {
@@ -312,4 +312,84 @@ async fn one_token_is_revoked_so_often_and_no_more() {
         let answer = revoke(&service, None, &[("token", &token), ("client_id", "web")]).await;
         assert_eq!(answer.status, expected, "{}", answer.body);
     }
+}
+
+/// RFC 7009 §2.1: its holder ends a refresh token, and with it all that came of the same
+/// sign-in; no resource is told of it (RFC 7662 §4).
+#[tokio::test]
+async fn a_refresh_token_is_its_clients_to_ask_about_and_to_revoke() {
+    let issuer = Issuer::start().await;
+    let secret = "secret = { env = \"CLIENT_SECRET\" }";
+    let clients = format!(
+        "refresh = {{}}\naudience = \"https://tasks.internal\"\nscopes.\"read:tasks\" = []\n\
+         [apps.other]\nissuers = \"clerk\"\n\
+         [clients.desk]\n{secret}\napps = \"web\"\n\
+         [clients.tasks]\n{secret}\nintrospect = \"https://tasks.internal\"\n"
+    );
+    let service = Service::builder()
+        .one_app(&issuer, "", &clients)
+        .env("CLIENT_SECRET", SECRET)
+        .start()
+        .await;
+    let begun = async || {
+        let scope = "offline_access read:tasks";
+        let body = json!({"session_token": issuer.token(), "app": "web", "scope": scope});
+        let answer = service.exchange(&body).await;
+        answer.body["refresh_token"].as_str().unwrap().to_owned()
+    };
+    let refreshed = async |token: &str| {
+        let pairs = [
+            ("grant_type", "refresh_token"),
+            ("refresh_token", token),
+            ("client_id", "web"),
+        ];
+        post(&service, "/oauth/token", None, &pairs).await
+    };
+    let (first, other) = (begun().await, begun().await);
+    let mut told = introspect(&service, "desk", &first).await.body;
+    let until = told["exp"].take().as_i64().unwrap() - now();
+    assert!((7 * 86_400 - 5..=7 * 86_400).contains(&until), "{until}");
+    assert_eq!(
+        told,
+        json!({
+            "active": true, "iss": "http://localhost:8080", "client_id": "web", "exp": null,
+            "scope": told["scope"],
+        })
+    );
+    assert_inactive(&introspect(&service, "tasks", &first).await);
+    for pairs in [
+        vec![("token", first.as_str()), ("client_id", "other")],
+        vec![
+            ("token", first.as_str()),
+            ("client_id", "tasks"),
+            ("client_secret", SECRET),
+        ],
+    ] {
+        let answer = revoke(&service, None, &pairs).await;
+        answer.assert_refused(400, "token_of_another_client");
+    }
+    let second = refreshed(&first).await.body["refresh_token"].clone();
+    let second = second.as_str().unwrap();
+    // Whichever of the family.
+    assert_done(&revoke(&service, None, &[("token", &first), ("client_id", "web")]).await);
+    refreshed(second)
+        .await
+        .assert_refused(400, "refresh_token_revoked");
+    for token in [&first, second] {
+        assert_inactive(&introspect(&service, "desk", token).await);
+        assert_done(&revoke(&service, None, &[("token", token), ("client_id", "web")]).await);
+    }
+    assert_eq!(refreshed(&other).await.status, 200);
+    let mut lines = Vec::new();
+    eventually("it is logged", async || {
+        lines = service.logged("revoked");
+        lines.len() == 3
+    })
+    .await;
+    assert_eq!(lines[0]["kind"], "refresh_token");
+    assert_eq!(
+        (&lines[0]["app"], &lines[0]["result"]),
+        (&json!("web"), &json!("ok"))
+    );
+    assert_eq!(lines[2]["result"], "nothing");
 }

@@ -526,7 +526,7 @@ async fn the_metadata_says_so_where_a_client_gets_tokens() {
     let body = form(&[("grant_type", "client_credentials")]);
     send(&plain, Some(&basic("reports", SECRET)), body)
         .await
-        .assert_refused(401, "client_authentication_failed");
+        .assert_refused(400, "grant_type_unsupported");
 }
 
 #[tokio::test]

@@ -15,6 +15,9 @@ use ring::hmac;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
+/// What each challenge ends with (RFC 9728 §5.1).
+const METADATA: &str =
+    "resource_metadata=\"http://localhost:8080/.well-known/oauth-protected-resource/auth/verify\"";
 const IDENTITY: [&str; 8] = [
     "x-app",
     "x-user-id",
@@ -182,7 +185,10 @@ async fn one_bearer_or_none() {
     let token = app_token(&service, &issuer).await;
     let none = Question::new(&service, "").ask().await;
     none.assert_refused(401, "bearer_missing");
-    assert_eq!(none.header("www-authenticate"), "Bearer");
+    assert_eq!(
+        none.header("www-authenticate"),
+        format!("Bearer {METADATA}")
+    );
     for bad in [
         "",
         "Bearer",
@@ -296,7 +302,7 @@ async fn a_scope_that_was_not_granted_is_asked_for_in_the_challenge() {
         assert_eq!(answer.body["error"], "insufficient_scope");
         assert_eq!(
             answer.header("www-authenticate"),
-            format!("Bearer error=\"insufficient_scope\", scope=\"{scope}\"")
+            format!("Bearer error=\"insufficient_scope\", scope=\"{scope}\", {METADATA}")
         );
     }
     let narrow = json!({"session_token": issuer.token(), "scope": "read:tasks"});
