@@ -16,7 +16,7 @@ type Refused = Box<Refusal>;
 
 impl OAuth {
     /// Verifies it with our own keys, and that it has the type that its app's tokens have, or
-    /// service tokens.
+    /// service tokens, and its app or client is still there.
     pub(super) fn verified<'u>(
         &self,
         unverified: &'u Unverified<'_>,
@@ -27,10 +27,10 @@ impl OAuth {
         let app = self.app(said.app).map(|app| app.settings.typ.as_str());
         let expected = match said.provider {
             Some(_) => app,
-            None => Some(SERVICE_TYPE),
+            None => self.clients.find(said.app).map(|_| SERVICE_TYPE),
         };
         if expected != Some(verified.typ) {
-            let expected = expected.unwrap_or("an app that is configured");
+            let expected = expected.unwrap_or("an app or a client that is configured");
             ladder.fail(Check::Type, verified.typ, expected);
             return Err(Refusal::new(Code::AppTokenTypeMismatch));
         }
