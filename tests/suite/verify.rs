@@ -507,8 +507,10 @@ async fn what_our_own_key_did_not_sign_as_it_stands_is_refused() {
     for (name, value) in [
         ("sub", Value::Null),
         ("sub", json!(1)),
+        ("aud", json!(1)),
         ("aud", json!([])),
         ("aud", json!(["http://localhost:8080", 1])),
+        ("jti", Value::Null),
         ("exp", Value::Null),
         ("exp", json!("9999999999")),
         ("exp", json!(9_999_999_999.5)),
