@@ -89,10 +89,15 @@ impl OAuth {
         };
         let given = read(&entry)?;
         let asked = &given.asked;
-        let app = match &party {
-            Party::App(app) if app.settings.name == asked.app => app,
-            _ => return Err(invalid("it was given to another app")),
+        let own = match &party {
+            Party::App(app) => app.settings.name == asked.app,
+            Party::Client(client) | Party::Public(client) => {
+                client.settings.apps.contains(&asked.app)
+            }
         };
+        if !own {
+            return Err(invalid("it was given to another app"));
+        }
         if wish.redirect_uri != asked.redirect_uri {
             return Err(invalid("it was sent to another redirect URI"));
         }
@@ -103,14 +108,14 @@ impl OAuth {
         let kept = match given.state {
             State::Fresh(ref kept) => kept,
             State::Used { .. } | State::Ended => {
-                return Err(self.used_again(&party, wish.code).await);
+                return Err(self.used_again(wish.code).await);
             }
         };
         let audiences: Vec<&str> = asked.audiences.iter().map(String::as_str).collect();
         let mut request = Request {
             credential: Credential::Kept(kept),
             wish: app::Wish {
-                app: Some(&app.settings.name),
+                app: Some(&asked.app),
                 audiences: &audiences,
                 scope: asked.scope.as_deref(),
                 ..app::Wish::default()
@@ -140,7 +145,7 @@ impl OAuth {
         {
             // It was shown once more meanwhile.
             issued.refresh_token = None;
-            refresh::end_family(exchange, &family, &issued.party).await?;
+            refresh::end_family(exchange, &family).await?;
         }
         Ok(issued)
     }
@@ -163,14 +168,14 @@ impl OAuth {
     }
 
     /// Ends what a code gave (RFC 6749 §4.1.2): somebody else has it, and its verifier.
-    async fn used_again(&self, party: &Party, code: &str) -> Refused {
-        match self.end_what_it_gave(party, code).await {
+    async fn used_again(&self, code: &str) -> Refused {
+        match self.end_what_it_gave(code).await {
             Ok(()) => Refusal::new(Code::AuthorizationCodeUsed),
             Err(refusal) => refusal,
         }
     }
 
-    async fn end_what_it_gave(&self, party: &Party, code: &str) -> Result<(), Refused> {
+    async fn end_what_it_gave(&self, code: &str) -> Result<(), Refused> {
         let exchange = &self.exchange;
         // Again where the family was noted meanwhile, which happens once.
         for _ in 0..2 {
@@ -200,7 +205,7 @@ impl OAuth {
             };
             // First, for it is in its own entry, and ending it twice does nothing.
             if let Some(family) = &family {
-                refresh::end_family(exchange, family, party).await?;
+                refresh::end_family(exchange, family).await?;
             }
             let committed = exchange.store.commit(change, exchange.clock.now()).await;
             if committed.map_err(StoreError::refusal)? == Committed::Done {

@@ -375,10 +375,13 @@ impl OAuth {
                 query.append_pair("code", &code);
                 (about, None)
             }
-            Err(refusal) => {
+            Err(mut refusal) => {
+                // RFC 6749 §4.1.2.1.
+                let printable = |each: &char| matches!(each, ' '..='~') && !r#""\"#.contains(*each);
+                let description: String = refusal.description.chars().filter(printable).collect();
                 query
                     .append_pair("error", error_word(&refusal))
-                    .append_pair("error_description", &refusal.description)
+                    .append_pair("error_description", &description)
                     .append_pair("error_code", refusal.code.entry().slug);
                 if refusal.source == Some(Source::UpstreamIdp) {
                     query.append_pair("source", "upstream-idp");
@@ -387,6 +390,7 @@ impl OAuth {
                     app: asked.app.clone(),
                     ..About::default()
                 };
+                refusal.about.get_or_insert_with(|| about.clone());
                 (about, Some(refusal))
             }
         };
