@@ -1485,7 +1485,7 @@ async fn policy_is_asked_when_the_code_is_exchanged() {
                 (&json!("b"), &json!("read:tasks"))
             );
         } else {
-            answer.assert_refused(403, "condition_not_met");
+            answer.assert_refused(400, "condition_not_met");
         }
     }
 }
@@ -1870,4 +1870,42 @@ fn check_says_what_is_wrong_with_a_provider_or_a_sign_in() {
     let (code, text) = check(&own);
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("ok:    app web: issuers i;"), "{text}");
+}
+
+#[tokio::test]
+async fn the_metadata_says_how_users_sign_in() {
+    let (issuer, service) = world().await;
+    let path = "/.well-known/oauth-authorization-server";
+    let metadata = service.get(path).await.body;
+    assert_eq!(
+        metadata["grant_types_supported"],
+        json!(["authorization_code"])
+    );
+    assert_eq!(metadata["response_types_supported"], json!(["code"]));
+    assert_eq!(
+        metadata["code_challenge_methods_supported"],
+        json!(["S256"])
+    );
+    assert_eq!(
+        metadata["authorization_response_iss_parameter_supported"],
+        true
+    );
+    assert_eq!(metadata["token_endpoint"], format!("{OURS}/oauth/token"));
+    let methods = &metadata["token_endpoint_auth_methods_supported"];
+    assert_eq!(methods, &json!(["none"]));
+    // Which of two it should be a client cannot know.
+    assert_eq!(metadata.get("authorization_endpoint"), None);
+    let url = &issuer.url;
+    let one = Service::builder()
+        .config(&format!(
+            "[providers.op]\nissuer = {url:?}\nclient_id = \"c\"\n\
+             [apps.web.sign_in]\nproviders = \"op\"\nredirect_uris = {BACK:?}\n"
+        ))
+        .start()
+        .await;
+    let metadata = one.get(path).await.body;
+    assert_eq!(
+        metadata["authorization_endpoint"],
+        format!("{OURS}/auth/login/op")
+    );
 }
