@@ -1,6 +1,7 @@
 //! The public documents: our key set and our metadata.
 
 use super::answer;
+use super::login::LOGIN;
 use crate::config::OFFLINE_ACCESS;
 use crate::keys::Keeper;
 use crate::oauth::OAuth;
@@ -71,7 +72,13 @@ struct Metadata<'m> {
     jwks_uri: String,
     id_token_signing_alg_values_supported: &'m [&'static str],
     subject_types_supported: [&'static str; 1],
-    response_types_supported: [&'static str; 0],
+    response_types_supported: &'static [&'static str],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    authorization_endpoint: Option<String>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    code_challenge_methods_supported: &'static [&'static str],
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    authorization_response_iss_parameter_supported: bool,
     grant_types_supported: Vec<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     token_endpoint: Option<String>,
@@ -104,6 +111,7 @@ pub fn metadata(oauth: &OAuth) -> Answer {
     let issuer = exchange.issuer.as_str();
     let refreshes = oauth.gives_refresh_tokens();
     let assertions = oauth.takes_assertions();
+    let signs_in = oauth.signs_in();
     let grants: Vec<_> = oauth.grants().collect();
     // An app is a public client: it has nothing to prove itself with.
     let (methods, algorithms) = oauth.clients.methods();
@@ -120,10 +128,15 @@ pub fn metadata(oauth: &OAuth) -> Answer {
         jwks_uri: format!("{issuer}/.well-known/jwks.json"),
         id_token_signing_alg_values_supported: &exchange.keys.published().algorithms,
         subject_types_supported: ["public"],
-        response_types_supported: [],
+        response_types_supported: if signs_in { &["code"] } else { &[] },
+        authorization_endpoint: oauth
+            .only_provider()
+            .map(|name| format!("{issuer}{LOGIN}{name}")),
+        code_challenge_methods_supported: if signs_in { &["S256"] } else { &[] },
+        authorization_response_iss_parameter_supported: signs_in,
         token_endpoint: (!grants.is_empty()).then(|| format!("{issuer}/oauth/token")),
         token_endpoint_auth_methods_supported: (!grants.is_empty())
-            .then(|| with_none(refreshes || assertions)),
+            .then(|| with_none(refreshes || assertions || signs_in)),
         token_endpoint_auth_signing_alg_values_supported: algorithms.clone(),
         grant_types_supported: grants,
         introspection_endpoint: introspects.then(|| format!("{issuer}/oauth/introspect")),

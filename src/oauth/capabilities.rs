@@ -40,6 +40,15 @@ impl OAuth {
         self.apps().any(|app| app.sign_in.is_some())
     }
 
+    /// The one provider that all users sign in at; clients that configure themselves know one
+    /// authorization endpoint alone.
+    pub fn only_provider(&self) -> Option<&str> {
+        let sign_ins = self.apps().filter_map(|app| app.sign_in.as_ref());
+        let mut names = sign_ins.flat_map(|sign_in| &sign_in.providers);
+        let first = names.next()?;
+        names.all(|name| name == first).then_some(first)
+    }
+
     /// Whether some app gives refresh tokens.
     pub fn gives_refresh_tokens(&self) -> bool {
         self.apps().any(|app| app.refresh.is_some())
