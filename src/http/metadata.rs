@@ -80,10 +80,8 @@ struct Metadata<'m> {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     authorization_response_iss_parameter_supported: bool,
     grant_types_supported: Vec<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    token_endpoint: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    token_endpoint_auth_methods_supported: Option<BTreeSet<&'static str>>,
+    token_endpoint: String,
+    token_endpoint_auth_methods_supported: BTreeSet<&'static str>,
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     token_endpoint_auth_signing_alg_values_supported: BTreeSet<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -110,16 +108,12 @@ pub fn metadata(oauth: &OAuth) -> Answer {
     let exchange = &oauth.exchange;
     let issuer = exchange.issuer.as_str();
     let refreshes = oauth.gives_refresh_tokens();
-    let assertions = oauth.takes_assertions();
     let signs_in = oauth.signs_in();
-    let grants: Vec<_> = oauth.grants().collect();
     // An app is a public client: it has nothing to prove itself with.
     let (methods, algorithms) = oauth.clients.methods();
-    let with_none = |on: bool| {
-        let none = on.then_some("none");
-        methods.iter().copied().chain(none).collect::<BTreeSet<_>>()
-    };
-    let mut proving = methods.clone();
+    let mut with_none = methods.clone();
+    with_none.insert("none");
+    let mut proving = methods;
     proving.remove("none");
     let introspects = !proving.is_empty();
     let of_clients = oauth.clients.scopes();
@@ -134,16 +128,15 @@ pub fn metadata(oauth: &OAuth) -> Answer {
             .map(|name| format!("{issuer}{LOGIN}{name}")),
         code_challenge_methods_supported: if signs_in { &["S256"] } else { &[] },
         authorization_response_iss_parameter_supported: signs_in,
-        token_endpoint: (!grants.is_empty()).then(|| format!("{issuer}/oauth/token")),
-        token_endpoint_auth_methods_supported: (!grants.is_empty())
-            .then(|| with_none(refreshes || assertions || signs_in)),
+        token_endpoint: format!("{issuer}/oauth/token"),
+        token_endpoint_auth_methods_supported: with_none.clone(),
         token_endpoint_auth_signing_alg_values_supported: algorithms.clone(),
-        grant_types_supported: grants,
+        grant_types_supported: oauth.grants().collect(),
         introspection_endpoint: introspects.then(|| format!("{issuer}/oauth/introspect")),
         introspection_endpoint_auth_methods_supported: introspects.then_some(proving),
         introspection_endpoint_auth_signing_alg_values_supported: algorithms.clone(),
         revocation_endpoint: format!("{issuer}/oauth/revoke"),
-        revocation_endpoint_auth_methods_supported: with_none(true),
+        revocation_endpoint_auth_methods_supported: with_none,
         revocation_endpoint_auth_signing_alg_values_supported: algorithms,
         dpop_signing_alg_values_supported: oauth.proof_algorithms(),
         status_list_aggregation_endpoint: oauth

@@ -27,7 +27,8 @@ impl OAuth {
             (CLIENT_CREDENTIALS, self.clients.any()),
             (REFRESH_TOKEN, self.gives_refresh_tokens()),
             (AUTHORIZATION_CODE, self.signs_in()),
-            (TOKEN_EXCHANGE, self.clients.exchange()),
+            // An app shows its users' tokens here as it does at the exchange.
+            (TOKEN_EXCHANGE, true),
             (JWT_BEARER, self.takes_assertions()),
         ];
         grants

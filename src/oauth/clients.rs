@@ -273,12 +273,6 @@ impl Clients {
         (methods, algorithms)
     }
 
-    /// Whether some client acts for users of apps.
-    pub fn exchange(&self) -> bool {
-        let acts = |client: &Arc<Client>| !client.settings.apps.is_empty();
-        self.configured.values().any(acts) || self.registry.all().iter().any(acts)
-    }
-
     /// Whether one that acts for the app's users may ask for this audience.
     pub fn call_for(&self, app: &str, audience: &str) -> bool {
         let calls = |client: &Arc<Client>| {

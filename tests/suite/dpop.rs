@@ -650,8 +650,9 @@ async fn at_the_gate_a_bound_token_goes_with_a_proof_of_the_very_request() {
     let none = ask(&service, "GET", "/", &[]).await;
     none.assert_refused(401, "bearer_missing");
     let challenges = none.headers.get_all("www-authenticate").iter();
+    let bearer = "Bearer resource_metadata=\"http://localhost:8080/.well-known/oauth-protected-resource/auth/verify\"";
     let expected = "DPoP algs=\"ES256 EdDSA Ed25519 RS256 PS256\"";
-    assert_eq!(challenges.collect::<Vec<_>>(), ["Bearer", expected]);
+    assert_eq!(challenges.collect::<Vec<_>>(), [bearer, expected]);
     let authorization = format!("DPoP {token}");
     let answer = ask(&service, "GET", "/", &[("authorization", &authorization)]).await;
     answer.assert_refused(401, "dpop_proof_missing");

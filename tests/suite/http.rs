@@ -1038,7 +1038,10 @@ async fn metadata_says_what_there_is_and_no_more() {
                     "id_token_signing_alg_values_supported": ["ES256"],
                     "subject_types_supported": ["public"],
                     "response_types_supported": [],
-                    "grant_types_supported": [],
+                    "grant_types_supported":
+                        ["urn:ietf:params:oauth:grant-type:token-exchange"],
+                    "token_endpoint": "https://auth.example.com/x/oauth/token",
+                    "token_endpoint_auth_methods_supported": ["none"],
                     "revocation_endpoint": "https://auth.example.com/x/oauth/revoke",
                     "revocation_endpoint_auth_methods_supported": ["none"],
                     "dpop_signing_alg_values_supported":

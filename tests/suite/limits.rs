@@ -388,7 +388,8 @@ async fn off_is_off_and_a_browser_may_read_the_headers() {
     assert_eq!(rates(&answer), ["120", "119", "1"]);
     assert_eq!(
         answer.header("access-control-expose-headers"),
-        "ratelimit-limit, ratelimit-remaining, ratelimit-reset, retry-after, x-request-id"
+        "dpop-nonce, ratelimit-limit, ratelimit-remaining, ratelimit-reset, retry-after, \
+         www-authenticate, x-request-id"
     );
     for path in ["/.well-known/jwks.json", "/healthz"] {
         assert_eq!(rates(&service.get(path).await), [""; 3]);

@@ -21,6 +21,9 @@ const GRANTS: [&str; 6] = [
     "urn:ietf:params:oauth:grant-type:token-exchange",
 ];
 
+/// What every app can do.
+const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+
 async fn service(issuer: &Issuer, lines: &str) -> Service {
     Service::builder()
         .one_app(issuer, "", lines)
@@ -37,16 +40,14 @@ fn configurations() -> Vec<(String, Value)> {
         (
             "dpop = \"off\"".to_owned(),
             json!({
-                "grant_types_supported": [],
+                "grant_types_supported": [EXCHANGE],
                 "revocation_endpoint_auth_methods_supported": ["none"],
             }),
         ),
         (
             "refresh = {}\nstatus_list = true\nscopes.\"read:tasks\" = []".to_owned(),
             json!({
-                "grant_types_supported": ["refresh_token"],
-                "token_endpoint": format!("{ISSUER}/oauth/token"),
-                "token_endpoint_auth_methods_supported": ["none"],
+                "grant_types_supported": ["refresh_token", EXCHANGE],
                 "revocation_endpoint_auth_methods_supported": ["none"],
                 "dpop_signing_alg_values_supported": PROOFS,
                 "status_list_aggregation_endpoint": format!("{ISSUER}/.well-known/status-lists"),
@@ -56,9 +57,7 @@ fn configurations() -> Vec<(String, Value)> {
         (
             format!("{CLIENT}audience = \"https://a.internal\"\nscopes = \"send:mail\""),
             json!({
-                "grant_types_supported": ["client_credentials"],
-                "token_endpoint": format!("{ISSUER}/oauth/token"),
-                "token_endpoint_auth_methods_supported": secrets,
+                "grant_types_supported": ["client_credentials", EXCHANGE],
                 "introspection_endpoint": format!("{ISSUER}/oauth/introspect"),
                 "introspection_endpoint_auth_methods_supported": secrets,
                 "revocation_endpoint_auth_methods_supported": all,
@@ -69,7 +68,7 @@ fn configurations() -> Vec<(String, Value)> {
         (
             format!("{CLIENT}introspect = \"https://a.internal\""),
             json!({
-                "grant_types_supported": [],
+                "grant_types_supported": [EXCHANGE],
                 "introspection_endpoint": format!("{ISSUER}/oauth/introspect"),
                 "introspection_endpoint_auth_methods_supported": secrets,
                 "revocation_endpoint_auth_methods_supported": all,
@@ -90,11 +89,15 @@ async fn the_metadata_lists_what_is_configured_and_nothing_else() {
             "id_token_signing_alg_values_supported": ["ES256"],
             "subject_types_supported": ["public"],
             "response_types_supported": [],
+            "token_endpoint": format!("{ISSUER}/oauth/token"),
             "revocation_endpoint": format!("{ISSUER}/oauth/revoke"),
         });
         for (name, value) in expected.as_object().unwrap() {
             whole[name] = value.clone();
         }
+        // An app proves itself by nothing at either.
+        whole["token_endpoint_auth_methods_supported"] =
+            whole["revocation_endpoint_auth_methods_supported"].clone();
         for path in [METADATA, "/.well-known/openid-configuration"] {
             let answer = service.get(path).await;
             assert_eq!((answer.status, &answer.body), (200, &whole), "{lines}");

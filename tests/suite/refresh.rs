@@ -927,12 +927,12 @@ async fn the_metadata_says_so_where_an_app_gives_some() {
     let issuer = Issuer::start().await;
     let service = Service::trusting(&issuer).await;
     let document = service.get("/.well-known/oauth-authorization-server").await;
-    assert_eq!(document.body["grant_types_supported"], json!([]));
-    assert_eq!(document.body.get("token_endpoint"), None);
+    let exchange = "urn:ietf:params:oauth:grant-type:token-exchange";
+    assert_eq!(document.body["grant_types_supported"], json!([exchange]));
     let service = app(&issuer, "refresh = {}").start().await;
     let document = service.get("/.well-known/oauth-authorization-server").await;
     for (name, value) in [
-        ("grant_types_supported", json!(["refresh_token"])),
+        ("grant_types_supported", json!(["refresh_token", exchange])),
         ("token_endpoint", json!("http://localhost:8080/oauth/token")),
         ("token_endpoint_auth_methods_supported", json!(["none"])),
         ("scopes_supported", json!(["offline_access"])),

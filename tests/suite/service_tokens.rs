@@ -503,6 +503,7 @@ async fn guessing_a_secret_ends_soon_and_a_client_has_a_limit_of_its_own() {
 
 #[tokio::test]
 async fn the_metadata_says_so_where_a_client_gets_tokens() {
+    const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
     let (issuer, service) = world().await;
     for path in ["openid-configuration", "oauth-authorization-server"] {
         let document = service.get(&format!("/.well-known/{path}")).await.body;
@@ -512,17 +513,16 @@ async fn the_metadata_says_so_where_a_client_gets_tokens() {
         );
         assert_eq!(
             document["grant_types_supported"],
-            json!(["client_credentials"])
+            json!(["client_credentials", EXCHANGE])
         );
         assert_eq!(
             document["token_endpoint_auth_methods_supported"],
-            json!(["client_secret_basic", "client_secret_post"])
+            json!(["client_secret_basic", "client_secret_post", "none"])
         );
     }
     let plain = Service::trusting(&issuer).await;
     let document = plain.get("/.well-known/openid-configuration").await.body;
-    assert_eq!(document.get("token_endpoint"), None);
-    assert_eq!(document["grant_types_supported"], json!([]));
+    assert_eq!(document["grant_types_supported"], json!([EXCHANGE]));
     let body = form(&[("grant_type", "client_credentials")]);
     send(&plain, Some(&basic("reports", SECRET)), body)
         .await

@@ -1879,7 +1879,10 @@ async fn the_metadata_says_how_users_sign_in() {
     let metadata = service.get(path).await.body;
     assert_eq!(
         metadata["grant_types_supported"],
-        json!(["authorization_code"])
+        json!([
+            "authorization_code",
+            "urn:ietf:params:oauth:grant-type:token-exchange"
+        ])
     );
     assert_eq!(metadata["response_types_supported"], json!(["code"]));
     assert_eq!(
