@@ -62,10 +62,10 @@ impl Foreign {
         Some(Self::start(&format!("go/bin/{program}"), arguments))
     }
 
-    /// The folder of the Dex that was built.
-    pub fn dex_folder() -> String {
+    /// The folder of the web pages of the Dex that was built; empty where there is none.
+    pub fn dex_web() -> String {
         let folder = std::fs::read_to_string(Path::new(FOLDER).join("go/bin/dex-folder"));
-        folder.unwrap().trim().to_owned()
+        folder.map_or_else(|_| String::new(), |folder| format!("{}/web", folder.trim()))
     }
 
     /// Its next line.

@@ -1,6 +1,6 @@
 // A real Dex on loopback: one client, users from its mock connector, nothing kept.
 //
-// Usage: dex WEB_FOLDER REDIRECT_URI. Prints its issuer once it listens; ends when its input ends.
+// Usage: dex WEB_FOLDER REDIRECT_URI. Prints its issuer, as JSON, once it listens; ends when its input ends.
 package main
 
 import (
@@ -52,6 +52,6 @@ func main() {
 		log.Fatal(err)
 	}
 	go func() { log.Fatal(http.Serve(listener, dex)) }()
-	fmt.Println(issuer)
+	fmt.Printf("%q\n", issuer)
 	_, _ = io.Copy(io.Discard, os.Stdin)
 }
