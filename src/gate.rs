@@ -91,6 +91,8 @@ pub struct Admitted {
     pub signing_key: Option<Arc<MacKey>>,
     /// The thumbprint of the key that the token is bound to.
     bound_to: Option<String>,
+    /// The backend that it was exchanged for, where that is none of its app's.
+    called: Option<String>,
     /// What its app says of such keys.
     dpop: DpopSettings,
     /// Which of our keys vouches for it; none for a provider's token.
@@ -219,7 +221,10 @@ impl Gate {
         ladder.pass(Check::Audience, || (said.audiences.join(", "), expected()));
         said.in_time(now, ladder)?;
         let standings = said.standings().unzip();
-        Ok(self.admitted(said, standings, Some(verified.kid), said.expires_at))
+        let mut admitted = self.admitted(said, standings, Some(verified.kid), said.expires_at);
+        let others = |demanded: &&str| audiences.iter().all(|each| each != demanded);
+        admitted.called = demand.audience.filter(others).map(str::to_owned);
+        Ok(admitted)
     }
 
     /// The app of this name.
@@ -350,6 +355,7 @@ impl Gate {
             },
             signing_key: self.signing_keys.get(said.app).cloned(),
             bound_to: said.bound_to.map(str::to_owned),
+            called: None,
             dpop: self
                 .settings(said.app)
                 .map_or_else(DpopSettings::default, |app| app.dpop),
@@ -363,11 +369,20 @@ impl Gate {
     /// Whether what was admitted before need not be verified anew.
     pub fn holds(&self, admitted: &Admitted, now: UnixSeconds) -> bool {
         let known = |kid: &String| self.exchange.keys.published().verifier(kid).is_some();
-        now < admitted.until && admitted.kid.as_ref().is_none_or(known)
+        // A client that was removed is no longer taken, nor what was for it.
+        let stays = match (&admitted.identity.whose, &admitted.called) {
+            (Whose::User { app, .. }, Some(called)) => self.clients.call_for(app, called),
+            (Whose::User { .. }, None) => true,
+            (Whose::Client(client), _) => self.clients.find(client).is_some(),
+        };
+        stays && now < admitted.until && admitted.kid.as_ref().is_none_or(known)
     }
 
     /// Where the backends are reached that the token is for.
     pub fn origins(&self, admitted: &Admitted) -> Vec<String> {
+        if let Some(called) = &admitted.called {
+            return origins(std::slice::from_ref(called));
+        }
         match &admitted.identity.whose {
             Whose::User { app, .. } => self.settings(app).map(|app| app.verify.origins.clone()),
             Whose::Client(client) => {

@@ -17,6 +17,8 @@ use url::form_urlencoded;
 
 type Refused = Box<Refusal>;
 
+/// The most parameters of a request.
+const MAX_PARAMETERS: usize = 64;
 /// The longest parameter, in bytes; tokens may be as long as a body.
 const MAX_PARAMETER: usize = 1024;
 /// Those that carry a token, an assertion, a provider's code or a list of them.
@@ -90,6 +92,12 @@ impl<'b> Form<'b> {
             return Err(Refusal::because(
                 Code::ParameterMalformed,
                 format!("The parameter `{name}` is repeated."),
+            ));
+        }
+        if self.0.len() == MAX_PARAMETERS {
+            return Err(Refusal::because(
+                Code::ParameterMalformed,
+                format!("There are more than {MAX_PARAMETERS} parameters."),
             ));
         }
         self.0.push((name, value));

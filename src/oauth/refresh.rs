@@ -316,7 +316,7 @@ impl OAuth {
                     return Err(Refusal::new(Code::DpopKeyMismatch));
                 }
                 // What a public client gets for a proof is bound to its key (RFC 9449 §5).
-                bound_to @ None if matches!(issued.party, Party::App(_)) => {
+                bound_to @ None if !matches!(issued.party, Party::Client(_)) => {
                     bound_to.clone_from(&proven);
                 }
                 _ => {}

@@ -14,6 +14,7 @@ use crate::crypto::{MacKey, sha256};
 use crate::exchange::Caller;
 use crate::explain::{About, Code, Refusal, Source};
 use crate::policy::App;
+use crate::policy::app::each_once;
 use crate::policy::limits::Takes;
 use crate::store::{Change, Committed, Entry, Key, Kind, Question, Replace, StoreError};
 use crate::subject::Issuer;
@@ -210,11 +211,7 @@ impl OAuth {
                 code_challenge: code_challenge.to_owned(),
                 state: begin.state.map(str::to_owned),
                 scope: begin.scope.map(str::to_owned),
-                audiences: begin
-                    .audiences
-                    .iter()
-                    .map(|each| (*each).to_owned())
-                    .collect(),
+                audiences: each_once(&begin.audiences),
             },
         };
         let now = self.exchange.clock.now();

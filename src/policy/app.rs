@@ -259,6 +259,13 @@ pub fn each_once(asked: &[&str]) -> Vec<String> {
     once
 }
 
+/// The first few audiences, for the log.
+fn shown(audiences: &[&str]) -> String {
+    let cut = |text: &&str| text.chars().take(MAX_ISSUER).collect::<String>();
+    let few: Vec<String> = audiences.iter().take(4).map(cut).collect();
+    few.join(", ")
+}
+
 fn is_introspected(issuer: &Issuer) -> bool {
     issuer.settings.kind == IssuerKind::Introspection
 }
@@ -290,7 +297,7 @@ fn choose<'a, I: Iterator<Item = (&'a Arc<App>, &'a Arc<Issuer>)>>(
                 .collect();
             ladder.fail(
                 Check::App,
-                format!("audience {}", wish.audiences.join(", ")),
+                format!("audience {}", shown(wish.audiences)),
                 audiences.join(", "),
             );
             Err(Refusal::new(Code::AudienceNotAllowed))

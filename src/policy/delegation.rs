@@ -95,7 +95,9 @@ impl Actor {
                 .get(name)
                 .is_none_or(|value| expected.is_some() && value.as_str() == expected)
         };
-        let known = !self.foreign || self.issuer == issuer;
+        // A user of ours may be named as a client is.
+        let is_client = !self.foreign && self.client.as_ref() == Some(&self.id);
+        let known = is_client || self.issuer == issuer;
         (members.has("sub") || members.has("client_id"))
             && says("sub", Some(&self.id))
             && says("client_id", self.client.as_deref())

@@ -204,6 +204,11 @@ fn user<M: SerializeMap>(
     if let Some(actor) = &grant.actor {
         map.serialize_entry("act", actor)?;
     }
+    // Who may act is never lost on the way (RFC 8693 §4.4), unless the app says its own.
+    let may_act = subject.claims.get("may_act");
+    if let Some(may_act) = may_act.filter(|_| !grant.claims.contains_key("may_act")) {
+        map.serialize_entry("may_act", may_act)?;
+    }
     // The app's own claims come in the place of these.
     let ours = |name: &str| !grant.claims.contains_key(name);
     if let Some(organization) = &subject.organization {

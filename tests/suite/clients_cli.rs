@@ -626,3 +626,24 @@ async fn what_is_in_the_file_counts_before_what_is_registered() {
     assert_eq!(from, ["file", "file"]);
     drop(issuer);
 }
+
+#[tokio::test]
+async fn a_token_of_a_client_that_was_removed_is_taken_by_no_gateway() {
+    let (_issuer, service) = world().await;
+    let secret = added(&service, "reports");
+    let answer = ask(&service, "reports", &secret).await;
+    let token = answer.body["access_token"].as_str().unwrap();
+    let url = format!(
+        "{}/auth/verify?audience=https://tasks.internal",
+        service.url
+    );
+    let verify = async || {
+        let request = service.client.get(&url);
+        service.send(request.bearer_auth(token)).await
+    };
+    for _ in 0..2 {
+        assert_eq!(verify().await.status, 200, "the second time remembered");
+    }
+    done(&service, &["remove", "reports"]);
+    verify().await.assert_refused(401, "app_token_app_unknown");
+}

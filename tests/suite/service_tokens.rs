@@ -428,6 +428,14 @@ async fn what_is_no_request_for_a_service_token_is_refused_in_oauths_words() {
         "{}",
         answer.body
     );
+    let names: Vec<String> = (0..65).map(|number| format!("p{number}")).collect();
+    let many: Vec<_> = names.iter().map(|name| (name.as_str(), "x")).collect();
+    let answer = send(&service, Some(&header), form(&many)).await;
+    answer.assert_refused(400, "parameter_malformed");
+    assert_eq!(
+        answer.body["error_description"],
+        "There are more than 64 parameters."
+    );
     // Nothing in the URL counts (RFC 6749 §2.3.1).
     let pairs = form(&[
         ("grant_type", "client_credentials"),

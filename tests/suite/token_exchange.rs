@@ -285,6 +285,28 @@ async fn rfc_8693_a_2_delegation_tells_the_actor_that_may_act() {
 }
 
 #[tokio::test]
+async fn who_may_act_is_not_forgotten_on_the_way_and_no_namesake_passes() {
+    let world = World::start().await;
+    let may_act = json!({"sub": "reports"});
+    let subject = signed(&world.corp("u").claim("may_act", may_act.clone()));
+    let app_token = world.app_token(&subject).await;
+    assert_eq!(token::claims(&app_token)["may_act"], may_act);
+    for token in [&subject, &app_token] {
+        let answer = world.exchange("gateway", token, &[("app", "web")]).await;
+        assert_refused(&answer, "invalid_request", "actor_not_allowed");
+    }
+    // A user of that name is not the client of that name.
+    let namesake = world.app_token(&signed(&world.corp("reports"))).await;
+    let further = [
+        ("app", "web"),
+        ("actor_token", namesake.as_str()),
+        ("actor_token_type", ACCESS_TOKEN),
+    ];
+    let answer = world.exchange("gateway", &subject, &further).await;
+    assert_refused(&answer, "invalid_request", "actor_not_allowed");
+}
+
+#[tokio::test]
 async fn rfc_8693_4_1_actors_are_nested_the_present_one_outside() {
     let world = World::start().await;
     let first = world.app_token(&signed(&world.user())).await;
