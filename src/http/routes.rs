@@ -137,11 +137,7 @@ pub fn public(oauth: Arc<OAuth>, proxies: Arc<[IpNet]>) -> BoxedFilter<(Answer,)
         .and(only(GET))
         .map(|| answer::plain(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"));
 
-    exchanges
-        .or(tokens)
-        .unify()
-        .or(introspections)
-        .unify()
+    let others = introspections
         .or(revocations)
         .unify()
         .or(logins)
@@ -149,8 +145,6 @@ pub fn public(oauth: Arc<OAuth>, proxies: Arc<[IpNet]>) -> BoxedFilter<(Answer,)
         .or(callbacks)
         .unify()
         .or(webhooks)
-        .unify()
-        .or(jwks)
         .unify()
         .or(metadata)
         .unify()
@@ -161,6 +155,15 @@ pub fn public(oauth: Arc<OAuth>, proxies: Arc<[IpNet]>) -> BoxedFilter<(Answer,)
         .or(status_lists)
         .unify()
         .or(health)
+        .unify()
+        .boxed();
+    // First those that are asked most: each that stands before another lengthens its way.
+    exchanges
+        .or(jwks)
+        .unify()
+        .or(tokens)
+        .unify()
+        .or(others)
         .unify()
         .recover(refused)
         .unify()
