@@ -1230,3 +1230,82 @@ async fn clients_that_nobody_here_wrote_drive_it_nonces_and_all() {
         assert_eq!(answer["error"], "invalid_dpop_proof", "{lib}: {answer}");
     }
 }
+
+/// Asks the token endpoint, with a proof or without.
+async fn token(service: &Service, form: &str, proof: Option<&Key>) -> Answer {
+    let mut request = service
+        .client
+        .post(format!("{}/oauth/token", service.url))
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(form.to_owned());
+    if let Some(key) = proof {
+        let proof = Proof::new(key, "POST", &format!("{HERE}/oauth/token"));
+        request = request.header("dpop", proof.sign(key));
+    }
+    service.send(request).await
+}
+
+const EXCHANGE: &str = "grant_type=urn:ietf:params:oauth:grant-type:token-exchange&subject_token_type=urn:ietf:params:oauth:token-type:jwt";
+
+#[tokio::test]
+async fn a_bound_token_that_is_exchanged_for_another_backend_is_shown_at_that_one() {
+    let (issuer, service) = world(
+        "[clients.tasks]\nsecret_sha256 = \"3eb1bd439947eb762998e566ccc2e099c791118b2f40579cc4f7da2b5061b7f9\"\napps = \"web\"\naudience = \"https://mail.internal\"\n",
+    )
+    .await;
+    let key = other_p256();
+    let first = bound(&service, &issuer, key).await;
+    let form = format!(
+        "{EXCHANGE}&client_id=tasks&client_secret=0123456789abcdef0123456789abcdef&audience=https://mail.internal&subject_token={first}"
+    );
+    let answer = token(&service, &form, None).await;
+    assert_eq!(answer.status, 400, "not without the key: {}", answer.body);
+    let answer = token(&service, &form, Some(key)).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let second = answer.body["access_token"].as_str().unwrap();
+    let verify = async |origin: &str| {
+        let hash = encode(digest(&SHA256, second.as_bytes()));
+        let proof = Proof::new(key, "GET", &format!("{origin}/x")).claim("ath", hash);
+        let request = service
+            .client
+            .get(format!(
+                "{}/auth/verify?audience=https://mail.internal",
+                service.url
+            ))
+            .header("x-original-method", "GET")
+            .header("x-original-uri", "/x")
+            .header("authorization", format!("DPoP {second}"))
+            .header("dpop", proof.sign(key));
+        service.send(request).await
+    };
+    assert_eq!(verify("https://mail.internal").await.status, 200);
+    verify(API)
+        .await
+        .assert_refused(401, "dpop_proof_request_mismatch");
+}
+
+#[tokio::test]
+async fn a_refresh_token_of_a_client_without_a_secret_is_bound_by_its_first_proof() {
+    let (issuer, service) =
+        world("refresh = {}\n[clients.open]\nauth_method = \"none\"\napps = \"web\"\n").await;
+    let form = format!(
+        "{EXCHANGE}&client_id=open&scope=offline_access&subject_token={}",
+        issuer.token()
+    );
+    let mut given = token(&service, &form, None).await;
+    let key = other_p256();
+    for proof in [None, Some(key), Some(key)] {
+        assert_eq!(given.status, 200, "{}", given.body);
+        let refresh = given.body["refresh_token"].as_str().unwrap();
+        let form = format!("grant_type=refresh_token&client_id=open&refresh_token={refresh}");
+        given = token(&service, &form, proof).await;
+    }
+    let refresh = given.body["refresh_token"].as_str().unwrap();
+    let form = format!("grant_type=refresh_token&client_id=open&refresh_token={refresh}");
+    assert_eq!(
+        token(&service, &form, None).await.status,
+        400,
+        "it is bound"
+    );
+    assert_eq!(token(&service, &form, Some(key)).await.status, 200);
+}
