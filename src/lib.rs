@@ -6,7 +6,7 @@
 //!
 //! Who may call whom: `cli, service, http, standin` → `webhooks, gate, exchange, oauth, dpop` →
 //! `subject, policy, token, directory` → `keys, store` →
-//! `audit, standard_webhooks, explain, telemetry, crypto, clock, config`. Never upwards,
+//! `redis_client, audit, standard_webhooks, explain, telemetry, crypto, clock, config`. Never upwards,
 //! and in no circle; `tests/suite/architecture.rs` reads the `use` lines and holds it.
 
 #![cfg_attr(
@@ -33,6 +33,7 @@ pub mod http;
 pub mod keys;
 pub mod oauth;
 pub mod policy;
+pub mod redis_client;
 pub mod service;
 pub mod standard_webhooks;
 pub mod standin;

@@ -437,6 +437,7 @@ fn check_store(store: &StoreSettings, report: &mut Report) {
     let name = "store";
     let path = match store {
         StoreSettings::File(path) => path,
+        StoreSettings::Redis(_) => return,
         StoreSettings::Memory => {
             return report.add(
                 name,

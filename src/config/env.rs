@@ -1,5 +1,6 @@
 //! The `EXCHEQUER_*` variables: read with envy into plain strings, then judged.
 
+use super::redis;
 use super::value::{self, bounded, suggest};
 use super::{
     AuditSettings, Findings, KeySecret, KeySettings, LogFormat, RateLimit, RateLimits,
@@ -510,11 +511,9 @@ fn store(text: &str) -> Result<StoreSettings, String> {
         None if text == "memory" => Ok(StoreSettings::Memory),
         None => Ok(StoreSettings::File(PathBuf::from(text))),
         // The URL may hold a password: it is not shown.
-        Some("redis" | "rediss" | "unix") => {
-            Err("Redis is not built yet: memory, or the path of a file".to_owned())
-        }
+        Some(scheme) if redis::is_redis(scheme) => redis::read(text).map(StoreSettings::Redis),
         Some(scheme) => Err(format!(
-            "{scheme:?} is no store: memory, or the path of a file"
+            "{scheme:?} is no store: memory, the path of a file, or the URL of a Redis"
         )),
     }
 }

@@ -9,6 +9,7 @@ mod env;
 mod file;
 mod judge;
 mod providers;
+mod redis;
 mod value;
 
 use crate::clock::UnixSeconds;
@@ -30,6 +31,7 @@ pub use client::{
 };
 pub use env::{VARIABLES, Variable};
 pub use file::{MEMBERSHIP_FIELDS, ORGANIZATION_FIELDS, SECTIONS, USER_FIELDS};
+pub use redis::{Node, Password, RedisSettings, Topology};
 pub use value::{is_scope_byte, origins};
 
 /// Something that is wrong, or worth knowing, and where.
@@ -138,6 +140,8 @@ pub enum StoreSettings {
     Memory,
     /// In an embedded file, for one machine.
     File(PathBuf),
+    /// In a Redis, for many.
+    Redis(RedisSettings),
 }
 
 /// Where the audit log goes.

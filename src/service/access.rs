@@ -31,7 +31,7 @@ struct Written<'w> {
 /// The file's place: beside the store. A store in memory has none.
 pub fn place(store: &StoreSettings) -> Option<PathBuf> {
     match store {
-        StoreSettings::Memory => None,
+        StoreSettings::Memory | StoreSettings::Redis(_) => None,
         StoreSettings::File(path) => {
             let mut name = path.clone().into_os_string();
             name.push(".admin");

@@ -46,6 +46,9 @@ type Rows = (Vec<Option<Record>>, Vec<Option<Entry>>, bool);
 /// Why the file cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    /// The Redis cannot be used.
+    #[error("{0}")]
+    Redis(String),
     /// The file system said no.
     #[error("{}: {error}", path.display())]
     Io {

@@ -365,6 +365,7 @@ impl Store {
         match settings {
             StoreSettings::Memory => Ok(Self::Memory(Memory::new(metrics))),
             StoreSettings::File(path) => Self::file(path, metrics),
+            StoreSettings::Redis(_) => Err(OpenError::Redis("not built yet".to_owned())),
         }
     }
 

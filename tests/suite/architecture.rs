@@ -11,6 +11,7 @@ const LAYERS: [&[&str]; 5] = [
     &["keys", "store"],
     &[
         "audit",
+        "redis_client",
         "standard_webhooks",
         "explain",
         "telemetry",
