@@ -26,9 +26,11 @@ use std::time::Instant;
 use warp::filters::BoxedFilter;
 use warp::reply::Response as Answer;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The name of the id that each answer has.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const NOSNIFF: (HeaderName, HeaderValue) = (
+/// No browser guesses what an answer is.
+pub(super) const NOSNIFF: (HeaderName, HeaderValue) = (
     HeaderName::from_static("x-content-type-options"),
     HeaderValue::from_static("nosniff"),
 );

@@ -93,7 +93,7 @@ fn digest(headers: &HeaderMap) -> Option<&str> {
 pub(super) fn sign(
     key: &MacKey,
     original: &Original<'_>,
-    values: &[HeaderValue],
+    identity: &HeaderMap,
     now: UnixSeconds,
 ) -> HeaderValue {
     let time = now.to_string();
@@ -107,8 +107,9 @@ pub(super) fn sign(
         b"\n",
         original.digest.unwrap_or("-").as_bytes(),
     ];
-    for (name, value) in IDENTITY.iter().zip(values) {
-        parts.extend([b"\n", name.as_str().as_bytes(), b":", value.as_bytes()]);
+    for name in &IDENTITY {
+        let value = identity.get(name).map_or(&b""[..], HeaderValue::as_bytes);
+        parts.extend([b"\n", name.as_str().as_bytes(), b":", value]);
     }
     let code = STANDARD.encode(key.sign(&parts));
     HeaderValue::try_from(format!("v1,t={time},{code}")).unwrap_or(HeaderValue::from_static(""))

@@ -9,7 +9,7 @@
 
 use super::headers::{self, Scheme, are_scopes};
 use super::identity_signature::{self, Original};
-use super::{answer, dpop, resource};
+use super::{answer, dpop, front, resource};
 use crate::clock::UnixSeconds;
 use crate::dpop::Proof;
 use crate::explain::{Code, Ladder, Refusal};
@@ -48,17 +48,36 @@ const VARIES: HeaderValue = HeaderValue::from_static("authorization, cookie");
 /// several Clerk applications: this one it writes too.
 const SESSION_COOKIE: &[u8] = b"__session";
 /// The most bytes that remembered identities may take, and the least that one counts for: so
-/// there are never more than 50,000 of them.
-const MAX_REMEMBERED: u64 = 32 * 1024 * 1024;
-const LEAST_WEIGHT: u64 = MAX_REMEMBERED / 50_000;
+/// there are never more than 30,000 of them.
+const MAX_REMEMBERED: u64 = 64 * 1024 * 1024;
+const LEAST_WEIGHT: u64 = MAX_REMEMBERED / 30_000;
+/// How many headers an answer has.
+const HEADERS: usize = 16;
 
 /// The values of the identity headers, in their order.
 type Values = [HeaderValue; 7];
 
-/// An identity as it is answered.
+/// An identity as it is answered: with the headers, so that they need not be put together for
+/// each request.
 struct Entry {
     admitted: Admitted,
-    values: Values,
+    headers: HeaderMap,
+}
+
+impl Entry {
+    fn new(admitted: Admitted) -> Self {
+        let mut headers = HeaderMap::with_capacity(HEADERS);
+        headers.insert(CACHE_CONTROL, NO_STORE);
+        headers.insert(VARY, VARIES);
+        for (name, value) in IDENTITY.iter().zip(values(&admitted.identity)) {
+            headers.insert(name.clone(), value);
+        }
+        headers.insert(SIGNATURE, NOTHING);
+        // The front's own: with their places there, a copy of the map need not grow.
+        headers.insert(front::NOSNIFF.0, front::NOSNIFF.1);
+        headers.insert(front::REQUEST_ID, NOTHING);
+        Self { admitted, headers }
+    }
 }
 
 /// Weighs entries in bytes.
@@ -67,9 +86,9 @@ struct Bytes;
 
 impl Weighter<u128, Arc<Entry>> for Bytes {
     fn weight(&self, _: &u128, entry: &Arc<Entry>) -> u64 {
-        let values: usize = entry.values.iter().map(HeaderValue::len).sum();
-        // Each text is held twice, and some 400 bytes are the entry itself.
-        (values as u64 * 2 + 400).max(LEAST_WEIGHT)
+        let values: usize = entry.headers.values().map(HeaderValue::len).sum();
+        // Each text is held twice; the rest is the map of headers and the entry itself.
+        (values as u64 * 2 + 2048).max(LEAST_WEIGHT)
     }
 }
 
@@ -165,20 +184,12 @@ impl Verify {
             // Last: nginx asks again for the words of a refusal.
             self.gate.use_up(proof, now)?;
         }
-        let mut answered = HeaderMap::with_capacity(12);
-        answered.insert(CACHE_CONTROL, NO_STORE);
-        answered.insert(VARY, VARIES);
-        for (name, value) in IDENTITY.iter().zip(&entry.values) {
-            answered.insert(name.clone(), value.clone());
+        let mut answered = entry.headers.clone();
+        if let Some(key) = &admitted.signing_key {
+            let original = Original::read(headers)?;
+            let signature = identity_signature::sign(key, &original, &answered, now);
+            answered.insert(SIGNATURE, signature);
         }
-        let signature = match &admitted.signing_key {
-            None => NOTHING,
-            Some(key) => {
-                let original = Original::read(headers)?;
-                identity_signature::sign(key, &original, &entry.values, now)
-            }
-        };
-        answered.insert(SIGNATURE, signature);
         dpop::tell(proof.as_ref(), &mut answered);
         if let Some(key) = headers.get(IDEMPOTENCY_KEY) {
             answered.insert(IDEMPOTENCY_KEY, key.clone());
@@ -228,8 +239,7 @@ impl Verify {
         let verified = async {
             // Boxed, or every request would carry the room that an exchange needs.
             let admitted = Box::pin(self.gate.admit(shown, demand, ladder)).await?;
-            let values = values(&admitted.identity);
-            Ok(Arc::new(Entry { admitted, values }))
+            Ok(Arc::new(Entry::new(admitted)))
         };
         let Some(remembered) = &self.remembered else {
             return verified.await;
