@@ -73,6 +73,11 @@ struct DeliveryLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CauseLabels {
+    cause: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FetchLabels {
     issuer: String,
     result: &'static str,
@@ -175,6 +180,12 @@ pub struct Metrics {
     deliveries: Family<DeliveryLabels, Counter>,
     waiting: Gauge,
     audit_lost: Counter,
+    redis_up: Gauge,
+    redis_clock_ahead: Gauge,
+    redis_breaker_openings: Family<CauseLabels, Counter>,
+    redis_refused: Family<CauseLabels, Counter>,
+    redis_connections: Counter,
+    redis_round_trips: Histogram,
     scrape: Mutex<()>,
 }
 
@@ -222,6 +233,12 @@ impl Default for Metrics {
             deliveries: Family::default(),
             waiting: Gauge::default(),
             audit_lost: Counter::default(),
+            redis_up: Gauge::default(),
+            redis_clock_ahead: Gauge::default(),
+            redis_breaker_openings: Family::default(),
+            redis_refused: Family::default(),
+            redis_connections: Counter::default(),
+            redis_round_trips: buckets(),
             scrape: Mutex::default(),
             registry: Registry::default(),
         };
@@ -331,6 +348,38 @@ impl Default for Metrics {
             "audit_lost",
             "Audit events that could not be written",
             metrics.audit_lost.clone(),
+        );
+        registry.register(
+            "redis_up",
+            "1 while Redis answers; of a Cluster, while every slot is served",
+            metrics.redis_up.clone(),
+        );
+        registry.register_with_unit(
+            "redis_clock_ahead",
+            "How far the clock of Redis is ahead of ours",
+            Unit::Seconds,
+            metrics.redis_clock_ahead.clone(),
+        );
+        registry.register(
+            "redis_breaker_openings",
+            "Times that a connection to Redis was given up, by cause",
+            metrics.redis_breaker_openings.clone(),
+        );
+        registry.register(
+            "redis_refused",
+            "Requests to Redis that were not sent: the breaker was open, or too many waited",
+            metrics.redis_refused.clone(),
+        );
+        registry.register(
+            "redis_connections",
+            "Connections made to Redis servers",
+            metrics.redis_connections.clone(),
+        );
+        registry.register_with_unit(
+            "redis_round_trip_duration",
+            "Time until Redis answered, of those that it did answer",
+            Unit::Seconds,
+            metrics.redis_round_trips.clone(),
         );
         Self {
             registry,
@@ -453,6 +502,40 @@ impl Metrics {
     /// Audit events could not be written.
     pub fn audit_lost(&self, count: u64) {
         self.audit_lost.inc_by(count);
+    }
+
+    /// Redis answers, all that is needed of it, or it does not.
+    pub fn redis_up(&self, up: bool) {
+        self.redis_up.set(up.into());
+    }
+
+    /// The clock of Redis is so many seconds ahead of ours.
+    pub fn redis_clock_ahead(&self, seconds: i64) {
+        self.redis_clock_ahead.set(seconds);
+    }
+
+    /// A connection to Redis was given up: `late`, `connection`, `server` or `moved`.
+    pub fn redis_breaker_opened(&self, cause: &'static str) {
+        self.redis_breaker_openings
+            .get_or_create(&CauseLabels { cause })
+            .inc();
+    }
+
+    /// A request to Redis was not sent: `away` or `full`.
+    pub fn redis_refused(&self, cause: &'static str) {
+        self.redis_refused
+            .get_or_create(&CauseLabels { cause })
+            .inc();
+    }
+
+    /// A connection to a Redis server was made.
+    pub fn redis_connected(&self) {
+        self.redis_connections.inc();
+    }
+
+    /// Redis answered.
+    pub fn redis_answered(&self, took: Duration) {
+        self.redis_round_trips.observe(took.as_secs_f64());
     }
 
     /// The key ring could not be read, changed or saved.

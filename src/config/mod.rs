@@ -31,7 +31,7 @@ pub use client::{
 };
 pub use env::{VARIABLES, Variable};
 pub use file::{MEMBERSHIP_FIELDS, ORGANIZATION_FIELDS, SECTIONS, USER_FIELDS};
-pub use redis::{Node, Password, RedisSettings, Topology};
+pub use redis::{Login, Node, Password, RedisSettings, RedisTls, Topology};
 pub use value::{is_scope_byte, origins};
 
 /// Something that is wrong, or worth knowing, and where.
