@@ -8,8 +8,8 @@ pub type UnixSeconds = i64;
 /// The service's only source of time.
 ///
 /// Built with the feature `settable-clock`, it adds what the file named by
-/// `EXCHEQUER_CLOCK_SHIFT_FILE` says: two whole numbers of seconds, the shift of the
-/// wall clock and the shift of the monotonic one. A release has no such feature.
+/// `EXCHEQUER_CLOCK_SHIFT_FILE` says: whole numbers of seconds, the shift of the
+/// wall clock, that of the monotonic one and that of a shared server's. A release has no such feature.
 #[derive(Clone, Debug)]
 pub struct Clock {
     started: Instant,
@@ -42,8 +42,13 @@ impl Clock {
             + Duration::from_secs(u64::try_from(self.shifts().1).unwrap_or_default())
     }
 
+    /// What to add to the time that a shared server says; nothing, but in tests.
+    pub fn shift_of_server(&self) -> UnixSeconds {
+        self.shifts().2
+    }
+
     #[cfg(feature = "settable-clock")]
-    fn shifts(&self) -> (i64, i64) {
+    fn shifts(&self) -> (i64, i64, i64) {
         let text = self
             .shift
             .as_ref()
@@ -52,15 +57,13 @@ impl Clock {
         let mut numbers = text
             .split_whitespace()
             .map(|word| word.parse().unwrap_or_default());
-        (
-            numbers.next().unwrap_or_default(),
-            numbers.next().unwrap_or_default(),
-        )
+        let mut next = || numbers.next().unwrap_or_default();
+        (next(), next(), next())
     }
 
     #[cfg(not(feature = "settable-clock"))]
     #[inline]
-    fn shifts(&self) -> (i64, i64) {
-        (0, 0)
+    fn shifts(&self) -> (i64, i64, i64) {
+        (0, 0, 0)
     }
 }

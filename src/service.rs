@@ -4,7 +4,7 @@ pub mod access;
 
 use crate::audit::Audit;
 use crate::clock::Clock;
-use crate::config::{IssuerSettings, Settings};
+use crate::config::{IssuerSettings, Settings, StoreSettings};
 use crate::crypto::BackendFailed;
 use crate::directory::Directory;
 use crate::exchange::Exchange;
@@ -15,12 +15,13 @@ use crate::http::cors::Cors;
 use crate::http::front::Front;
 use crate::http::verify::Verify;
 use crate::http::{routes, server};
-use crate::keys::Keeper;
 use crate::keys::keeper::KeeperError;
+use crate::keys::{Keeper, RingPlace};
 use crate::oauth::OAuth;
 use crate::oauth::clients::Clients;
 use crate::oauth::registry::Registry;
 use crate::policy::{App, Apps};
+use crate::redis_client::RedisClient;
 use crate::store::{Memory, OpenError, Store};
 use crate::subject::Issuer;
 use crate::subject::answers::Answers;
@@ -95,6 +96,8 @@ pub struct Service {
     pub fetcher: Fetcher,
     /// The audit log.
     pub audit: Arc<Audit>,
+    /// The Redis that the store and the key ring share, where one is configured.
+    redis: Option<Arc<RedisClient>>,
     place: Place,
     settings: Settings,
 }
@@ -130,11 +133,19 @@ impl Service {
             }
             Place::Memory => Audit::off(clock.clone()),
         };
-        let open = match place {
-            Place::Disk => Keeper::open,
-            Place::Memory => Keeper::in_memory,
+        let redis = match (&settings.store, place) {
+            (StoreSettings::Redis(redis), Place::Disk) => Some(RedisClient::new(
+                redis.clone(),
+                clock.clone(),
+                Arc::clone(&metrics),
+            )),
+            _ => None,
         };
-        let keys = open(
+        let keys = Keeper::open(
+            match place {
+                Place::Disk => RingPlace::of(&settings.keys, redis.as_ref()),
+                Place::Memory => RingPlace::Memory,
+            },
             &settings.keys,
             algorithms,
             clock.clone(),
@@ -213,6 +224,7 @@ impl Service {
             metrics,
             fetcher,
             audit,
+            redis,
             settings,
         })
     }
@@ -221,6 +233,7 @@ impl Service {
     pub async fn bind(self) -> Result<Bound, StartError> {
         let public = listen(self.settings.listen).await?;
         let admin = listen(self.settings.admin_listen).await?;
+        self.exchange.keys.join().await;
         // What is registered is known before the first request; where it cannot be read, it is
         // tried again.
         if let Err(error) = self.clients.registry.refresh().await {
@@ -260,6 +273,7 @@ impl Bound {
             key_sets,
             metrics,
             audit,
+            redis,
             settings,
             fetcher,
             place: _,
@@ -275,6 +289,7 @@ impl Bound {
                 tokio::spawn(Arc::clone(&clients.registry).keep_known()),
                 tokio::spawn(Arc::clone(&exchange.store).keep_swept(exchange.clock.clone())),
             ])
+            .chain(redis.map(|redis| tokio::spawn(redis.keep_connected())))
             .collect();
         let (stop_delivery, delivery_stops) = watch::channel(false);
         let directory = Arc::clone(&exchange.directory);

@@ -96,6 +96,11 @@ struct KeyLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PlaceLabels {
+    place: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct AlgLabels {
     alg: &'static str,
 }
@@ -173,6 +178,11 @@ pub struct Metrics {
     keys: Family<KeyLabels, Gauge>,
     rotations: Family<AlgLabels, Gauge>,
     ring_failures: Counter,
+    ring_place: Family<PlaceLabels, Gauge>,
+    ring_generation: Gauge<u64, AtomicU64>,
+    ring_shared: Gauge,
+    ring_put_back: Counter,
+    ring_conflicts: Counter,
     store_failures: Counter,
     store_revocations: Gauge,
     store_commits: Histogram,
@@ -226,6 +236,11 @@ impl Default for Metrics {
             keys: Family::default(),
             rotations: Family::default(),
             ring_failures: Counter::default(),
+            ring_place: Family::default(),
+            ring_generation: Gauge::default(),
+            ring_shared: Gauge::default(),
+            ring_put_back: Counter::default(),
+            ring_conflicts: Counter::default(),
             store_failures: Counter::default(),
             store_revocations: Gauge::default(),
             store_commits: buckets(),
@@ -312,6 +327,31 @@ impl Default for Metrics {
             "key_ring_failures",
             "Times that the key ring could not be read, changed or saved",
             metrics.ring_failures.clone(),
+        );
+        registry.register(
+            "key_ring_info",
+            "Where the key ring is kept: memory, folder, redis or mounted",
+            metrics.ring_place.clone(),
+        );
+        registry.register(
+            "key_ring_generation",
+            "The generation of the key ring that is published",
+            metrics.ring_generation.clone(),
+        );
+        registry.register(
+            "key_ring_shared",
+            "1 while the key ring in Redis can be read and changed",
+            metrics.ring_shared.clone(),
+        );
+        registry.register(
+            "key_ring_put_back",
+            "Times that the key ring in Redis was gone, damaged or older, and was put back",
+            metrics.ring_put_back.clone(),
+        );
+        registry.register(
+            "key_ring_conflicts",
+            "Times that two key rings met and were made one",
+            metrics.ring_conflicts.clone(),
         );
         registry.register(
             "store_failures",
@@ -541,6 +581,31 @@ impl Metrics {
     /// The key ring could not be read, changed or saved.
     pub fn key_ring_failed(&self) {
         self.ring_failures.inc();
+    }
+
+    /// Where the key ring is kept.
+    pub fn key_ring_place(&self, place: &'static str) {
+        self.ring_place.get_or_create(&PlaceLabels { place }).set(1);
+    }
+
+    /// A key ring of this generation is published.
+    pub fn key_ring_generation(&self, generation: u64) {
+        self.ring_generation.set(generation);
+    }
+
+    /// Whether the shared key ring can be read and changed.
+    pub fn key_ring_shared(&self, reached: bool) {
+        self.ring_shared.set(reached.into());
+    }
+
+    /// The shared key ring was lost and put back.
+    pub fn key_ring_put_back(&self) {
+        self.ring_put_back.inc();
+    }
+
+    /// Two key rings met.
+    pub fn key_ring_conflict(&self) {
+        self.ring_conflicts.inc();
     }
 
     /// The store could not be read or changed.

@@ -4,10 +4,9 @@ use crate::clock::Clock;
 use crate::config::{IssuerSettings, ProviderSettings, Settings, StoreSettings};
 use crate::crypto::SigningKey;
 use crate::explain::Code;
-use crate::keys::Keeper;
-use crate::keys::file::RingFolder;
 use crate::keys::jwk::{algorithm_name, jwk, thumbprint};
 use crate::keys::ring::{Ring, State};
+use crate::keys::{Keeper, RingPlace};
 use crate::oauth::providers::Provider;
 use crate::service::signing_algorithms;
 use crate::subject::address::Reach;
@@ -109,7 +108,7 @@ pub(super) async fn run(args: Args) -> ExitCode {
             for provider in settings.providers.values() {
                 check_provider(&fetcher, provider, &settings.issuer, &mut report).await;
             }
-            let ring = check_keys(&settings, &mut report);
+            let ring = check_keys(&settings, &mut report).await;
             check_store(&settings.store, &mut report);
             check_public(&fetcher, &settings, ring.as_ref(), &mut report).await;
         }
@@ -355,10 +354,10 @@ fn check_clock(name: &str, document: &Document, report: &mut Report) {
 }
 
 /// Looks at the ring without changing it.
-fn check_keys(settings: &Settings, report: &mut Report) -> Option<Ring> {
+async fn check_keys(settings: &Settings, report: &mut Report) -> Option<Ring> {
     let keys = &settings.keys;
-    let folder = RingFolder::new(keys.dir.clone(), keys.secret.clone());
-    let ring = match folder.load() {
+    let place = RingPlace::for_command(settings);
+    let ring = match place.load().await {
         Ok(Some(loaded)) => {
             if loaded.fallen_back {
                 report.add(
@@ -372,7 +371,7 @@ fn check_keys(settings: &Settings, report: &mut Report) -> Option<Ring> {
         Ok(None) => {
             let message = format!(
                 "no key ring in {}: `exchequer serve` makes it",
-                keys.dir.display()
+                place.describe()
             );
             report.add("keys", Status::Warn, message);
             return None;

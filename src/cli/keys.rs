@@ -1,12 +1,11 @@
-//! `exchequer keys`: the key ring in the folder; a running service takes changes over.
+//! `exchequer keys`: the key ring, in the folder or in Redis; running services take changes over.
 
 use crate::audit::Audit;
 use crate::clock::Clock;
-use crate::config::{AuditSettings, KeySettings};
-use crate::keys::Keeper;
-use crate::keys::file::RingFolder;
+use crate::config::{AuditSettings, Settings};
 use crate::keys::jwk::algorithm_name;
 use crate::keys::ring::{Rotation, State};
+use crate::keys::{Keeper, RingPlace};
 use crate::service::signing_algorithms;
 use crate::telemetry::Metrics;
 use clap::Subcommand;
@@ -62,14 +61,12 @@ enum Command {
 type Failed = Box<dyn std::error::Error>;
 
 /// Runs the command.
-pub(super) fn run(args: Args) -> ExitCode {
+pub(super) async fn run(args: Args) -> ExitCode {
     let (settings, _) = match super::settings() {
         Ok(settings) => settings,
         Err(code) => return code,
     };
-    let algorithms = signing_algorithms(&settings);
-    let audit = settings.audit.as_ref();
-    match act(args.command, &settings.keys, algorithms, audit) {
+    match act(args.command, &settings).await {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error}");
@@ -78,17 +75,18 @@ pub(super) fn run(args: Args) -> ExitCode {
     }
 }
 
-fn act(
-    command: Command,
-    settings: &KeySettings,
-    algorithms: Vec<Algorithm>,
-    audit: Option<&AuditSettings>,
-) -> Result<ExitCode, Failed> {
+async fn act(command: Command, settings: &Settings) -> Result<ExitCode, Failed> {
+    let place = RingPlace::for_command(settings);
+    // A folder is where the configuration says; of these it is not plain to see.
+    if matches!(place, RingPlace::Shared(_) | RingPlace::Mounted(_)) {
+        eprintln!("key ring: {}", place.describe());
+    }
     if let Command::List { json } = command {
-        return list(settings, json);
+        return list(&place, settings, json).await;
     }
     let (clock, metrics) = (Clock::system(), Arc::new(Metrics::default()));
     // Standard output is this command's own.
+    let audit = settings.audit.as_ref();
     let audit = audit.filter(|place| **place != AuditSettings::Stdout);
     let audit = Audit::open(audit, "keys", clock.clone(), Arc::clone(&metrics))
         .map_err(|error| format!("EXCHEQUER_AUDIT: {error}"))?;
@@ -97,7 +95,15 @@ fn act(
         Command::Import { .. } => Keeper::unopened,
         _ => Keeper::open,
     };
-    let keeper = open(settings, algorithms.clone(), clock, metrics, audit)?;
+    let algorithms = signing_algorithms(settings);
+    let keeper = open(
+        place,
+        &settings.keys,
+        algorithms.clone(),
+        clock,
+        metrics,
+        audit,
+    )?;
     match command {
         Command::List { .. } => {}
         Command::Rotate { alg, force } => {
@@ -109,11 +115,11 @@ fn act(
                 None => algorithms,
             };
             for each in chosen {
-                rotate(&keeper, each, force)?;
+                rotate(&keeper, each, force).await?;
             }
         }
         Command::Revoke { kid } => {
-            if !keeper.revoke(&kid)? {
+            if !keeper.revoke(&kid).await? {
                 return Err(format!("there is no key {kid} in the ring").into());
             }
             println!("revoked {kid}: it is published no longer");
@@ -132,7 +138,7 @@ fn act(
                 return Err(format!("a PKCS#8 key begins with BEGIN PRIVATE KEY, this one with BEGIN {label}: convert it with `openssl pkcs8 -topk8 -nocrypt`").into());
             }
             let pkcs8 = Zeroizing::new(document.as_bytes().to_vec());
-            match keeper.import(algorithm(&alg)?, pkcs8)? {
+            match keeper.import(algorithm(&alg)?, pkcs8).await? {
                 (kid, true) => println!("imported {kid}"),
                 (kid, false) => {
                     return Err(format!("the ring has {kid} already, or no room for it").into());
@@ -143,9 +149,9 @@ fn act(
     Ok(super::DONE)
 }
 
-fn rotate(keeper: &Keeper, algorithm: Algorithm, force: bool) -> Result<(), Failed> {
+async fn rotate(keeper: &Keeper, algorithm: Algorithm, force: bool) -> Result<(), Failed> {
     let name = algorithm_name(algorithm);
-    match keeper.rotate(algorithm, force)?.0 {
+    match keeper.rotate(algorithm, force).await?.0 {
         Some(Rotation::Now) => {
             let signer = keeper.published();
             let kid = signer
@@ -168,19 +174,18 @@ fn rotate(keeper: &Keeper, algorithm: Algorithm, force: bool) -> Result<(), Fail
     Ok(())
 }
 
-fn list(settings: &KeySettings, json: bool) -> Result<ExitCode, Failed> {
-    let folder = RingFolder::new(settings.dir.clone(), settings.secret.clone());
-    let Some(loaded) = folder.load()? else {
+async fn list(place: &RingPlace, settings: &Settings, json: bool) -> Result<ExitCode, Failed> {
+    let Some(loaded) = place.load().await? else {
         return Err(format!(
             "there is no key ring in {}: `exchequer serve` makes it",
-            settings.dir.display()
+            place.describe()
         )
         .into());
     };
     if loaded.fallen_back {
         eprintln!("warning: the newest key ring is damaged or gone; this is the generation before");
     }
-    let overview = Keeper::overview(&loaded.ring, settings)?;
+    let overview = Keeper::overview(&loaded.ring, &settings.keys)?;
     if json {
         println!("{}", serde_json::to_string_pretty(&overview)?);
         return Ok(super::DONE);

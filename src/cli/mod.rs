@@ -81,7 +81,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => run(doctor::run(args)),
         Command::Explain(args) => run(explain::run(args)),
         Command::Errors(args) => errors::run(&args),
-        Command::Keys(args) => keys::run(args),
+        Command::Keys(args) => run(keys::run(args)),
         Command::Clients(args) => run(clients::run(args)),
     }
 }

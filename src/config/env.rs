@@ -60,7 +60,7 @@ pub const VARIABLES: &[Variable] = &[
     variable(
         "EXCHEQUER_KEYS_SECRET",
         "none",
-        "32 bytes, base64: encrypts the key ring at rest; optional with a folder, required with Redis, which is to come",
+        "32 bytes, base64: encrypts the key ring at rest; optional with a folder, required with Redis",
     ),
     variable("EXCHEQUER_KEY_ALG", "ES256", "ES256, RS256 or EdDSA"),
     variable("EXCHEQUER_KEY_ROTATE_EVERY", "90d", "how long a key signs"),
@@ -363,6 +363,12 @@ fn judge(plain: Plain, terminal: bool, findings: &mut Findings) -> Common {
         findings,
         store,
     );
+    if matches!(store, StoreSettings::Redis(_)) && keys.secret.is_none() {
+        findings.error(
+            "EXCHEQUER_KEYS_SECRET",
+            "is required where EXCHEQUER_STORE is a Redis, which holds the key ring too: make it with `openssl rand -base64 32`, the same for all replicas",
+        );
+    }
     let rate_limits = parsed(
         "EXCHEQUER_RATE_LIMIT",
         plain.rate_limit.as_deref(),

@@ -56,7 +56,7 @@ impl Admin {
         if every_app_signs {
             Ok(())
         } else {
-            Err("no signing key\n")
+            Err(self.exchange.keys.why_mute())
         }
     }
 

@@ -101,6 +101,11 @@ impl RingFolder {
         Self { dir, secret }
     }
 
+    /// Its path.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
@@ -178,8 +183,8 @@ impl RingFolder {
                 error,
             }
         })?;
-        let in_clear = sealed::open(&bytes, None).is_ok();
-        Ok(Some((ring, in_clear && self.secret.is_some())))
+        let unsealed = self.secret.is_some() && !sealed::is_sealed(&bytes);
+        Ok(Some((ring, unsealed)))
     }
 }
 

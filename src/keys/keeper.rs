@@ -1,22 +1,27 @@
 //! The ring's life in time: loaded at start, moved on when something is due, taken over
 //! when another process changed it, and published to whoever signs and verifies.
 
-use super::file::{Before, RingFileError, RingFolder, Version};
-use super::jwk::{algorithm_name, jwk, thumbprint};
-use super::ring::{Change, Fresh, Ring, Rotation, Schedule, State};
+use super::file::{self, Before, Loaded, RingFileError, RingFolder};
+use super::jwk::thumbprint;
+use super::lineage::Relation;
+use super::mounted::{MountedError, MountedRing, Stamp};
+use super::published::{Overview, Published};
+use super::replica::Replica;
+use super::ring::{Change, Fresh, Key, Ring, Rotation, Schedule, State};
+use super::seen::Seen;
+use super::shared::SharedError;
 use crate::audit::{Audit, Event};
 use crate::clock::{Clock, UnixSeconds};
-use crate::config::KeySettings;
-use crate::crypto::{self, BackendFailed, KeyRejected, MacKey, SigningKey, VerifyingKey};
+use crate::config::{KeySettings, Settings, StoreSettings};
+use crate::crypto::{self, BackendFailed, KeyRejected, SigningKey};
+use crate::redis_client::RedisClient;
 use crate::telemetry::Metrics;
 use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::Bytes;
 use jsonwebtoken::Algorithm;
-use serde_json::json;
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use zeroize::Zeroizing;
 
@@ -26,150 +31,32 @@ pub enum KeeperError {
     /// The folder cannot be read or written.
     #[error(transparent)]
     File(#[from] RingFileError),
+    /// The shared ring cannot be read or changed.
+    #[error(transparent)]
+    Shared(#[from] SharedError),
+    /// What lies in the shared place is no good, and nothing is held to put in its place.
+    #[error("the key ring in Redis is damaged, or was written by somebody without the secret")]
+    Damaged,
+    /// There is no shared ring yet; other replicas have some seconds to put theirs back.
+    #[error("there is no key ring in Redis; other replicas have some seconds to put theirs back")]
+    Waiting,
+    /// Others changed the shared ring again and again.
+    #[error("the key ring in Redis was changed by others again and again: try once more")]
+    Contended,
+    /// What is mounted is not taken.
+    #[error(transparent)]
+    Mounted(#[from] MountedError),
+    /// A ring that somebody else mounts is not changed here.
+    #[error(
+        "the key ring in {0} is mounted from a Secret and only read: make the change in a working copy of it, and put that into the Secret (docs/keys.md, \"From a Secret\")"
+    )]
+    ReadOnly(PathBuf),
     /// A key could not be made.
     #[error(transparent)]
     Backend(#[from] BackendFailed),
     /// A key of the ring does not parse.
     #[error(transparent)]
     Key(#[from] KeyRejected),
-}
-
-/// A key that signs, parsed, with the headers of its tokens.
-pub struct Signer {
-    /// The RFC 7638 thumbprint.
-    pub kid: String,
-    /// The key.
-    pub key: SigningKey,
-    headers: [(&'static str, String); 3],
-}
-
-impl Signer {
-    fn new(kid: &str, algorithm: Algorithm, pkcs8: &[u8]) -> Result<Self, KeyRejected> {
-        let header = |typ: &str| {
-            let header = json!({"alg": algorithm_name(algorithm), "kid": kid, "typ": typ});
-            URL_SAFE_NO_PAD.encode(header.to_string())
-        };
-        Ok(Self {
-            kid: kid.to_owned(),
-            key: SigningKey::from_pkcs8(algorithm, pkcs8)?,
-            headers: ["JWT", "at+jwt", "statuslist+jwt"].map(|typ| (typ, header(typ))),
-        })
-    }
-
-    /// The encoded header of a token of this type.
-    pub fn header(&self, typ: &str) -> &str {
-        let [(_, jwt), ..] = &self.headers;
-        let mut headers = self.headers.iter();
-        let found = headers.find(|(each, _)| *each == typ);
-        found.map_or(jwt, |(_, header)| header)
-    }
-}
-
-/// A key of the ring, for lists and metrics.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct Overview {
-    /// The RFC 7638 thumbprint.
-    pub kid: String,
-    /// What it signs with.
-    pub alg: &'static str,
-    /// What it is doing.
-    pub state: State,
-    /// Since when it is published.
-    pub published_at: UnixSeconds,
-    /// When its state changes next, where that is planned.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub changes_at: Option<UnixSeconds>,
-}
-
-/// The ring as it stands: what signs, and what verifiers are shown.
-pub struct Published {
-    /// The ring's generation.
-    pub generation: u64,
-    signers: HashMap<Algorithm, Arc<Signer>>,
-    verifiers: HashMap<String, VerifyingKey>,
-    /// The key set document.
-    pub jwks: Bytes,
-    /// Its strong entity tag.
-    pub etag: String,
-    /// The keys.
-    pub overview: Vec<Overview>,
-    /// The algorithms of the published keys.
-    pub algorithms: Vec<&'static str>,
-    pseudonym: MacKey,
-}
-
-impl Published {
-    fn new(ring: &Ring, schedule: &Schedule) -> Result<Self, KeyRejected> {
-        let mut signers = HashMap::new();
-        let mut verifiers = HashMap::new();
-        let mut keys = Vec::new();
-        let mut overview = Vec::new();
-        let mut algorithms = Vec::new();
-        for key in &ring.keys {
-            let signer = Signer::new(&key.kid, key.algorithm, &key.pkcs8)?;
-            let verifier = VerifyingKey::new(key.algorithm, signer.key.public())?;
-            verifiers.insert(key.kid.clone(), verifier);
-            keys.push(jwk(signer.key.public(), key.algorithm));
-            let name = algorithm_name(key.algorithm);
-            if !algorithms.contains(&name) {
-                algorithms.push(name);
-            }
-            if key.state == State::Active {
-                signers.insert(key.algorithm, Arc::new(signer));
-            }
-            overview.push(Overview {
-                kid: key.kid.clone(),
-                alg: name,
-                state: key.state,
-                published_at: key.published_at,
-                changes_at: match key.state {
-                    State::Next | State::Active => ring.next_rotation(key.algorithm, schedule),
-                    State::Retired => key.retired_at.map(|at| at + schedule.keep_after),
-                },
-            });
-        }
-        let jwks = json!({ "keys": keys }).to_string();
-        let digest = crypto::sha256(jwks.as_bytes());
-        Ok(Self {
-            generation: ring.generation,
-            signers,
-            verifiers,
-            etag: format!("\"{}\"", URL_SAFE_NO_PAD.encode(digest)),
-            jwks: Bytes::from(jwks),
-            overview,
-            algorithms,
-            pseudonym: MacKey::new(&ring.pseudonym_key),
-        })
-    }
-
-    /// The key that signs with the algorithm. While a newly chosen algorithm's first key is
-    /// still being published ahead, another algorithm's signs on.
-    pub fn signer(&self, algorithm: Algorithm) -> Option<&Arc<Signer>> {
-        self.signers.get(&algorithm).or_else(|| {
-            [Algorithm::ES256, Algorithm::RS256, Algorithm::EdDSA]
-                .iter()
-                .find_map(|other| self.signers.get(other))
-        })
-    }
-
-    /// The published key of this `kid`, standing by, signing or retired.
-    pub fn verifier(&self, kid: &str) -> Option<&VerifyingKey> {
-        self.verifiers.get(kid)
-    }
-
-    /// A key for one purpose, the same for all who have the ring, and as long as it lasts. The
-    /// label has no line feed, or it could be a subject's name.
-    pub fn derived_key(&self, label: &'static str) -> MacKey {
-        MacKey::new(&self.pseudonym.sign(&[label.as_bytes()]))
-    }
-
-    /// The name of a subject in logs: the same subject has the same one, and nobody without
-    /// the ring can tell whose it is.
-    pub fn pseudonym(&self, issuer: &str, subject: &str) -> String {
-        let parts = [issuer.as_bytes(), b"\n", subject.as_bytes()];
-        let [a, b, c, d, e, f, g, h, i, ..] = self.pseudonym.sign(&parts);
-        URL_SAFE_NO_PAD.encode([a, b, c, d, e, f, g, h, i])
-    }
 }
 
 impl From<&KeySettings> for Schedule {
@@ -182,19 +69,129 @@ impl From<&KeySettings> for Schedule {
     }
 }
 
+/// Where the ring is kept.
+pub enum RingPlace {
+    /// In this process, until it ends.
+    Memory,
+    /// In a folder.
+    Folder(RingFolder),
+    /// In Redis, for all replicas.
+    Shared(Box<Replica>),
+    /// In a folder that somebody else writes.
+    Mounted(MountedRing),
+}
+
+impl RingPlace {
+    /// The place that the settings name: a folder that Kubernetes mounts, the Redis, or the
+    /// folder, in this order.
+    pub fn of(settings: &KeySettings, redis: Option<&Arc<RedisClient>>) -> Self {
+        let folder = || RingFolder::new(settings.dir.clone(), settings.secret.clone());
+        let mounted = MountedRing::at(&settings.dir, settings.secret.as_ref());
+        match (mounted, redis) {
+            (Some(mounted), _) => Self::Mounted(mounted),
+            (None, Some(redis)) => Self::Shared(Box::new(Replica::new(
+                Arc::clone(redis),
+                settings.secret.clone(),
+                Some(folder()),
+            ))),
+            (None, None) => Self::Folder(folder()),
+        }
+    }
+
+    /// The place as a command of this configuration has it: without a local copy of a shared
+    /// ring, for it may run anywhere.
+    pub fn for_command(settings: &Settings) -> Self {
+        let (keys, clock) = (&settings.keys, Clock::system());
+        match (Self::of(keys, None), &settings.store) {
+            (Self::Folder(_), StoreSettings::Redis(redis)) => {
+                let redis = RedisClient::new(redis.clone(), clock, Arc::default());
+                Self::Shared(Box::new(Replica::new(redis, keys.secret.clone(), None)))
+            }
+            (place, _) => place,
+        }
+    }
+
+    /// Where it is, for people.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Memory => "memory".to_owned(),
+            Self::Folder(folder) => folder.dir().display().to_string(),
+            Self::Shared(replica) => replica.place(),
+            Self::Mounted(mounted) => mounted.dir().display().to_string(),
+        }
+    }
+
+    /// The ring that is there, only read; `None` where there is none.
+    pub async fn load(&self) -> Result<Option<Loaded>, KeeperError> {
+        let ring = match self {
+            Self::Memory => None,
+            Self::Folder(folder) => return Ok(folder.load()?),
+            Self::Shared(replica) => replica.ring().await?,
+            Self::Mounted(mounted) => Some(mounted.read()?),
+        };
+        Ok(ring.map(|ring| Loaded {
+            ring,
+            fallen_back: false,
+            unsealed: false,
+        }))
+    }
+
+    /// Its name in the metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Folder(_) => "folder",
+            Self::Shared(_) => "redis",
+            Self::Mounted(_) => "mounted",
+        }
+    }
+}
+
 /// Keeps the ring.
 pub struct Keeper {
-    folder: Option<RingFolder>,
-    schedule: Schedule,
-    algorithms: Vec<Algorithm>,
-    clock: Clock,
-    metrics: Arc<Metrics>,
+    pub(super) place: RingPlace,
+    pub(super) schedule: Schedule,
+    pub(super) algorithms: Vec<Algorithm>,
+    pub(super) clock: Clock,
+    pub(super) metrics: Arc<Metrics>,
     audit: Arc<Audit>,
-    ring: Mutex<(Ring, Option<Version>)>,
+    held: Mutex<Held>,
     published: ArcSwap<Published>,
 }
 
-fn generate(algorithm: Algorithm) -> Result<Fresh, BackendFailed> {
+/// The ring in memory.
+#[derive(Default)]
+pub(super) struct Held {
+    pub(super) ring: Ring,
+    file: Option<file::Version>,
+    mounted: Option<Stamp>,
+    seen: Seen,
+    outline: Vec<Outline>,
+}
+
+impl Held {
+    /// Whether no ring has been published yet.
+    pub(super) fn is_mute(&self) -> bool {
+        self.outline.is_empty()
+    }
+
+    /// What has been published so far.
+    pub(super) fn seen(&self) -> &Seen {
+        &self.seen
+    }
+}
+
+/// A key that is published, its state, and whether it signs here.
+type Outline = (String, State, bool);
+
+/// A ring as it is published at a time.
+pub(super) struct View {
+    published: Published,
+    seen: Seen,
+    outline: Vec<Outline>,
+}
+
+pub(super) fn generate(algorithm: Algorithm) -> Result<Fresh, BackendFailed> {
     let pkcs8 = SigningKey::generate(algorithm)?;
     fresh(algorithm, pkcs8).map_err(|_| BackendFailed)
 }
@@ -234,8 +231,13 @@ fn turns<'r>(
     came.chain(went).collect()
 }
 
+/// A random name of a save.
+pub(super) fn name() -> Result<String, BackendFailed> {
+    Ok(URL_SAFE_NO_PAD.encode(crypto::random::<9>()?))
+}
+
 /// An empty ring with its pseudonym key.
-fn newborn() -> Result<Ring, BackendFailed> {
+pub(super) fn newborn() -> Result<Ring, BackendFailed> {
     Ok(Ring {
         pseudonym_key: Zeroizing::new(crypto::random::<32>()?.to_vec()),
         ..Ring::default()
@@ -243,61 +245,30 @@ fn newborn() -> Result<Ring, BackendFailed> {
 }
 
 impl Keeper {
-    /// Loads the ring of the folder, or makes the first one. `algorithms` are those that
-    /// apps sign with.
+    /// Loads the ring, or makes the first one. Of a shared ring only the local copy is read:
+    /// [`Keeper::join`] comes next. `algorithms` are those that apps sign with.
     pub fn open(
+        place: RingPlace,
         settings: &KeySettings,
         algorithms: Vec<Algorithm>,
         clock: Clock,
         metrics: Arc<Metrics>,
         audit: Arc<Audit>,
     ) -> Result<Self, KeeperError> {
-        let keeper = Self::unopened(settings, algorithms, clock, metrics, audit)?;
-        keeper.change(|_, _| ())?;
+        let keeper = Self::unopened(place, settings, algorithms, clock, metrics, audit)?;
+        match &keeper.place {
+            RingPlace::Shared(replica) => keeper.held().ring = replica.copied(&keeper.metrics),
+            RingPlace::Mounted(mounted) => keeper.take_mounted(mounted)?,
+            RingPlace::Memory | RingPlace::Folder(_) => {
+                keeper.change_here(|_, _| ())?;
+            }
+        }
         Ok(keeper)
     }
 
-    /// The ring of the folder, not read yet: its first change reads or makes it.
+    /// The ring, not read yet: its first change reads or makes it.
     pub fn unopened(
-        settings: &KeySettings,
-        algorithms: Vec<Algorithm>,
-        clock: Clock,
-        metrics: Arc<Metrics>,
-        audit: Arc<Audit>,
-    ) -> Result<Self, KeeperError> {
-        let folder = RingFolder::new(settings.dir.clone(), settings.secret.clone());
-        Self::new(Some(folder), settings, algorithms, clock, metrics, audit)
-    }
-
-    /// A ring in memory that ends with the process.
-    pub fn in_memory(
-        settings: &KeySettings,
-        algorithms: Vec<Algorithm>,
-        clock: Clock,
-        metrics: Arc<Metrics>,
-        audit: Arc<Audit>,
-    ) -> Result<Self, KeeperError> {
-        let keeper = Self::new(None, settings, algorithms, clock, metrics, audit)?;
-        keeper.change(|_, _| ())?;
-        Ok(keeper)
-    }
-
-    /// The ring of the folder as it stands, only looked at: nothing is made, moved on or saved.
-    /// `None` where there is none.
-    pub fn look(settings: &KeySettings, clock: Clock) -> Result<Option<Self>, KeeperError> {
-        let folder = RingFolder::new(settings.dir.clone(), settings.secret.clone());
-        let Some(loaded) = folder.load()? else {
-            return Ok(None);
-        };
-        let audit = Audit::off(clock.clone());
-        let keeper = Self::new(None, settings, Vec::new(), clock, Arc::default(), audit)?;
-        let published = Published::new(&loaded.ring, &keeper.schedule)?;
-        keeper.published.store(Arc::new(published));
-        Ok(Some(keeper))
-    }
-
-    fn new(
-        folder: Option<RingFolder>,
+        place: RingPlace,
         settings: &KeySettings,
         algorithms: Vec<Algorithm>,
         clock: Clock,
@@ -305,21 +276,41 @@ impl Keeper {
         audit: Arc<Audit>,
     ) -> Result<Self, KeeperError> {
         let schedule = Schedule::from(settings);
+        metrics.key_ring_place(place.name());
         Ok(Self {
-            folder,
+            place,
             schedule,
             algorithms,
             clock,
             metrics,
             audit,
-            ring: Mutex::new((Ring::default(), None)),
-            published: ArcSwap::from_pointee(Published::new(&Ring::default(), &schedule)?),
+            held: Mutex::default(),
+            published: ArcSwap::from_pointee(Published::new(&Ring::default(), &schedule, &[])?),
         })
+    }
+
+    /// The ring as it stands, only looked at: nothing is made, moved on or saved. `None` where
+    /// there is none.
+    pub async fn look(
+        place: &RingPlace,
+        settings: &KeySettings,
+        clock: Clock,
+    ) -> Result<Option<Self>, KeeperError> {
+        let Some(Loaded { ring, .. }) = place.load().await? else {
+            return Ok(None);
+        };
+        let audit = Audit::off(clock.clone());
+        let metrics = Arc::default();
+        let place = RingPlace::Memory;
+        let keeper = Self::unopened(place, settings, Vec::new(), clock, metrics, audit)?;
+        let view = keeper.view(&Seen::default(), &ring)?;
+        keeper.published.store(Arc::new(view.published));
+        Ok(Some(keeper))
     }
 
     /// The keys of a ring that is only looked at.
     pub fn overview(ring: &Ring, settings: &KeySettings) -> Result<Vec<Overview>, KeyRejected> {
-        Ok(Published::new(ring, &Schedule::from(settings))?.overview)
+        Ok(Published::new(ring, &Schedule::from(settings), &[])?.overview)
     }
 
     /// What signs and what is published, now.
@@ -327,40 +318,100 @@ impl Keeper {
         self.published.load_full()
     }
 
-    /// Changes the ring under the folder's lock: reads what is there, makes the change, moves
-    /// the ring on, saves it, and only then signs with it.
-    fn change<T>(
-        &self,
-        change: impl FnOnce(&mut Ring, UnixSeconds) -> T,
-    ) -> Result<(T, Vec<Change>), KeeperError> {
-        let mut held = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        let lock = self.folder.as_ref().map(RingFolder::lock).transpose()?;
-        let (mut ring, unsaved, mut before) = self.present(&held.0)?;
-        let (generation, keys) = (ring.generation, ring.keys.len());
-        // What another process changed meanwhile is told too, except at the start.
-        let known = if held.0.keys.is_empty() {
-            ring.clone()
-        } else {
-            held.0.clone()
+    /// Why no key signs, for whoever asks whether the service is ready.
+    pub fn why_mute(&self) -> &'static str {
+        match &self.place {
+            RingPlace::Shared(replica) => replica.trouble(),
+            _ => "no signing key\n",
+        }
+    }
+
+    pub(super) fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The time of the ring: of a shared one that of the server that has it.
+    pub(super) fn now(&self) -> UnixSeconds {
+        let shared = match &self.place {
+            RingPlace::Shared(replica) => replica.now(self.elapsed()),
+            _ => None,
         };
-        let done = change(&mut ring, self.clock.now());
-        if ring.keys.len() < keys {
-            // A key was revoked.
-            before = Before::Forgotten;
+        match shared {
+            Some(now) => now + self.clock.shift_of_server(),
+            None => self.clock.now(),
         }
-        let changes = ring.tick(
-            self.clock.now(),
-            &self.schedule,
-            &self.algorithms,
-            &mut generate,
-        )?;
-        let published = Published::new(&ring, &self.schedule)?;
-        let changed = unsaved || ring.generation != generation;
-        if let Some(lock) = lock.as_ref().filter(|_| changed) {
-            lock.save(&ring, before)?;
+    }
+
+    /// Seconds since the process started.
+    pub(super) fn elapsed(&self) -> i64 {
+        i64::try_from(self.clock.monotonic().as_secs()).unwrap_or(i64::MAX)
+    }
+
+    /// What to publish now of a ring, by one who has published this before.
+    pub(super) fn view(&self, seen: &Seen, ring: &Ring) -> Result<View, KeyRejected> {
+        let (ring, seen, outline) = self.outlined(seen, ring);
+        let signing = outline.iter().filter(|(_, _, signs)| *signs);
+        let signing: Vec<&str> = signing.map(|(kid, _, _)| kid.as_str()).collect();
+        Ok(View {
+            published: Published::new(&ring, &self.schedule, &signing)?,
+            seen,
+            outline,
+        })
+    }
+
+    fn outlined(&self, seen: &Seen, ring: &Ring) -> (Ring, Seen, Vec<Outline>) {
+        let (now, elapsed) = (self.now(), self.elapsed());
+        let by_time = match &self.place {
+            RingPlace::Memory | RingPlace::Folder(_) => None,
+            // Whoever reaches Redis moves the ring on as soon as something is due. Whoever has
+            // not for long goes by the time alone, before what it signs with is published no
+            // longer by the others.
+            RingPlace::Shared(_) => Some(now - self.schedule.spare()),
+            RingPlace::Mounted(_) => Some(now),
+        };
+        let Some(by_time) = by_time else {
+            let keys = ring.keys.iter();
+            let outline = keys.map(|key| (key.kid.clone(), key.state, key.state == State::Active));
+            return (ring.clone(), Seen::default(), outline.collect());
+        };
+        let ring = ring.as_of(by_time, &self.schedule);
+        let mut seen = seen.clone();
+        seen.note(&ring, now, elapsed);
+        let active = ring.keys.iter().filter(|key| key.state == State::Active);
+        let signing: Vec<&Key> = active
+            .filter_map(|key| seen.signer(&ring, key.algorithm, now, elapsed, &self.schedule))
+            .collect();
+        let outline = ring.keys.iter().map(|key| {
+            let signs = signing.iter().any(|signer| signer.kid == key.kid);
+            (key.kid.clone(), key.state, signs)
+        });
+        let outline = outline.collect();
+        (ring, seen, outline)
+    }
+
+    /// Publishes what time alone has changed.
+    pub(super) fn refresh(&self) -> Result<(), KeeperError> {
+        let mut held = self.held();
+        if held.is_mute() || self.outlined(&held.seen, &held.ring).2 == held.outline {
+            return Ok(());
         }
-        let version = self.folder.as_ref().and_then(RingFolder::version);
-        for change in &changes {
+        let view = self.view(&held.seen, &held.ring)?;
+        let ring = held.ring.clone();
+        self.adopt(&mut held, ring.clone(), view, &ring, &[]);
+        Ok(())
+    }
+
+    /// Goes on from a ring whose view is published, and tells what became of the one that was
+    /// known before.
+    pub(super) fn adopt(
+        &self,
+        held: &mut Held,
+        ring: Ring,
+        view: View,
+        known: &Ring,
+        changes: &[Change],
+    ) {
+        for change in changes {
             let (what, kid) = match change {
                 Change::Published(kid) => ("published", kid),
                 Change::Activated(kid) => ("activated", kid),
@@ -369,7 +420,7 @@ impl Keeper {
             };
             tracing::info!(kid, change = what, "the key ring changed");
         }
-        for (kid, outcome) in turns(&known, &ring, &changes) {
+        for (kid, outcome) in turns(known, &ring, changes) {
             self.audit.record_blocking(Event {
                 action: "key",
                 outcome,
@@ -377,8 +428,67 @@ impl Keeper {
                 ..Event::default()
             });
         }
-        self.published.store(Arc::new(published));
-        *held = (ring, version);
+        held.seen = view.seen;
+        held.outline = view.outline;
+        held.ring = ring;
+        self.metrics.key_ring_generation(held.ring.generation);
+        self.published.store(Arc::new(view.published));
+    }
+
+    /// Changes the ring: reads what is there, makes the change, moves the ring on, saves it, and
+    /// only then signs with it. The change is made again where others changed the ring meanwhile.
+    async fn change<T>(
+        &self,
+        mut change: impl FnMut(&mut Ring, UnixSeconds) -> T + Send,
+    ) -> Result<(T, Vec<Change>), KeeperError> {
+        match &self.place {
+            RingPlace::Memory | RingPlace::Folder(_) => self.change_here(change),
+            RingPlace::Shared(replica) => {
+                replica.connect().await?;
+                self.change_shared_at_last(replica, &mut change).await
+            }
+            RingPlace::Mounted(mounted) => Err(KeeperError::ReadOnly(mounted.dir().to_owned())),
+        }
+    }
+
+    fn folder(&self) -> Option<&RingFolder> {
+        match &self.place {
+            RingPlace::Folder(folder) => Some(folder),
+            _ => None,
+        }
+    }
+
+    /// Changes a ring in memory, or in the folder under its lock.
+    fn change_here<T>(
+        &self,
+        mut change: impl FnMut(&mut Ring, UnixSeconds) -> T,
+    ) -> Result<(T, Vec<Change>), KeeperError> {
+        let mut held = self.held();
+        let lock = self.folder().map(RingFolder::lock).transpose()?;
+        let (mut ring, unsaved, mut before) = self.present(&held.ring)?;
+        let (generation, keys) = (ring.generation, ring.keys.len());
+        // What another process changed meanwhile is told too, except at the start.
+        let known = if held.ring.keys.is_empty() {
+            ring.clone()
+        } else {
+            held.ring.clone()
+        };
+        let done = change(&mut ring, self.now());
+        if ring.keys.len() < keys {
+            // A key was revoked.
+            before = Before::Forgotten;
+        }
+        let changes = ring.tick(self.now(), &self.schedule, &self.algorithms, &mut generate)?;
+        let changed = unsaved || ring.generation != generation;
+        if changed {
+            ring.mark(name()?);
+        }
+        let view = self.view(&held.seen, &ring)?;
+        if let Some(lock) = lock.as_ref().filter(|_| changed) {
+            lock.save(&ring, before)?;
+        }
+        held.file = self.folder().and_then(RingFolder::version);
+        self.adopt(&mut held, ring, view, &known, &changes);
         Ok((done, changes))
     }
 
@@ -386,7 +496,7 @@ impl Keeper {
     /// becomes of the generation before. A ring that was damaged or vanished under a running
     /// server is put back as the server knows it: not an older one, and none made anew.
     fn present(&self, held: &Ring) -> Result<(Ring, bool, Before), KeeperError> {
-        let loaded = match self.folder.as_ref().map(RingFolder::load) {
+        let loaded = match self.folder().map(RingFolder::load) {
             None => None,
             Some(Err(error)) if error.is_damage() && !held.keys.is_empty() => None,
             Some(loaded) => loaded?,
@@ -421,7 +531,7 @@ impl Keeper {
                     ),
                     _ => (Before::Kept, LOST),
                 };
-                if self.folder.is_some() {
+                if self.folder().is_some() {
                     lost(held, "the one in memory", what);
                 }
                 Ok((held.clone(), true, before))
@@ -430,17 +540,58 @@ impl Keeper {
         }
     }
 
-    /// Whether something is due, or another process changed the folder.
-    fn is_due(&self) -> bool {
-        let held = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = held
-            .0
-            .next_change(self.clock.now(), &self.schedule, &self.algorithms)
-            .is_some_and(|at| at <= self.clock.now());
-        due || self
-            .folder
-            .as_ref()
-            .is_some_and(|folder| folder.version() != held.1)
+    /// Takes over what is mounted, where it is good; else what is held stays.
+    fn take_mounted(&self, mounted: &MountedRing) -> Result<(), KeeperError> {
+        let mut held = self.held();
+        // Asked before the ring is read: a swap meanwhile is noticed the next time.
+        let stamp = mounted.stamp();
+        let ring = mounted.read()?;
+        if !held.ring.keys.is_empty() {
+            if mounted.judge(&held.ring, &ring)? == Relation::Apart {
+                self.metrics.key_ring_conflict();
+                tracing::error!(
+                    generation = ring.generation,
+                    "another key ring was mounted: tokens of the one before verify no longer"
+                );
+            }
+        }
+        let view = self.view(&held.seen, &ring)?;
+        let known = if held.is_mute() {
+            ring.clone()
+        } else {
+            held.ring.clone()
+        };
+        held.mounted = stamp;
+        self.adopt(&mut held, ring, view, &known, &[]);
+        Ok(())
+    }
+
+    /// What a second brings, where the ring is here: something is due, or another process
+    /// changed it.
+    fn look_after(&self) -> Result<(), KeeperError> {
+        if let RingPlace::Mounted(mounted) = &self.place {
+            self.refresh()?;
+            let swapped = self.held().mounted != mounted.stamp();
+            return if swapped {
+                self.take_mounted(mounted)
+            } else {
+                Ok(())
+            };
+        }
+        let due = {
+            let held = self.held();
+            let next = held
+                .ring
+                .next_change(self.now(), &self.schedule, &self.algorithms);
+            next.is_some_and(|at| at <= self.now())
+                || self
+                    .folder()
+                    .is_some_and(|folder| folder.version() != held.file)
+        };
+        if due {
+            self.change_here(|_, _| ())?;
+        }
+        Ok(())
     }
 
     /// Moves the ring through time, for ever. What fails is tried again, and meanwhile the
@@ -450,15 +601,12 @@ impl Keeper {
         loop {
             // After failures less often: a full disk is not filled faster by asking it.
             tokio::time::sleep(Duration::from_secs(1 << failures.min(4))).await;
-            let keeper = Arc::clone(&self);
-            let ended = tokio::task::spawn_blocking(move || {
-                if keeper.is_due() {
-                    keeper.change(|_, _| ()).map(|_| ())
-                } else {
-                    Ok(())
-                }
-            })
-            .await;
+            let ended = if let RingPlace::Shared(replica) = &self.place {
+                Ok(self.look_to(replica).await)
+            } else {
+                let keeper = Arc::clone(&self);
+                tokio::task::spawn_blocking(move || keeper.look_after()).await
+            };
             match ended {
                 Ok(Ok(())) => failures = 0,
                 Ok(Err(error)) => {
@@ -475,25 +623,28 @@ impl Keeper {
     }
 
     /// Asks for a rotation; see [`Ring::rotate`].
-    pub fn rotate(
+    pub async fn rotate(
         &self,
         algorithm: Algorithm,
         force: bool,
     ) -> Result<(Option<Rotation>, Vec<Change>), KeeperError> {
         let schedule = self.schedule;
         self.change(|ring, now| ring.rotate(algorithm, now, &schedule, force))
+            .await
     }
 
     /// Takes a key out at once; `false` where there is none of this `kid`.
-    pub fn revoke(&self, kid: &str) -> Result<bool, KeeperError> {
+    pub async fn revoke(&self, kid: &str) -> Result<bool, KeeperError> {
         let schedule = self.schedule;
-        let (revoked, _) = self.change(|ring, now| ring.revoke(kid, now, &schedule))?;
+        let (revoked, _) = self
+            .change(|ring, now| ring.revoke(kid, now, &schedule))
+            .await?;
         Ok(revoked)
     }
 
     /// Puts a key made elsewhere (PKCS#8) in the place of the standby; gives its `kid` and
     /// whether the ring took it.
-    pub fn import(
+    pub async fn import(
         &self,
         algorithm: Algorithm,
         pkcs8: Zeroizing<Vec<u8>>,
@@ -501,7 +652,9 @@ impl Keeper {
         let fresh = fresh(algorithm, pkcs8)?;
         let kid = fresh.kid.clone();
         let schedule = self.schedule;
-        let (taken, _) = self.change(|ring, now| ring.import(fresh, algorithm, now, &schedule))?;
+        let (taken, _) = self
+            .change(|ring, now| ring.import(fresh.clone(), algorithm, now, &schedule))
+            .await?;
         Ok((kid, taken))
     }
 }

@@ -13,6 +13,12 @@ pub const MAX_PUBLISHED: usize = 4;
 /// How far a clock may have run ahead, seconds, before its times are taken back: less only
 /// delays a rotation by as much.
 const AHEAD: UnixSeconds = 86_400;
+/// The most keys of one algorithm in a ring that two were merged into.
+const MOST_MERGED: usize = 16;
+/// How many `kid`s of revoked keys are remembered.
+const REVOKED: usize = 64;
+/// The longest lifetime of a token that this service mints, seconds.
+const LONGEST_TOKEN: UnixSeconds = 3600;
 
 /// What a key is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -56,9 +62,12 @@ pub struct Key {
     pub rotate_at: Option<UnixSeconds>,
     /// When it stopped signing.
     pub retired_at: Option<UnixSeconds>,
+    /// Whether it signs wherever it is found, seen for long or not: its rotation was forced.
+    pub forced: bool,
 }
 
 /// New key material, not yet in a ring.
+#[derive(Clone)]
 pub struct Fresh {
     /// The RFC 7638 thumbprint.
     pub kid: String,
@@ -75,6 +84,23 @@ pub struct Schedule {
     pub publish_ahead: UnixSeconds,
     /// How long it is published after it signed.
     pub keep_after: UnixSeconds,
+}
+
+impl Schedule {
+    /// How much longer than any token that it signed a retired key is published.
+    pub fn spare(&self) -> UnixSeconds {
+        // The configuration leaves every lifetime five minutes of `keep_after`.
+        (self.keep_after - LONGEST_TOKEN).max(300)
+    }
+}
+
+/// One save of a ring: what tells two rings that follow one another from two that part.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Mark {
+    /// The generation that was saved.
+    pub generation: u64,
+    /// A random name.
+    pub name: String,
 }
 
 /// A change that a tick made.
@@ -108,6 +134,10 @@ pub struct Ring {
     pub pseudonym_key: Zeroizing<Vec<u8>>,
     /// All published keys.
     pub keys: Vec<Key>,
+    /// The newest saves that led here, newest last.
+    pub trail: Vec<Mark>,
+    /// The `kid`s of the keys revoked last, newest last: no merge brings them back.
+    pub revoked: Vec<String>,
 }
 
 impl Ring {
@@ -316,7 +346,27 @@ impl Ring {
             activated_at: None,
             rotate_at: None,
             retired_at: None,
+            forced: false,
         });
+    }
+
+    /// The ring as time alone moves it: what is due at `now` is done, and no key is made.
+    /// Whoever holds the same ring sees the same.
+    #[must_use]
+    pub fn as_of(&self, now: UnixSeconds, schedule: &Schedule) -> Self {
+        let mut ring = self.clone();
+        for key in &self.keys {
+            if let Some(at) = ring.next_rotation(key.algorithm, schedule)
+                && at <= now
+            {
+                ring.promote(key.algorithm, at, schedule, &mut Vec::new());
+            }
+        }
+        ring.keys.retain(|key| {
+            let retired = key.retired_at;
+            retired.is_none_or(|at| at + schedule.keep_after > now)
+        });
+        ring
     }
 
     /// When the next tick will change something; `None` where nothing is planned.
@@ -370,6 +420,7 @@ impl Ring {
         let next = self.find_mut(algorithm, State::Next)?;
         if force {
             next.published_at = next.published_at.min(now - schedule.publish_ahead);
+            next.forced = true;
         }
         if let Some(active) = self.find_mut(algorithm, State::Active) {
             active.rotate_at = active.rotate_at.map(|at| at.min(now));
@@ -390,6 +441,9 @@ impl Ring {
             return false;
         };
         let revoked = self.keys.remove(position);
+        self.revoked.push(revoked.kid.clone());
+        let forgotten = self.revoked.len().saturating_sub(REVOKED);
+        self.revoked.drain(..forgotten);
         if revoked.state == State::Active {
             self.promote(revoked.algorithm, now, schedule, &mut Vec::new());
         }
@@ -398,7 +452,7 @@ impl Ring {
     }
 
     /// Puts a key made elsewhere in the place of the standby; in an empty ring it signs at
-    /// once. `false` where the ring has it already, or has no room.
+    /// once. `false` where the ring has it already, has revoked it, or has no room.
     pub fn import(
         &mut self,
         fresh: Fresh,
@@ -406,7 +460,7 @@ impl Ring {
         now: UnixSeconds,
         schedule: &Schedule,
     ) -> bool {
-        if self.keys.iter().any(|key| key.kid == fresh.kid) {
+        if self.keys.iter().any(|key| key.kid == fresh.kid) || self.revoked.contains(&fresh.kid) {
             return false;
         }
         let newborn = self.keys.is_empty();
@@ -438,7 +492,7 @@ impl Ring {
                 };
                 count(State::Active) <= 1
                     && count(State::Next) <= 1
-                    && self.published(key.algorithm) <= MAX_PUBLISHED
+                    && self.published(key.algorithm) <= MOST_MERGED
                     && match key.state {
                         State::Next => key.activated_at.is_none() && key.retired_at.is_none(),
                         State::Active => key.activated_at.is_some() && key.retired_at.is_none(),

@@ -1,7 +1,7 @@
 //! The ring at rest: a JSON envelope whose payload is encrypted with the operator's secret
 //! (AES-256-GCM), or in clear with a digest that tells damage.
 
-use super::ring::{Key, Ring, State};
+use super::ring::{Key, Mark, Ring, State};
 use crate::clock::UnixSeconds;
 use crate::config::KeySecret;
 use crate::crypto::{MacKey, SealingKey, SigningKey, sha256};
@@ -59,6 +59,10 @@ struct Payload {
     generation: u64,
     pseudonym_key: String,
     keys: Vec<KeyRecord>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    trail: Vec<Mark>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    revoked: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -73,6 +77,8 @@ struct KeyRecord {
     rotate_at: Option<UnixSeconds>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retired_at: Option<UnixSeconds>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    forced: bool,
     pkcs8: String,
 }
 
@@ -97,9 +103,12 @@ pub fn seal(ring: &Ring, secret: Option<&KeySecret>) -> Result<Zeroizing<Vec<u8>
                 activated_at: key.activated_at,
                 rotate_at: key.rotate_at,
                 retired_at: key.retired_at,
+                forced: key.forced,
                 pkcs8: STANDARD.encode(key.pkcs8.as_slice()),
             })
             .collect(),
+        trail: ring.trail.clone(),
+        revoked: ring.revoked.clone(),
     };
     let payload = Zeroizing::new(serde_json::to_vec(&payload).map_err(|_| SealError::Backend)?);
     let envelope = match secret {
@@ -124,6 +133,12 @@ pub fn seal(ring: &Ring, secret: Option<&KeySecret>) -> Result<Zeroizing<Vec<u8>
     serde_json::to_vec(&envelope)
         .map(Zeroizing::new)
         .map_err(|_| SealError::Backend)
+}
+
+/// Whether a ring at rest says that it is encrypted.
+pub fn is_sealed(bytes: &[u8]) -> bool {
+    let envelope: Result<Envelope, _> = serde_json::from_slice(bytes);
+    envelope.is_ok_and(|envelope| envelope.sealed_with.is_some())
 }
 
 /// Reads a ring, and checks that every key in it is what its record says.
@@ -173,6 +188,7 @@ fn read(payload: Payload) -> Option<Ring> {
                 activated_at: record.activated_at,
                 rotate_at: record.rotate_at,
                 retired_at: record.retired_at,
+                forced: record.forced,
             })
         })
         .collect::<Option<Vec<Key>>>()?;
@@ -180,6 +196,8 @@ fn read(payload: Payload) -> Option<Ring> {
         generation: payload.generation,
         pseudonym_key: Zeroizing::new(STANDARD.decode(&payload.pseudonym_key).ok()?),
         keys,
+        trail: payload.trail,
+        revoked: payload.revoked,
     };
     (ring.is_sound() && !ring.pseudonym_key.is_empty()).then_some(ring)
 }

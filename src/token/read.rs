@@ -7,7 +7,7 @@
 
 use crate::clock::UnixSeconds;
 use crate::explain::{Check, Code, Ladder, Refusal};
-use crate::keys::keeper::Published;
+use crate::keys::Published;
 use crate::subject::json::{Json, Object};
 use crate::subject::jws::{self, Decoded, Malformed};
 use jsonwebtoken::Algorithm;

@@ -6,7 +6,7 @@ use crate::clock::Clock;
 use crate::config::{Settings, StoreSettings};
 use crate::explain::{Ladder, Refusal};
 use crate::gate::{Demand, Gate, Shown};
-use crate::keys::Keeper;
+use crate::keys::{Keeper, RingPlace};
 use crate::service::{Place, Service};
 use crate::store::Store;
 use crate::token::read::{self, CHECKS, Unverified};
@@ -28,7 +28,8 @@ pub(super) async fn explain(text: &str, args: &Args, settings: Settings) -> Exit
     let mut notes = vec![
         "its `iss` is this service: backends and gateways take it; /auth/exchange would refuse it as subject_token_is_app_token".to_owned(),
     ];
-    let keys = match Keeper::look(&settings.keys, Clock::system()) {
+    let place = RingPlace::for_command(&settings);
+    let keys = match Keeper::look(&place, &settings.keys, Clock::system()).await {
         Ok(keys) => keys,
         Err(error) => {
             eprintln!("error: key ring: {error}");
@@ -36,9 +37,9 @@ pub(super) async fn explain(text: &str, args: &Args, settings: Settings) -> Exit
         }
     };
     if keys.is_none() {
-        let dir = settings.keys.dir.display();
+        let place = place.describe();
         notes.push(format!(
-            "there is no key ring in {dir}: run this where the service's is"
+            "there is no key ring in {place}: run this where the service's is"
         ));
     }
     let store = open(&settings.store);

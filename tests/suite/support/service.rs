@@ -2,7 +2,7 @@
 
 use super::{Issuer, eventually, secrecy};
 use serde_json::{Value, json};
-use std::fmt::{Display, Write as _};
+use std::fmt::Display;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -296,8 +296,22 @@ impl Service {
 
     /// Moves its clocks: the wall clock and the monotonic one, seconds from the real ones.
     pub fn shift_clocks(&self, wall: i64, monotonic: i64) {
-        let mut text = String::new();
-        write!(text, "{wall} {monotonic}").unwrap();
+        self.set_clocks(&format!("{wall} {monotonic}"));
+    }
+
+    /// Lets time pass for it, seconds from its real start: by its own clocks, and by that of the
+    /// server that it shares a key ring in.
+    pub fn pass_time(&self, seconds: i64) {
+        self.set_clocks(&format!("{seconds} {seconds} {seconds}"));
+    }
+
+    /// Lets time pass for all but itself: by the clock of the server that it shares a key ring
+    /// in it is later, by its own monotonic clock it is not.
+    pub fn pass_time_elsewhere(&self, own: i64, elsewhere: i64) {
+        self.set_clocks(&format!("{elsewhere} {own} {elsewhere}"));
+    }
+
+    fn set_clocks(&self, text: &str) {
         let path = self.dir.path().join("clock");
         std::fs::write(path.with_extension("new"), text).unwrap();
         std::fs::rename(path.with_extension("new"), path).unwrap();
