@@ -7,7 +7,7 @@ FUZZ_VERSION := 0.13.2
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help run test interop bench fuzz lint
+.PHONY: help run test interop bench sim fuzz lint
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,10 @@ interop:
 
 bench: ## Measure the service beside its bounds, in one run
 	benches/run.py $(ARGS)
+
+sim: ## Simulate rotations against ten thousand verifiers; writes the tables and picture of docs/scale.md
+	$(CARGO) run --locked --example exchequer-sim -- \
+	  $(or $(ARGS),--svg docs/images/rotation.svg --page docs/scale.md)
 
 fuzz: $(TOOLS)/bin/cargo-fuzz ## Fuzz each parser for a minute (FUZZ_SECONDS=60); needs nightly
 	set -e; for target in subject_token exchange_body key_set; do \

@@ -42,6 +42,7 @@ mod policy;
 mod profiles;
 mod refresh;
 mod revocation_endpoint;
+mod scale;
 mod scopes;
 mod server;
 mod service_tokens;
