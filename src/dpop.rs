@@ -222,7 +222,7 @@ fn verify(
     if meant.is_none() || !shown.uris.iter().any(|uri| plain(uri) == meant) {
         return Err(mismatch("`htu` is not its address"));
     }
-    let until = match nonces {
+    let (until, since) = match nonces {
         // The nonce tells when the proof was made, and no clock but ours is asked.
         Some(nonces) => {
             if !claims
@@ -231,9 +231,9 @@ fn verify(
             {
                 return Err(Refusal::new(Code::DpopNonceRequired));
             }
-            now + 2 * SLOT
+            (now + 2 * SLOT, now - 2 * SLOT)
         }
-        None if (now - PAST..=now + FUTURE).contains(&iat) => iat + PAST + 1,
+        None if (now - PAST..=now + FUTURE).contains(&iat) => (iat + PAST + 1, iat - FUTURE),
         None => return Err(Refusal::new(Code::DpopProofExpired)),
     };
     let of_token = |token: &str| URL_SAFE_NO_PAD.encode(sha256(token.as_bytes()));
@@ -242,7 +242,8 @@ fn verify(
         return Err(Refusal::new(Code::DpopProofTokenMismatch));
     }
     let key = Key::of(Kind::ProofUsed, &[&thumbprint, jti]);
-    Ok((thumbprint, Once { key, until }))
+    let since = Some(since);
+    Ok((thumbprint, Once { key, until, since }))
 }
 
 fn algorithm(name: Option<&str>) -> Option<Algorithm> {
@@ -350,7 +351,7 @@ impl Used {
             known.sweep_at = (known.proofs.len() * 2).clamp(FEW_USED, MAX_USED);
             known.swept = now;
         }
-        let Once { key, until } = proof.once;
+        let Once { key, until, .. } = proof.once;
         if known.proofs.get(&key).is_some_and(|until| *until > now) {
             return Err(proof.used());
         }
@@ -373,7 +374,11 @@ mod tests {
         Proof {
             thumbprint: "key".to_owned(),
             next_nonce: None,
-            once: Once { key, until },
+            once: Once {
+                key,
+                until,
+                since: None,
+            },
         }
     }
 

@@ -152,9 +152,13 @@ impl Service {
             Arc::clone(&metrics),
             Arc::clone(&audit),
         )?;
-        let store = match place {
-            Place::Disk => Store::open(&settings.store, Arc::clone(&metrics))?,
-            Place::Memory => Store::Memory(Memory::new(Arc::clone(&metrics))),
+        let store = match (&redis, place) {
+            (Some(redis), _) => {
+                let down = settings.store_down;
+                Store::redis(Arc::clone(redis), down, clock.clone(), Arc::clone(&metrics))
+            }
+            (None, Place::Disk) => Store::open(&settings.store, Arc::clone(&metrics))?,
+            (None, Place::Memory) => Store::Memory(Memory::new(Arc::clone(&metrics))),
         };
         let key_sets = key_sets(&settings.issuers, &fetcher, &clock, &metrics);
         let mut issuers: BTreeMap<&str, Arc<Issuer>> = BTreeMap::new();
@@ -234,6 +238,10 @@ impl Service {
         let public = listen(self.settings.listen).await?;
         let admin = listen(self.settings.admin_listen).await?;
         self.exchange.keys.join().await;
+        match self.exchange.store.begin().await {
+            Ok(left) => tokio::time::sleep(left).await,
+            Err(error) => tracing::warn!(%error, "the store cannot be asked yet"),
+        }
         // What is registered is known before the first request; where it cannot be read, it is
         // tried again.
         if let Err(error) = self.clients.registry.refresh().await {
@@ -288,6 +296,7 @@ impl Bound {
                 tokio::spawn(Arc::clone(&exchange.keys).keep()),
                 tokio::spawn(Arc::clone(&clients.registry).keep_known()),
                 tokio::spawn(Arc::clone(&exchange.store).keep_swept(exchange.clock.clone())),
+                tokio::spawn(Arc::clone(&exchange.store).keep_known()),
             ])
             .chain(redis.map(|redis| tokio::spawn(redis.keep_connected())))
             .collect();

@@ -68,6 +68,11 @@ struct BucketLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UseLabels {
+    r#use: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DeliveryLabels {
     result: &'static str,
 }
@@ -186,6 +191,8 @@ pub struct Metrics {
     store_failures: Counter,
     store_revocations: Gauge,
     store_commits: Histogram,
+    store_losses: Counter,
+    store_fallbacks: Family<UseLabels, Counter>,
     events: Family<EventLabels, Counter>,
     deliveries: Family<DeliveryLabels, Counter>,
     waiting: Gauge,
@@ -244,6 +251,8 @@ impl Default for Metrics {
             store_failures: Counter::default(),
             store_revocations: Gauge::default(),
             store_commits: buckets(),
+            store_losses: Counter::default(),
+            store_fallbacks: Family::default(),
             events: Family::default(),
             deliveries: Family::default(),
             waiting: Gauge::default(),
@@ -365,9 +374,19 @@ impl Default for Metrics {
         );
         registry.register_with_unit(
             "store_commit_duration",
-            "Time until changes were on disk, those that waited together counted once",
+            "Time until changes were on disk or in Redis, those that waited together counted once",
             Unit::Seconds,
             metrics.store_commits.clone(),
+        );
+        registry.register(
+            "store_losses",
+            "Times that a Redis was found to have lost what it knew",
+            metrics.store_losses.clone(),
+        );
+        registry.register(
+            "store_fallbacks",
+            "Questions answered without Redis: by the last known revocations, by local limits",
+            metrics.store_fallbacks.clone(),
         );
         registry.register(
             "webhook_events",
@@ -616,6 +635,18 @@ impl Metrics {
     /// The store committed changes.
     pub fn store_committed(&self, took: Duration) {
         self.store_commits.observe(took.as_secs_f64());
+    }
+
+    /// A Redis has lost what it knew.
+    pub fn store_lost(&self) {
+        self.store_losses.inc();
+    }
+
+    /// A question was answered without Redis: `revocation` or `limits`.
+    pub fn store_fell_back(&self, r#use: &'static str) {
+        self.store_fallbacks
+            .get_or_create(&UseLabels { r#use })
+            .inc();
     }
 
     /// So many revocations are held.

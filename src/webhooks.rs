@@ -173,6 +173,8 @@ impl Door<'_> {
             change.once = Some(Once {
                 key: Key::of(Kind::Event, &[iss, message.id]),
                 until: now + REMEMBERED,
+                // What it revokes is revoked again, and older records replace no newer.
+                since: None,
             });
             let committed = self.exchange.store.commit(change, now).await;
             taken.outcome = match (committed.map_err(StoreError::refusal)?, &effect) {

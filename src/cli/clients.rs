@@ -218,16 +218,19 @@ fn read(path: &Path) -> Result<String, Failed> {
 
 /// Has whoever has the store open do it.
 async fn obey(order: Order, settings: &Settings) -> Result<Vec<Listed>, Failed> {
-    let (StoreSettings::File(store), Some(place)) =
-        (&settings.store, access::place(&settings.store))
-    else {
+    if settings.store == StoreSettings::Memory {
         return Err(Failed::Wrong(
             "EXCHEQUER_STORE is memory: what is registered there would be forgotten when the service stops. Set a file, or write [clients.ID] into exchequer.toml".to_owned(),
         ));
-    };
+    }
     let metrics = Arc::new(Metrics::default());
     match Store::open(&settings.store, Arc::clone(&metrics)) {
         Ok(store) => {
+            // One that is shared need not be asked for by whoever has it open.
+            store
+                .begin()
+                .await
+                .map_err(|error| Failed::Wrong(format!("EXCHEQUER_STORE: {error}")))?;
             let clock = Clock::system();
             // Standard output is this command's own.
             let audit = settings.audit.as_ref();
@@ -239,7 +242,8 @@ async fn obey(order: Order, settings: &Settings) -> Result<Vec<Listed>, Failed> 
             let _ = tokio::task::spawn_blocking(move || audit.stop()).await;
             Ok(told?)
         }
-        Err(OpenError::InUse(_)) => {
+        Err(OpenError::InUse(store)) => {
+            let place = access::beside(&store);
             let access = access::read(&place).map_err(|error| {
                 Failed::Wrong(format!(
                     "{} is in use by another process, and the file that leads to it, {}, cannot be read: {error}. If a service is just starting or stopping, try again; else run this as its user, on its machine",

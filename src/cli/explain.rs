@@ -143,7 +143,7 @@ fn explain_answer(answer: &ErrorAnswer, as_json: bool) -> ExitCode {
 
 /// Makes the checks of the token endpoint; nothing is used up by it.
 async fn explain_assertion(text: &str, settings: Settings, as_json: bool) -> ExitCode {
-    let store = own::open(&settings.store);
+    let store = own::open(&settings.store).await;
     let mut service = match Service::new(settings, Place::Memory) {
         Ok(service) => service,
         Err(error) => {

@@ -3,7 +3,7 @@
 use super::redis;
 use super::value::{self, bounded, suggest};
 use super::{
-    AuditSettings, Findings, KeySecret, KeySettings, LogFormat, RateLimit, RateLimits,
+    AuditSettings, Findings, KeySecret, KeySettings, LogFormat, RateLimit, RateLimits, StoreDown,
     StoreSettings,
 };
 use base64::Engine;
@@ -77,7 +77,17 @@ pub const VARIABLES: &[Variable] = &[
     variable(
         "EXCHEQUER_STORE",
         "data/exchequer.redb",
-        "what must be remembered: `memory`, or the path of a file",
+        "what must be remembered: `memory`, the path of a file, or the URL of a Redis",
+    ),
+    variable(
+        "EXCHEQUER_STORE_DOWN_REVOCATION",
+        "last_known",
+        "while Redis does not answer: last_known goes by the revocations known by then, refuse answers 503",
+    ),
+    variable(
+        "EXCHEQUER_STORE_DOWN_LIMITS",
+        "local",
+        "while Redis does not answer: local counts in each process for itself, refuse answers 503",
     ),
     variable(
         "EXCHEQUER_CONFIG",
@@ -137,6 +147,8 @@ struct Plain {
     key_publish_ahead: Option<String>,
     key_keep_after: Option<String>,
     store: Option<String>,
+    store_down_revocation: Option<String>,
+    store_down_limits: Option<String>,
     config: Option<String>,
     allowed_origins: Option<String>,
     rate_limit: Option<String>,
@@ -159,6 +171,7 @@ pub(super) struct Common {
     pub config: Option<PathBuf>,
     pub allowed_origins: Vec<String>,
     pub store: StoreSettings,
+    pub store_down: StoreDown,
     pub rate_limits: Option<RateLimits>,
     pub trusted_proxies: Vec<IpNet>,
     pub audit: Option<AuditSettings>,
@@ -383,6 +396,11 @@ fn judge(plain: Plain, terminal: bool, findings: &mut Findings) -> Common {
         findings,
         audit,
     );
+    let store_down = store_down(
+        plain.store_down_revocation.as_deref(),
+        plain.store_down_limits.as_deref(),
+        findings,
+    );
     let verify_cache = parsed(
         "EXCHEQUER_VERIFY_CACHE",
         plain.verify_cache.as_deref(),
@@ -454,6 +472,7 @@ fn judge(plain: Plain, terminal: bool, findings: &mut Findings) -> Common {
         config: plain.config.map(PathBuf::from),
         allowed_origins,
         store,
+        store_down,
         rate_limits,
         trusted_proxies,
         audit,
@@ -521,6 +540,25 @@ fn store(text: &str) -> Result<StoreSettings, String> {
         Some(scheme) => Err(format!(
             "{scheme:?} is no store: memory, the path of a file, or the URL of a Redis"
         )),
+    }
+}
+
+/// What is done without a Redis: each either by what the process knows, or not at all.
+fn store_down(
+    revocation: Option<&str>,
+    limits: Option<&str>,
+    findings: &mut Findings,
+) -> StoreDown {
+    let mut either = |name, text: Option<&str>, goes_on: &str| {
+        parsed(name, text, true, findings, |text| match text {
+            "refuse" => Ok(false),
+            _ if text == goes_on => Ok(true),
+            _ => Err(format!("{text:?} is neither {goes_on} nor refuse")),
+        })
+    };
+    StoreDown {
+        last_known: either("EXCHEQUER_STORE_DOWN_REVOCATION", revocation, "last_known"),
+        local_limits: either("EXCHEQUER_STORE_DOWN_LIMITS", limits, "local"),
     }
 }
 

@@ -123,6 +123,8 @@ pub struct Settings {
     pub providers: BTreeMap<String, ProviderSettings>,
     /// Where what must be remembered is kept.
     pub store: StoreSettings,
+    /// What is done while a Redis does not answer.
+    pub store_down: StoreDown,
     /// How often one may ask; `None` limits nobody.
     pub rate_limits: Option<RateLimits>,
     /// Proxies whose `X-Forwarded-For` is believed.
@@ -142,6 +144,24 @@ pub enum StoreSettings {
     File(PathBuf),
     /// In a Redis, for many.
     Redis(RedisSettings),
+}
+
+/// What is done while a Redis does not answer. What is done once is refused in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreDown {
+    /// Revocations are judged by those that the process knows; else 503.
+    pub last_known: bool,
+    /// Each process counts by itself; else 503.
+    pub local_limits: bool,
+}
+
+impl Default for StoreDown {
+    fn default() -> Self {
+        Self {
+            last_known: true,
+            local_limits: true,
+        }
+    }
 }
 
 /// Where the audit log goes.
@@ -624,6 +644,7 @@ pub fn load(sources: &Sources) -> (Option<Settings>, Findings) {
         clients: structure.clients,
         providers: structure.providers,
         store: common.store,
+        store_down: common.store_down,
         rate_limits: common.rate_limits,
         trusted_proxies: common.trusted_proxies,
         audit: common.audit,

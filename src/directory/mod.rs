@@ -231,6 +231,7 @@ impl Directory {
             once: Some(Once {
                 key,
                 until: UnixSeconds::MAX,
+                since: None,
             }),
             // Read with the others, so that who was seen costs no commit again.
             records: vec![(

@@ -11,6 +11,7 @@ use crate::clock::UnixSeconds;
 use crate::config::{AuthMethod, ClientSettings};
 use crate::crypto::verify_mac;
 use crate::explain::{Code, Refusal};
+use crate::store::{Key, Kind, Once};
 use crate::subject::date;
 use crate::subject::json::{Json, Object};
 use crate::subject::jws::{self, Decoded, Malformed};
@@ -293,10 +294,22 @@ impl<'d> Assertion<'d> {
         }
     }
 
-    /// Its `jti`, and until when that must be remembered.
-    pub(super) fn once(&self) -> Option<(&str, UnixSeconds)> {
-        let until = self.claims.get("exp").and_then(date)?;
-        Some((self.claims.text("jti")?, until.saturating_add(SKEW)))
+    /// How this client's use of it is remembered, where it has a `jti`.
+    pub(super) fn once(&self, client: &str) -> Option<Once> {
+        let date = |name| self.claims.get(name).and_then(date);
+        let until = date("exp")?;
+        // Before any of these it would have been refused.
+        let earliest = [
+            Some(until.saturating_sub(LIFETIME)),
+            date("nbf"),
+            date("iat"),
+        ];
+        let earliest = earliest.into_iter().flatten().max();
+        Some(Once {
+            key: Key::of(Kind::AssertionUsed, &[client, self.claims.text("jti")?]),
+            until: until.saturating_add(SKEW),
+            since: earliest.map(|earliest| earliest.saturating_sub(SKEW)),
+        })
     }
 
     /// Whether the client that it names signed it, and may authenticate so. What a stranger's
@@ -465,7 +478,7 @@ mod tests {
                     .result
                     .map_err(|fault| assertion.shown(fault.refusal()));
             }
-            let _ = (assertion.once(), assertion.other_reading("00ff"));
+            let _ = (assertion.once("a"), assertion.other_reading("00ff"));
         }
     }
 

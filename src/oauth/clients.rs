@@ -16,7 +16,7 @@ use crate::config::{
 use crate::crypto::{BackendFailed, VerifyingKey, sha256};
 use crate::explain::{Code, Refusal};
 use crate::policy::App;
-use crate::store::{Change, Committed, Key, Kind, Once, Store, StoreError};
+use crate::store::{Change, Committed, Store, StoreError};
 use crate::subject::fetch::Fetcher;
 use crate::subject::jwks::{Found, KeySet};
 use crate::subject::jws::Decoded;
@@ -426,14 +426,11 @@ impl Clients {
         client: &Client,
         now: UnixSeconds,
     ) -> Result<(), Refused> {
-        let Some((id, until)) = assertion.once() else {
+        let Some(once) = assertion.once(&client.id) else {
             return Ok(());
         };
         let change = Change {
-            once: Some(Once {
-                key: Key::of(Kind::AssertionUsed, &[&client.id, id]),
-                until,
-            }),
+            once: Some(once),
             ..Change::default()
         };
         let committed = self.store.commit(change, now).await;

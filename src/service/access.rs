@@ -28,16 +28,19 @@ struct Written<'w> {
     token: &'w str,
 }
 
-/// The file's place: beside the store. A store in memory has none.
+/// The file's place: beside the store. A store in memory has none, and one in a Redis needs none.
 pub fn place(store: &StoreSettings) -> Option<PathBuf> {
     match store {
         StoreSettings::Memory | StoreSettings::Redis(_) => None,
-        StoreSettings::File(path) => {
-            let mut name = path.clone().into_os_string();
-            name.push(".admin");
-            Some(name.into())
-        }
+        StoreSettings::File(path) => Some(beside(path)),
     }
+}
+
+/// Its place beside this store.
+pub fn beside(store: &Path) -> PathBuf {
+    let mut name = store.as_os_str().to_owned();
+    name.push(".admin");
+    name.into()
 }
 
 /// A token of 256 random bits.

@@ -51,28 +51,63 @@ struct Bucket {
 impl Bucket {
     fn take(&mut self, take: &Take, now: UnixSeconds) -> Level {
         let now = now.saturating_mul(NANOS);
-        let window = take.window.max(1).saturating_mul(NANOS);
-        let burst = take.burst.max(1);
-        let each = (window / i64::from(burst)).max(1);
+        let flow = Flow::of(take);
         // A clock that stepped back leaves nobody waiting for longer than an empty bucket does.
-        let full_at = self.full_at.clamp(now, now.saturating_add(window));
+        let full_at = self.full_at.clamp(now, now.saturating_add(flow.window));
         self.full_at = full_at;
-        // A full bucket is always enough: no wait ever gives more.
-        let cost = i64::from(take.cost.min(burst));
-        let after = full_at.saturating_add(each * cost);
-        let seconds = |nanos: i64| nanos.max(0).saturating_add(NANOS - 1) / NANOS;
-        let level = |full_at: i64, wait| Level {
-            left: u32::try_from((window - (full_at - now)).max(0) / each)
-                .map_or(burst, |left| left.min(burst)),
-            full_in: seconds(full_at - now),
-            wait,
-        };
-        let missing = after - now - window;
-        if missing > 0 {
-            return level(full_at, Some(seconds(missing)));
+        let after = full_at.saturating_add(flow.cost);
+        if after - now > flow.window {
+            return flow.level(full_at - now, true);
         }
         self.full_at = after;
-        level(after, None)
+        flow.level(after - now, false)
+    }
+}
+
+/// A take in nanoseconds of filling.
+pub(super) struct Flow {
+    /// What an empty bucket takes to fill.
+    pub(super) window: i64,
+    /// What the take takes to fill again.
+    pub(super) cost: i64,
+    each: i64,
+    burst: u32,
+}
+
+impl Flow {
+    pub(super) fn of(take: &Take) -> Self {
+        Self::within(take, take.window)
+    }
+
+    /// The same, where no window is longer than a month: a script's numbers are exact up to 2^53.
+    pub(super) fn of_month(take: &Take) -> Self {
+        Self::within(take, take.window.min(30 * 86_400))
+    }
+
+    fn within(take: &Take, window: UnixSeconds) -> Self {
+        let window = window.max(1).saturating_mul(NANOS);
+        let burst = take.burst.max(1);
+        let each = (window / i64::from(burst)).max(1);
+        // A full bucket is always enough: no wait ever gives more.
+        let cost = each * i64::from(take.cost.min(burst));
+        Self {
+            window,
+            cost,
+            each,
+            burst,
+        }
+    }
+
+    /// The level of a bucket that is full in so long, after the take or where it was refused.
+    pub(super) fn level(&self, filling: i64, refused: bool) -> Level {
+        let seconds = |nanos: i64| nanos.max(0).saturating_add(NANOS - 1) / NANOS;
+        let missing = filling.saturating_add(self.cost) - self.window;
+        Level {
+            left: u32::try_from((self.window - filling).max(0) / self.each)
+                .map_or(self.burst, |left| left.min(self.burst)),
+            full_in: seconds(filling),
+            wait: refused.then(|| seconds(missing)),
+        }
     }
 }
 
@@ -175,7 +210,7 @@ impl Memory {
         if change.statuses.iter().any(taken) {
             return Committed::Repeated;
         }
-        if let Some(Once { key, until }) = change.once {
+        if let Some(Once { key, until, .. }) = change.once {
             kept.done.insert(key, until);
         }
         for status in &change.statuses {
@@ -205,6 +240,21 @@ impl Memory {
         }
         self.metrics.revocations_held(kept.revocations.len());
         Committed::Done
+    }
+
+    /// The revocations that are not over.
+    pub(super) fn revocations(&self, now: UnixSeconds) -> Vec<Revocation> {
+        let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
+        let revocations = kept
+            .revocations
+            .iter()
+            .filter(|(_, (_, until))| *until > now);
+        let revocations = revocations.map(|(key, (at, until))| Revocation {
+            key: *key,
+            at: *at,
+            until: *until,
+        });
+        revocations.collect()
     }
 
     pub(super) fn revoked_statuses(&self, now: UnixSeconds) -> Vec<u32> {

@@ -18,15 +18,18 @@
 
 mod file;
 mod memory;
+mod redis;
 mod tables;
 
 use crate::clock::{Clock, UnixSeconds};
-use crate::config::StoreSettings;
+use crate::config::{StoreDown, StoreSettings};
 use crate::crypto::sha256;
 use crate::explain::{Code, Refusal, Source};
+use crate::redis_client::RedisClient;
 use crate::telemetry::Metrics;
 pub use file::{File, OpenError};
 pub use memory::Memory;
+pub use redis::Redis;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -239,6 +242,9 @@ pub struct Once {
     pub key: Key,
     /// Until when that is remembered; then it could be done again.
     pub until: UnixSeconds,
+    /// The earliest that it could have been done; `None` where doing it twice does no harm. A
+    /// store that has lost since then what it knew refuses, for it cannot tell.
+    pub since: Option<UnixSeconds>,
 }
 
 /// Revokes what was issued up to a time.
@@ -357,6 +363,8 @@ pub enum Store {
     Memory(Memory),
     /// In an embedded file.
     File(File),
+    /// In a Redis.
+    Redis(Box<Redis>),
 }
 
 impl Store {
@@ -365,13 +373,28 @@ impl Store {
         match settings {
             StoreSettings::Memory => Ok(Self::Memory(Memory::new(metrics))),
             StoreSettings::File(path) => Self::file(path, metrics),
-            StoreSettings::Redis(_) => Err(OpenError::Redis("not built yet".to_owned())),
+            StoreSettings::Redis(settings) => {
+                let clock = Clock::system();
+                let client =
+                    RedisClient::new(settings.clone(), clock.clone(), Arc::clone(&metrics));
+                Ok(Self::redis(client, StoreDown::default(), clock, metrics))
+            }
         }
     }
 
     /// The store in this file, which is made where there is none.
     pub fn file(path: &Path, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
         File::open(path, metrics).map(Self::File)
+    }
+
+    /// The store in this Redis, which need not be connected yet.
+    pub fn redis(
+        client: Arc<RedisClient>,
+        down: StoreDown,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self::Redis(Box::new(Redis::new(client, down, clock, metrics)))
     }
 
     /// Answers all that a request asks, in one call. Buckets are taken from whatever has been
@@ -384,6 +407,7 @@ impl Store {
         match self {
             Self::Memory(memory) => Ok(memory.ask(question, now)),
             Self::File(file) => file.ask(question, now).await,
+            Self::Redis(redis) => redis.ask(question, now).await,
         }
     }
 
@@ -392,6 +416,7 @@ impl Store {
         match self {
             Self::Memory(memory) => Ok(memory.commit(&change, now)),
             Self::File(file) => file.commit(change, now).await,
+            Self::Redis(redis) => redis.commit(change, now).await,
         }
     }
 
@@ -401,6 +426,7 @@ impl Store {
         match self {
             Self::Memory(memory) => Ok(memory.revoked_statuses(now)),
             Self::File(file) => file.revoked_statuses(now).await,
+            Self::Redis(redis) => redis.revoked_statuses(now).await,
         }
     }
 
@@ -415,6 +441,7 @@ impl Store {
         match self {
             Self::Memory(memory) => Ok(memory.due(now, lease, most)),
             Self::File(file) => file.due(now, lease, most).await,
+            Self::Redis(redis) => redis.due(now, lease, most).await,
         }
     }
 
@@ -426,6 +453,7 @@ impl Store {
                 Ok(())
             }
             Self::File(file) => file.settle(id, delivery).await,
+            Self::Redis(redis) => redis.settle(id, delivery).await,
         }
     }
 
@@ -438,6 +466,27 @@ impl Store {
                 Ok(())
             }
             Self::File(file) => file.sweep(now).await,
+            Self::Redis(redis) => redis.sweep(now).await,
+        }
+    }
+
+    /// Learns, before anybody asks, what there is to be known of a store that others share; gives
+    /// for how long it is not trusted yet with what is done once. Where it cannot be asked, that
+    /// is made up for later.
+    ///
+    /// # Errors
+    /// Where it cannot be asked.
+    pub async fn begin(&self) -> Result<Duration, StoreError> {
+        match self {
+            Self::Memory(_) | Self::File(_) => Ok(Duration::ZERO),
+            Self::Redis(redis) => redis.begin().await,
+        }
+    }
+
+    /// Keeps learning what others do to the store, until the task is dropped.
+    pub async fn keep_known(self: Arc<Self>) {
+        if let Self::Redis(redis) = &*self {
+            redis.keep_known().await;
         }
     }
 

@@ -215,14 +215,15 @@ pub(super) fn each_status(
 }
 
 /// Standings in a row: 16 bytes of key and 8 of time for each.
-fn written(standings: &[Standing]) -> Vec<u8> {
+pub(super) fn written(standings: &[Standing]) -> Vec<u8> {
     let each = standings
         .iter()
         .flat_map(|standing| [&standing.key.0[..], &standing.since.to_be_bytes()].concat());
     each.collect()
 }
 
-fn read(row: &[u8]) -> Vec<Standing> {
+/// Reads them.
+pub(super) fn read(row: &[u8]) -> Vec<Standing> {
     let (standings, _) = row.as_chunks::<24>();
     let standings = standings.iter().filter_map(|standing| {
         let (key, since) = standing.split_first_chunk()?;
@@ -303,7 +304,7 @@ impl<'t> Tables<'t> {
                 return Ok(Committed::Repeated);
             }
         }
-        if let Some(Once { key, until }) = change.once {
+        if let Some(Once { key, until, .. }) = change.once {
             self.done.insert(&key.0, until)?;
             self.expires(OF_DONE, key, done, until)?;
         }

@@ -88,5 +88,10 @@ pub(crate) fn check(
         // No client's: those are two parts.
         key: Key::of(Kind::AssertionUsed, &["grant", subject.issuer, id]),
         until: subject.expires_at.saturating_add(skew).saturating_add(1),
+        since: Some(
+            subject
+                .issued_at
+                .map_or(UnixSeconds::MIN, |iat| iat.saturating_sub(skew)),
+        ),
     })
 }

@@ -52,6 +52,7 @@ mod standin;
 mod status_list;
 mod store;
 mod store_file;
+mod store_redis;
 mod stories;
 mod support;
 mod token_exchange;

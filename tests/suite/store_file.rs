@@ -44,6 +44,7 @@ fn change(number: usize) -> Change {
         once: Some(Once {
             key: key(Kind::Event, number),
             until: LATER,
+            since: None,
         }),
         revocations: vec![Revocation {
             key: key(Kind::Session, number),

@@ -42,7 +42,7 @@ pub(super) async fn explain(text: &str, args: &Args, settings: Settings) -> Exit
             "there is no key ring in {place}: run this where the service's is"
         ));
     }
-    let store = open(&settings.store);
+    let store = open(&settings.store).await;
     if let Err(why) = &store {
         notes.push(format!("revocation was not looked at: {why}"));
     }
@@ -102,14 +102,16 @@ pub(super) async fn explain(text: &str, args: &Args, settings: Settings) -> Exit
     report.show(args.json)
 }
 
-/// The service's store, where it is a file that nobody has open; never a new one.
-pub(super) fn open(settings: &StoreSettings) -> Result<Arc<Store>, String> {
-    let StoreSettings::File(path) = settings else {
-        return Err("the store is in the service's memory".to_owned());
-    };
-    if !path.exists() {
-        return Err(format!("there is no store at {}", path.display()));
+/// The service's store, where it is shared, or a file that nobody has open; never a new file.
+pub(super) async fn open(settings: &StoreSettings) -> Result<Arc<Store>, String> {
+    match settings {
+        StoreSettings::Memory => return Err("the store is in the service's memory".to_owned()),
+        StoreSettings::File(path) if !path.exists() => {
+            return Err(format!("there is no store at {}", path.display()));
+        }
+        StoreSettings::File(_) | StoreSettings::Redis(_) => {}
     }
-    let store = Store::file(path, Arc::default());
-    store.map(Arc::new).map_err(|error| error.to_string())
+    let store = Store::open(settings, Arc::default()).map_err(|error| error.to_string())?;
+    store.begin().await.map_err(|error| error.to_string())?;
+    Ok(Arc::new(store))
 }

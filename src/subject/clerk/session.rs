@@ -23,6 +23,8 @@ use subtle::{Choice, ConstantTimeEq};
 
 type Refused = Box<Refusal>;
 
+/// How far the provider's clock may be ahead of ours, seconds.
+const CLOCKS_APART: UnixSeconds = 60;
 /// How long after it was created or touched a session is fresh, seconds.
 const FRESH: UnixSeconds = 120;
 /// The longest that a used id is remembered, seconds: no browser keeps a cookie for longer
@@ -189,6 +191,7 @@ pub async fn look_up(
     let once = id.used(app, issuer).map(|key| Once {
         key,
         until: session.expires_at().min(now + REMEMBERED),
+        since: Some(session.created_at / 1000 - CLOCKS_APART),
     });
     let claims = session.claims(membership, &issuer.settings.issuer, now);
     Ok(Told {
