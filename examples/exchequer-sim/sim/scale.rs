@@ -146,7 +146,7 @@ impl Scale {
         let bucket = self.get("redis_bucket_bytes");
         let held = [
             ("an idle connection", "the replica", kib),
-            ("a revocation", "each replica", mib),
+            ("a revocation", "a replica that holds it", mib),
             ("a revocation", "Redis", self.get("redis_revocation_bytes")),
             (
                 "a bucket: two for each exchange of the last ten seconds",
