@@ -69,6 +69,14 @@ pub struct Caller<'r> {
 }
 
 impl Caller<'_> {
+    /// One of whom nothing but the address matters.
+    pub fn at(address: Option<IpAddr>) -> Self {
+        Self {
+            address,
+            ..Self::default()
+        }
+    }
+
     /// The network that a client has for itself: its IPv4 address, or the /64 of its IPv6
     /// address, of which it has 2⁶⁴.
     pub fn network(&self) -> Option<String> {

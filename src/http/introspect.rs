@@ -48,10 +48,7 @@ async fn attempt<B: Buf>(
 ) -> Result<Introspected, Box<Refusal>> {
     let bytes = body::read(headers, stream).await?;
     let form = Form::read(headers, &bytes)?;
-    let caller = Caller {
-        address,
-        ..Caller::default()
-    };
+    let caller = Caller::at(address);
     // `token_type_hint` would only shorten a search (§2.1): a token says itself what it is.
     let token = form.required("token");
     oauth.introspect(proof(headers, &form), token, caller).await

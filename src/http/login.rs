@@ -42,7 +42,9 @@ pub(super) async fn login(
             scope: scope(&form)?,
             audiences: form.all("audience").chain(form.all("resource")).collect(),
         };
-        oauth.begin_sign_in(provider, &begin, caller(address)).await
+        oauth
+            .begin_sign_in(provider, &begin, Caller::at(address))
+            .await
     };
     sent(oauth, step.await)
 }
@@ -65,7 +67,9 @@ pub(super) async fn callback(
             iss: form.get("iss"),
         };
         let cookie = |name: &str| cookie(headers, &full_name(oauth, name));
-        oauth.end_sign_in(&callback, cookie, caller(address)).await
+        oauth
+            .end_sign_in(&callback, cookie, Caller::at(address))
+            .await
     };
     sent(oauth, step.await)
 }
@@ -78,13 +82,6 @@ fn app<'f>(form: &'f Form<'_>) -> Result<Option<&'f str>, Refused> {
             "`app` and `client_id` name two apps.",
         )),
         (app, client) => Ok(app.or(client)),
-    }
-}
-
-fn caller(address: Option<IpAddr>) -> Caller<'static> {
-    Caller {
-        address,
-        ..Caller::default()
     }
 }
 

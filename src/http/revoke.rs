@@ -41,10 +41,7 @@ async fn attempt<B: Buf>(
 ) -> Result<Revoked, Box<Refusal>> {
     let bytes = body::read(headers, stream).await?;
     let form = Form::read(headers, &bytes)?;
-    let caller = Caller {
-        address,
-        ..Caller::default()
-    };
+    let caller = Caller::at(address);
     // A `token_type_hint` that is wrong or unknown changes nothing (§2.1).
     let token = form.required("token");
     oauth.revoke(proof(headers, &form), token, caller).await
