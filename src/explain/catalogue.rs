@@ -675,9 +675,9 @@ catalogue! {
         mend: "Send the client's id and secret in the one or the other way (RFC 6749 §2.3.1), or an assertion (RFC 7523 §2.2)."
     ClientAuthenticationFailed "client_authentication_failed": 401 "invalid_client" FixConfig
         "The client is unknown, or does not prove to be itself."
-        cause: "No client has this id, its secret is another, its assertion does not verify with its key, or it authenticates by another method than its own. Strangers are not told which; the log line's `cause` says it, beginning with one of the codes `client_unknown`, `client_secret_wrong`, `client_auth_method_mismatch` and `client_assertion_…`."
+        cause: "No client has this id, its secret is another, its assertion does not verify with its key, or it authenticates by another method than its own. Strangers are not told which; the log line's `cause` says it, beginning with one of the codes `client_unknown`, `client_secret_wrong`, `client_auth_method_mismatch`, `client_keys_unavailable` and `client_assertion_…`."
         confirm: "Look for the request id in the log; `exchequer clients list` lists the clients; pipe an assertion into `exchequer explain`."
-        mend: "Give the client the id and the secret that are configured here: the secret's text as it stands, without a line's end."
+        mend: "Give the client the id and the secret that are configured here: the secret's text as it stands, without a line's end. A client with a `jwks_uri` whose assertions were good before may send a new one a minute later: perhaps its keys could not be fetched."
     ClientAssertionMalformed "client_assertion_malformed": 401 "invalid_client" FixRequest
         "The client assertion is not a well-formed JWT for this purpose."
         cause: "The assertion is cut off, or not a JWT; its header asks for what is never honoured; `iss` and `sub` are not the client both; a claim is missing or of the wrong type; or `client_assertion_type` is another."
@@ -713,11 +713,6 @@ catalogue! {
         cause: "An assertion with this `jti` has been sent by this client: a library that keeps assertions, a retry that sends the same request, or somebody who saw it."
         confirm: "Look in the client's log for the same `jti`; if it is not there twice, somebody else sent it."
         mend: "Make a new assertion for each request, retries too. If nobody of yours sent it, give the client another key."
-    ClientKeysUnavailable "client_keys_unavailable": 503 "temporarily_unavailable" Retry
-        "The client's keys cannot be fetched."
-        cause: "The client's `jwks_uri` does not answer, answers with something else than a key set, or leads where it must not."
-        confirm: "The log line says what happened; fetch the client's `jwks_uri` from this machine."
-        mend: "Bring the client's server back; or configure the key itself with `public_key` or `jwks`."
     ClientNotAllowed "client_not_allowed": 400 "unauthorized_client" FixConfig
         "This client gets no tokens of its own."
         cause: "The client has no `audience` in the configuration."
@@ -823,14 +818,19 @@ catalogue! {
         cause: "One of the two is missing, the method is `plain`, or the challenge is not 43 characters of base64url (RFC 7636 §4.2)."
         confirm: "Look at the parameters in the browser's address bar."
         mend: "Make a random verifier of 43 to 128 characters for each sign-in, send base64url(SHA-256(verifier)) without padding as `code_challenge`, and the verifier itself at the token endpoint."
+    SignInTooLong "sign_in_too_long": 400 "invalid_request" FixRequest
+        "What this sign-in asks for does not fit into a cookie."
+        cause: "The browser keeps what was asked until the user comes back: `redirect_uri`, `state`, `scope` and the audiences together are longer than the 2,700 bytes or so that a cookie holds."
+        confirm: "Count the characters of the request's query."
+        mend: "Keep what is long in the app, and send a short random `state` that stands for it."
     SignInStateInvalid "sign_in_state_invalid": 400 "invalid_request" SignIn
         "This sign-in is not under way: it was never begun, is over, or took longer than 10 minutes."
-        cause: "`state` is missing, unknown or used: the back button, a reloaded callback, a bookmark of it, or a forged one."
+        cause: "`state` is missing, expired, used or not one of ours: the back button, a reloaded callback, a bookmark of it, or a forged one; or the key ring was made anew meanwhile, or another replica has another ring."
         confirm: "Compare the times of the two requests, of login and callback, in the log."
         mend: "Begin the sign-in again from the app."
     SignInBrowserMismatch "sign_in_browser_mismatch": 400 "invalid_request" SignIn
         "This sign-in was begun in another browser."
-        cause: "The cookie that login set is missing or another's: the callback was opened in another browser or profile, cookies are blocked, or the host of `EXCHEQUER_ISSUER` is another than the one on which login was called. Somebody who sends you a link to finish their sign-in gets this answer too."
+        cause: "The cookie that login set is missing, changed or another's: the callback was opened in another browser or profile, cookies are blocked, or the host of `EXCHEQUER_ISSUER` is another than the one on which login was called. Somebody who sends you a link to finish their sign-in gets this answer too."
         confirm: "Look for `Set-Cookie` in login's answer and `Cookie` in the request of the callback; compare their hosts."
         mend: "Begin the sign-in again, in one browser, at the host of `EXCHEQUER_ISSUER`."
     SignInProviderMismatch "sign_in_provider_mismatch": 400 "access_denied" SignIn
@@ -1059,6 +1059,11 @@ catalogue! {
         cause: "`kid` of its header is in no key set of the client, is missing where the client has a set, or names a key that cannot be used."
         confirm: "Compare `kid` with the client's `jwks` or `jwks_uri`."
         mend: "Publish the key there, with its `kid`, before the client signs with it."
+    ClientKeysUnavailable "client_keys_unavailable": 0 "invalid_client" Retry
+        "The client's keys cannot be fetched."
+        cause: "The client's `jwks_uri` does not answer, answers with something else than a key set, or leads where it must not, and no set of the last day is at hand. The client is told no more than a stranger would be, 401 `client_authentication_failed`: anybody can name a client, and another answer, or a `Retry-After`, would say that there is one of this id. RFC 6749 §5.2 has `invalid_client` for whoever could not be authenticated, whatever the reason."
+        confirm: "The log line says what happened, and `exchequer_jwks_fetch_total{issuer=\"client:ID\"}` counts the tries; fetch the client's `jwks_uri` from this machine."
+        mend: "Bring the client's server back, and let the client send a new assertion; or configure the key itself with `public_key` or `jwks`."
     ClientAssertionSignatureInvalid "client_assertion_signature_invalid": 0 "invalid_client" FixConfig
         "The client assertion's signature does not verify with the client's secret or key."
         cause: "Signed with another secret or key, or with the right secret in another form: the UTF-8 text of a secret that looks like hex or base64 is not the bytes that it spells."

@@ -68,11 +68,6 @@ impl Fault {
         let cause = format!("{}: {told}", entry.slug);
         let refusal = match entry.status {
             0 => Refusal::new(Code::ClientAuthenticationFailed),
-            503 => {
-                let mut refusal = Refusal::new(code);
-                refusal.retry_after = Some(1);
-                refusal
-            }
             _ => {
                 let sentence = entry.sentence.trim_end_matches('.');
                 Refusal::because(code, format!("{sentence}: {told}."))

@@ -760,7 +760,7 @@ async fn a_clients_key_set_is_fetched_as_an_issuers_is() {
 }
 
 #[tokio::test]
-async fn a_key_set_that_cannot_be_fetched_is_no_wrong_signature() {
+async fn a_client_whose_keys_cannot_be_fetched_is_told_no_more_than_a_stranger() {
     let issuer = Issuer::start().await;
     let partner = Issuer::with_keys(vec![]).await;
     partner.behave(JWKS, Behaviour::Answer(500, "{}".to_owned()));
@@ -772,11 +772,39 @@ async fn a_key_set_that_cannot_be_fetched_is_no_wrong_signature() {
         .one_app(&issuer, "", &client)
         .start()
         .await;
-    let assertion = signed(Key::p256(), "ES256", Some("p1"), &claims("fetched"));
-    let answer = ask(&service, None, &asserted(&assertion)).await;
-    answer.assert_refused(503, "client_keys_unavailable");
-    assert_eq!(answer.body["error"], "temporarily_unavailable");
-    assert!(!answer.header("retry-after").is_empty());
+    let assertion = |id: &str| asserted(&signed(Key::p256(), "ES256", Some("p1"), &claims(id)));
+    let mut seen = Vec::new();
+    for id in ["fetched", "nobody"] {
+        let mut answer = ask(&service, None, &assertion(id)).await;
+        answer.assert_refused(401, "client_authentication_failed");
+        answer.body["request_id"].take();
+        for own in ["x-request-id", "date"] {
+            answer.headers.remove(own);
+        }
+        seen.push((answer.headers, answer.body));
+    }
+    assert_eq!(seen[0], seen[1]);
+    // Who runs the service learns of it.
+    eventually("the log tells them apart", async || {
+        let lines = service.logged("refused");
+        let causes: Vec<_> = lines
+            .iter()
+            .filter_map(|line| line["cause"].as_str())
+            .collect();
+        ["client_keys_unavailable: ", "client_unknown: "]
+            .iter()
+            .all(|code| causes.iter().any(|cause| cause.starts_with(code)))
+    })
+    .await;
+    let failures = "exchequer_jwks_fetch_total{issuer=\"client:fetched\",result=\"error\"}";
+    assert!(service.metric(failures).await.unwrap() >= 1.0);
+    // An honest client sends another assertion later.
+    partner.behave(JWKS, Behaviour::Well);
+    partner.publish(vec![Key::p256().jwk("p1")]);
+    eventually("its keys are back", async || {
+        ask(&service, None, &assertion("fetched")).await.status == 200
+    })
+    .await;
 }
 
 #[tokio::test]
