@@ -38,6 +38,7 @@ pub(super) async fn login(
             response_type: form.get("response_type"),
             code_challenge: form.get("code_challenge"),
             code_challenge_method: form.get("code_challenge_method"),
+            dpop_jkt: form.get("dpop_jkt"),
             state: form.get("state"),
             scope: scope(&form)?,
             audiences: form.all("audience").chain(form.all("resource")).collect(),

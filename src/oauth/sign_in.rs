@@ -1,30 +1,32 @@
 //! Sign-in that this service begins: to the provider with a state, a nonce and a challenge, and
 //! back to the app with a code of ours.
 //!
-//! A sign-in is bound to the browser that began it by a cookie. The nonce and the code verifier
-//! of the provider are made from that cookie's value, of which the store has only the hash: who
-//! reads the store can finish nobody's sign-in. Until the app and its redirect URI are certain
-//! nobody is sent anywhere; after that the app is told what went wrong (RFC 6749 §4.1.2.1).
+//! A sign-in is bound to the browser that began it by a cookie, in which all that was asked is
+//! sealed: nothing is kept here before the browser comes back, and then only that it did. Until
+//! the app and its redirect URI are certain nobody is sent anywhere; after that the app is told
+//! what went wrong (RFC 6749 §4.1.2.1).
+
+mod pending;
 
 use super::OAuth;
 use super::providers::{Gained, Provider, ProviderCode, refusal_of};
 use crate::clock::UnixSeconds;
 use crate::config::SignInSettings;
-use crate::crypto::{MacKey, sha256};
+use crate::crypto::sha256;
 use crate::exchange::Caller;
 use crate::explain::{About, Code, Refusal, Source};
 use crate::policy::App;
 use crate::policy::app::each_once;
 use crate::policy::limits::Takes;
-use crate::store::{Change, Committed, Entry, Key, Kind, Question, Replace, StoreError};
+use crate::store::{Change, Committed, Entry, Key, Kind, Once, Question, Replace, StoreError};
 use crate::subject::Issuer;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+pub(super) use pending::Asked;
+use pending::{Maker, Pending, Secrets, cookie_of};
 use rand::Rng;
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
-use subtle::ConstantTimeEq;
 use url::form_urlencoded::Serializer;
 
 /// How long a user may take to sign in, seconds.
@@ -47,6 +49,8 @@ pub struct Begin<'r> {
     pub code_challenge: Option<&'r str>,
     /// `S256`.
     pub code_challenge_method: Option<&'r str>,
+    /// The thumbprint of the key that the code is to be bound to (RFC 9449 §10).
+    pub dpop_jkt: Option<&'r str>,
     /// The app's own state, which it gets back.
     pub state: Option<&'r str>,
     /// The scopes of the app token.
@@ -97,35 +101,6 @@ pub struct Told {
     pub refusal: Option<Refused>,
 }
 
-/// A sign-in under way, as the store keeps it.
-#[derive(Serialize, Deserialize)]
-struct Pending {
-    provider: String,
-    /// The hash of the cookie's value.
-    browser: String,
-    #[serde(flatten)]
-    asked: Asked,
-}
-
-/// What an app asked for, and gets once the user has signed in.
-#[derive(Clone, Serialize, Deserialize)]
-pub(super) struct Asked {
-    pub(super) app: String,
-    pub(super) redirect_uri: String,
-    pub(super) code_challenge: String,
-    state: Option<String>,
-    pub(super) scope: Option<String>,
-    pub(super) audiences: Vec<String>,
-}
-
-/// The name of the cookie of the sign-in with this state: several may be under way in one
-/// browser.
-pub fn cookie_of(state: &str) -> String {
-    let hash = sha256(state.as_bytes());
-    let short = hash.get(..9).unwrap_or_default();
-    format!("exchequer-{}", URL_SAFE_NO_PAD.encode(short))
-}
-
 impl OAuth {
     /// Begins a sign-in at a provider.
     pub async fn begin_sign_in(
@@ -146,6 +121,7 @@ impl OAuth {
                         app: app.settings.name.clone(),
                         redirect_uri: redirect_uri.to_owned(),
                         code_challenge: String::new(),
+                        dpop_jkt: None,
                         state: begin.state.map(str::to_owned),
                         scope: None,
                         audiences: Vec::new(),
@@ -194,32 +170,35 @@ impl OAuth {
             return Err(Refusal::new(Code::ResponseTypeUnsupported));
         }
         let code_challenge = match (begin.code_challenge, begin.code_challenge_method) {
-            (Some(challenge), Some("S256")) if is_challenge(challenge) => challenge,
+            (Some(challenge), Some("S256")) if is_sha256(challenge) => challenge,
             _ => return Err(Refusal::new(Code::PkceRequired)),
         };
+        if !begin.dpop_jkt.is_none_or(is_sha256) {
+            return Err(Refusal::because(
+                Code::ParameterMalformed,
+                "The parameter `dpop_jkt` is no SHA-256 thumbprint of a key.",
+            ));
+        }
         if !app.may_ask_for(&begin.audiences) {
             return Err(Refusal::new(Code::AudienceNotAllowed));
         }
         let endpoints = provider.endpoints().await?;
-        let (state, browser) = (random(), random());
+        let maker = Maker::of(&self.exchange.keys.published());
+        let state = maker.state(self.exchange.clock.now() + LIFE);
         let pending = Pending {
             provider: provider.settings.name.clone(),
-            browser: hashed(&browser),
             asked: Asked {
                 app: app.settings.name.clone(),
                 redirect_uri: redirect_uri.to_owned(),
                 code_challenge: code_challenge.to_owned(),
+                dpop_jkt: begin.dpop_jkt.map(str::to_owned),
                 state: begin.state.map(str::to_owned),
                 scope: begin.scope.map(str::to_owned),
                 audiences: each_once(&begin.audiences),
             },
         };
-        let now = self.exchange.clock.now();
-        let body = serde_json::to_vec(&pending)
-            .map_err(|error| Refusal::new(Code::InternalError).caused_by(error))?;
-        self.replace(Kind::SignIn, &state, 0, Some((now + LIFE, body)))
-            .await?;
-        let secrets = Secrets::of(&browser);
+        let cookie = maker.seal(&state, &pending)?;
+        let secrets = maker.secrets(&state);
         let challenge = URL_SAFE_NO_PAD.encode(sha256(secrets.code_verifier.as_bytes()));
         let mut location = endpoints.authorization;
         location
@@ -234,7 +213,7 @@ impl OAuth {
             .append_pair("code_challenge_method", "S256");
         Ok(Step {
             location: location.into(),
-            cookie: (cookie_of(&state), Some(browser)),
+            cookie: (cookie_of(&state), Some(cookie)),
             told: Told {
                 provider: provider.settings.name.clone(),
                 about: About {
@@ -261,14 +240,14 @@ impl OAuth {
     ) -> Result<Step, Refused> {
         let step = async {
             self.take_from_address(caller).await?;
-            let (pending, browser, cookie) = self.resume(callback, browser).await?;
+            let (pending, secrets, cookie) = self.resume(callback, browser).await?;
             let asked = &pending.asked;
             // Neither is gone unless the configuration has changed since.
             let (provider, app) = self.offered(&pending.provider, Some(&asked.app))?;
             registered(app.settings.sign_in.as_ref(), Some(&asked.redirect_uri))?;
             let code = tokio::time::timeout(
                 DEADLINE,
-                self.arrive(&provider, &app, &pending, callback, &browser),
+                self.arrive(&provider, &app, &pending, callback, &secrets),
             );
             let code = code.await.unwrap_or_else(|_| {
                 Err(Refusal::new(Code::ProviderUnavailable)
@@ -293,29 +272,32 @@ impl OAuth {
         &self,
         callback: &Callback<'_>,
         browser: impl Fn(&str) -> Option<String>,
-    ) -> Result<(Pending, String, String), Refused> {
+    ) -> Result<(Pending, Secrets, String), Refused> {
         let unknown = || Refusal::new(Code::SignInStateInvalid);
         let state = callback.state.ok_or_else(unknown)?;
-        let entry = self.entry(Kind::SignIn, state).await?.ok_or_else(unknown)?;
-        let pending: Pending = serde_json::from_slice(&entry.body).map_err(|_| unknown())?;
+        let exchange = &self.exchange;
+        let (maker, now) = (Maker::of(&exchange.keys.published()), exchange.clock.now());
+        let until = maker.until(state).filter(|until| now < *until);
+        let until = until.ok_or_else(unknown)?;
         let cookie = cookie_of(state);
-        let value = browser(&cookie);
-        let value = value.filter(|value| {
-            let same = hashed(value).as_bytes().ct_eq(pending.browser.as_bytes());
-            bool::from(same)
-        });
-        let value = value.ok_or_else(|| Refusal::new(Code::SignInBrowserMismatch))?;
-        match self
-            .replace(Kind::SignIn, state, entry.version, None)
-            .await?
-        {
-            Committed::Done => {}
-            Committed::Repeated => return Err(unknown()),
+        let pending = browser(&cookie).and_then(|value| maker.open(state, &value));
+        let pending = pending.ok_or_else(|| Refusal::new(Code::SignInBrowserMismatch))?;
+        let change = Change {
+            once: Some(Once {
+                key: Key::of(Kind::SignIn, &[state]),
+                // Longer than the state holds: the clocks of replicas differ.
+                until: until + LIFE,
+            }),
+            ..Change::default()
+        };
+        let committed = exchange.store.commit(change, now).await;
+        if committed.map_err(StoreError::refusal)? == Committed::Repeated {
+            return Err(unknown());
         }
         if pending.provider != callback.provider {
             return Err(Refusal::new(Code::SignInProviderMismatch));
         }
-        Ok((pending, value, cookie))
+        Ok((pending, maker.secrets(state), cookie))
     }
 
     /// Verifies who came back from the provider, and gives a code of ours for them.
@@ -325,7 +307,7 @@ impl OAuth {
         app: &App,
         pending: &Pending,
         callback: &Callback<'_>,
-        browser: &str,
+        secrets: &Secrets,
     ) -> Result<(String, About), Refused> {
         if callback.iss.is_some_and(|iss| !provider.answers_as(iss)) {
             return Err(Refusal::new(Code::SignInProviderMismatch));
@@ -338,13 +320,12 @@ impl OAuth {
                 .caused_by("the callback has neither `code` nor `error`")
         })?;
         let issuer = issuer_of(app, provider)?;
-        let secrets = Secrets::of(browser);
         let code = ProviderCode {
             code,
             redirect_uri: &self.callback(provider),
             code_verifier: &secrets.code_verifier,
         };
-        let (kept, about) = match provider.exchange(&code).await? {
+        let (mut kept, about) = match provider.exchange(&code).await? {
             Gained::IdToken(token) => {
                 use secrecy::ExposeSecret;
                 let expected = (provider.settings.client_id.as_str(), secrets.nonce.as_str());
@@ -354,6 +335,7 @@ impl OAuth {
             }
             Gained::Told(claims) => self.exchange.keep_told(&claims, app, issuer)?,
         };
+        kept.bound_to.clone_from(&pending.asked.dpop_jkt);
         let code = self.give_code(&pending.asked, kept).await?;
         Ok((code, about))
     }
@@ -454,24 +436,6 @@ impl OAuth {
     }
 }
 
-/// What is sent to the provider, and proves later that it is this browser's sign-in.
-struct Secrets {
-    nonce: String,
-    code_verifier: String,
-}
-
-impl Secrets {
-    /// Of the browser whose cookie has this value.
-    fn of(browser: &str) -> Self {
-        let key = MacKey::new(browser.as_bytes());
-        let made = |what: &str| URL_SAFE_NO_PAD.encode(key.sign(&[what.as_bytes()]));
-        Self {
-            nonce: made("nonce"),
-            code_verifier: made("code_verifier"),
-        }
-    }
-}
-
 /// The issuer by whose rules the app takes those who sign in at the provider.
 fn issuer_of<'a>(app: &'a App, provider: &Provider) -> Result<&'a Issuer, Refused> {
     let wanted = &provider.settings.issuer;
@@ -516,8 +480,8 @@ fn on_loopback(known: &str, asked: &str) -> bool {
     })
 }
 
-/// Whether a text is the S256 of something (RFC 7636 §4.2).
-fn is_challenge(text: &str) -> bool {
+/// Whether a text is the SHA-256 of something, as RFC 7636 §4.2 and RFC 7638 §3.1 write it.
+fn is_sha256(text: &str) -> bool {
     text.len() == 43 && URL_SAFE_NO_PAD.decode(text).is_ok()
 }
 
@@ -544,10 +508,6 @@ fn error_word(refusal: &Refusal) -> &'static str {
 /// 256 bits that nobody can guess.
 pub(super) fn random() -> String {
     URL_SAFE_NO_PAD.encode(rand::rng().random::<[u8; 32]>())
-}
-
-fn hashed(text: &str) -> String {
-    URL_SAFE_NO_PAD.encode(sha256(text.as_bytes()))
 }
 
 #[cfg(test)]

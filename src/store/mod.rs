@@ -71,7 +71,7 @@ pub enum Kind {
     RefreshFamily,
     /// An authorization code, by its hash.
     Code,
-    /// A sign-in under way, by the hash of its state.
+    /// A sign-in that came back: its state.
     SignIn,
     /// An assertion of a client that was used: client, `jti`.
     AssertionUsed,

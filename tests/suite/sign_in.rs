@@ -527,8 +527,14 @@ async fn the_provider_is_asked_with_a_state_a_nonce_and_a_challenge_of_our_own()
         let (pair, attributes) = cookie.split_once("; ").unwrap();
         assert_eq!(attributes, "Path=/; Max-Age=600; HttpOnly; SameSite=Lax");
         let (name, value) = pair.split_once('=').unwrap();
-        for text in [&state, &nonce, &ours, value] {
+        for text in [&nonce, &ours] {
             assert_eq!(text.len(), 43, "256 bits: {text}");
+        }
+        assert_eq!(state.len(), 54, "random bits, a time and a code: {state}");
+        let sealed = URL_SAFE_NO_PAD.decode(value).unwrap();
+        let sealed = String::from_utf8_lossy(&sealed);
+        for asked in ["app.example.com", "web", "the app's own"] {
+            assert!(!sealed.contains(asked), "{asked}");
         }
         assert_ne!(ours, challenge(), "the app's challenge is the app's");
         seen.extend([state, nonce, ours, name.to_owned(), value.to_owned()]);
@@ -928,6 +934,127 @@ async fn a_callback_without_its_browser_or_its_state_goes_nowhere() {
         400,
         "sign_in_state_invalid",
     );
+}
+
+/// How often the store was written to.
+async fn commits(service: &Service) -> f64 {
+    let name = "exchequer_store_commit_duration_seconds_count";
+    service.metric(name).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_flood_of_sign_ins_leaves_the_store_as_it_was() {
+    let issuer = Issuer::start().await;
+    let service = with(&issuer, "")
+        .env("EXCHEQUER_STORE", "file:store.redb")
+        .start()
+        .await;
+    let before = commits(&service).await;
+    let mut last = None;
+    for _ in 0..200 {
+        last = Some(Browser::new(&service, "op", &[]).await);
+    }
+    let browser = last.unwrap();
+    let thief = Browser {
+        cookie: String::new(),
+        ..browser.clone()
+    };
+    stays(
+        &thief.with_code(&service).await,
+        400,
+        "sign_in_browser_mismatch",
+    );
+    assert_eq!(commits(&service).await, before);
+    gives(&issuer, &browser.id_token(&issuer).sign(Key::rsa()));
+    assert!(parameters(&sent(&browser.with_code(&service).await)).contains_key("code"));
+    let after = commits(&service).await;
+    assert_eq!(after, before + 2.0, "that it came back, and its code");
+}
+
+#[tokio::test]
+async fn a_sign_in_goes_on_after_a_restart_and_ends_once_all_the_same() {
+    let issuer = Issuer::start().await;
+    let mut service = with(&issuer, "")
+        .env("EXCHEQUER_STORE", "file:store.redb")
+        .start()
+        .await;
+    let browser = Browser::new(&service, "op", &[]).await;
+    service.restart().await;
+    gives(&issuer, &browser.id_token(&issuer).sign(Key::rsa()));
+    assert!(parameters(&sent(&browser.with_code(&service).await)).contains_key("code"));
+    service.restart().await;
+    stays(
+        &browser.with_code(&service).await,
+        400,
+        "sign_in_state_invalid",
+    );
+    // Whoever has another key ring made neither this state nor this cookie.
+    let stranger = with(&issuer, "").start().await;
+    let other = Browser::new(&service, "op", &[]).await;
+    stays(
+        &other.with_code(&stranger).await,
+        400,
+        "sign_in_state_invalid",
+    );
+}
+
+#[tokio::test]
+async fn a_cookie_or_a_state_that_was_changed_by_a_byte_is_none() {
+    let (issuer, service) = world().await;
+    let browser = Browser::new(&service, "op", &[]).await;
+    let (name, value) = browser.cookie.split_once('=').unwrap();
+    let swapped = |text: &str, place: usize| {
+        let by = if &text[place..=place] == "A" {
+            "B"
+        } else {
+            "A"
+        };
+        let mut text = text.to_owned();
+        text.replace_range(place..=place, by);
+        text
+    };
+    for place in (0..value.len()).step_by(7).chain([value.len() - 1]) {
+        let changed = Browser {
+            cookie: format!("{name}={}", swapped(value, place)),
+            ..browser.clone()
+        };
+        stays(
+            &changed.with_code(&service).await,
+            400,
+            "sign_in_browser_mismatch",
+        );
+    }
+    let state = &browser.at["state"];
+    for place in 0..state.len() {
+        let pairs = [("code", "1"), ("state", &*swapped(state, place))];
+        stays(
+            &browser.back(&service, &pairs).await,
+            400,
+            "sign_in_state_invalid",
+        );
+    }
+    assert_eq!(issuer.asked("/token"), 0, "no code was tried");
+    gives(&issuer, &browser.id_token(&issuer).sign(Key::rsa()));
+    assert!(parameters(&sent(&browser.with_code(&service).await)).contains_key("code"));
+}
+
+#[tokio::test]
+async fn what_no_cookie_could_hold_is_told_to_the_app() {
+    let (_issuer, service) = world().await;
+    let (challenge, long) = (challenge(), "s".repeat(1000));
+    let fits = asked(&challenge, &[("scope", long.as_str())]);
+    let answer = login(&service, "op", &fits).await;
+    sent(&answer);
+    assert!(answer.header("set-cookie").len() < 4096);
+    // Escaped it is twice as long.
+    let state = "\"".repeat(1000);
+    let pairs = [("scope", long.as_str()), ("state", state.as_str())];
+    let url = sent(&login(&service, "op", &asked(&challenge, &pairs)).await);
+    let told = parameters(&url);
+    assert!(url.as_str().starts_with(&format!("{BACK}&error=")), "{url}");
+    assert_eq!(told["error"], "invalid_request");
+    assert_eq!(told["error_code"], "sign_in_too_long");
+    assert_eq!(told["state"], state);
 }
 
 #[tokio::test]
@@ -1520,6 +1647,70 @@ async fn strangers_begin_and_end_so_many_sign_ins_an_address() {
     };
     let mut statuses = Vec::new();
     for _ in 0..200 {
+/// A proof of this key for the token endpoint, and the key's thumbprint (RFC 7638 §3.1).
+fn proof(key: &Key) -> (String, String) {
+    let mut jwk = key.jwk("any");
+    for name in ["kid", "alg", "use"] {
+        jwk.as_object_mut().unwrap().remove(name);
+    }
+    let thumbprint = URL_SAFE_NO_PAD.encode(sha256(jwk.to_string().as_bytes()));
+    let header = json!({"typ": "dpop+jwt", "alg": key.alg(), "jwk": jwk});
+    let jti = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 12]>());
+    let uri = format!("{OURS}/oauth/token");
+    let claims = json!({"jti": jti, "htm": "POST", "htu": uri, "iat": now()});
+    let proof = token::assemble(&header.to_string(), &claims.to_string(), |message| {
+        key.sign(message)
+    });
+    (proof, thumbprint)
+}
+
+#[tokio::test]
+async fn a_code_that_was_asked_for_with_a_key_is_good_with_that_key_alone() {
+    let (issuer, service) = world().await;
+    let (_, thumbprint) = proof(Key::p256());
+    let given = code(&issuer, &service, &[("dpop_jkt", &thumbprint)]).await;
+    let exchange = async |proof: Option<&str>| {
+        let pairs = [
+            ("grant_type", "authorization_code"),
+            ("code", given.as_str()),
+            ("redirect_uri", BACK),
+            ("client_id", "web"),
+            ("code_verifier", VERIFIER),
+        ];
+        let mut request = service
+            .client
+            .post(format!("{}/oauth/token", service.url))
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(query(pairs));
+        if let Some(proof) = proof {
+            request = request.header("dpop", proof);
+        }
+        service.send(request).await
+    };
+    exchange(None)
+        .await
+        .assert_refused(400, "dpop_proof_missing");
+    let (other, _) = proof(Key::ed25519());
+    exchange(Some(&other))
+        .await
+        .assert_refused(400, "dpop_key_mismatch");
+    let (right, _) = proof(Key::p256());
+    let answer = exchange(Some(&right)).await;
+    assert_eq!(answer.body["token_type"], "DPoP", "{}", answer.body);
+    let claims = token::claims(app_token(&answer));
+    assert_eq!(claims["cnf"]["jkt"], thumbprint);
+
+    let challenge = challenge();
+    let pairs = asked(&challenge, &[("dpop_jkt", "no thumbprint")]);
+    let answer = login(&service, "op", &pairs).await;
+    told(
+        &answer,
+        "no thumbprint",
+        "invalid_request",
+        "parameter_malformed",
+    );
+}
+
         let answer = from(&path, "203.0.113.9").await;
         statuses.push(answer.status);
         if answer.status == 429 {
