@@ -311,6 +311,7 @@ impl Bound {
                     Arc::clone(&clients),
                     &settings,
                     &fetcher,
+                    &metrics,
                 )),
                 Arc::clone(&proxies),
             ),

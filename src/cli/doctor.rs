@@ -184,7 +184,7 @@ async fn check_provider(
     report: &mut Report,
 ) {
     let name = format!("provider {}", settings.name);
-    let provider = Provider::new(settings, fetcher, &Clock::system());
+    let provider = Provider::new(settings, fetcher, &Clock::system(), &Arc::default());
     let callback = format!("{issuer}/auth/callback/{}", settings.name);
     let client = &settings.client_id;
     let Err(refusal) = provider.recognises_us(&callback).await else {

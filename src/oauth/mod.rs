@@ -22,6 +22,7 @@ use crate::config::Settings;
 use crate::exchange::{self, Caller, Exchange, Exchanged};
 use crate::explain::{Ladder, Refusal};
 use crate::subject::fetch::Fetcher;
+use crate::telemetry::Metrics;
 use clients::{Clients, Evidence, Party, Proof};
 use issued::Issued;
 use jsonwebtoken::Algorithm;
@@ -82,8 +83,9 @@ impl OAuth {
         settings: &Settings,
         fetcher: &Fetcher,
     ) -> Self {
+        metrics: &Arc<Metrics>,
         let providers = settings.providers.iter().map(|(name, settings)| {
-            let provider = Provider::new(settings, fetcher, &exchange.clock);
+            let provider = Provider::new(settings, fetcher, &exchange.clock, metrics);
             (name.clone(), Arc::new(provider))
         });
         Self {

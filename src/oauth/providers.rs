@@ -1,26 +1,28 @@
 //! The providers that users sign in at: where they are sent, how a code is exchanged there, and
-//! what GitHub and Facebook tell of a user instead of an ID token.
+//! what GitHub and Facebook tell of a user instead of an ID token. One that fails in a row is
+//! left alone for a while, and whoever needs it is refused at once.
+
+mod places;
 
 use crate::clock::Clock;
 use crate::config::{ProviderAuth, ProviderKind, ProviderSettings};
 use crate::crypto::MacKey;
 use crate::explain::{Code, Refusal, Source};
-use crate::subject::address::{self, Reach};
-use crate::subject::discovery::{DiscoveryError, sign_in_urls};
+use crate::subject::address;
+use crate::subject::breaker::Held;
 use crate::subject::fetch::{FetchError, Fetcher, Reply};
+use crate::subject::guard::{Guard, LEFT_ALONE, Outcome, whole_seconds};
+use crate::telemetry::{Metrics, ProviderResult};
+pub use places::Endpoints;
+use places::Places;
 use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
-use std::time::Duration;
-use tokio::sync::Mutex;
+use std::sync::Arc;
 use url::Url;
 use url::form_urlencoded::{Serializer, byte_serialize};
 
-/// How long discovered endpoints are believed.
-const PLACES: Duration = Duration::from_secs(3600);
-/// How long discovery that failed is not tried again.
-const PAUSE: Duration = Duration::from_secs(5);
 /// How long a 429 without a `Retry-After` is respected, seconds.
 const COOL_DOWN: u64 = 5;
 /// What GitHub's API wants to be asked with.
@@ -34,24 +36,11 @@ pub struct Provider {
     pub settings: ProviderSettings,
     fetcher: Fetcher,
     clock: Clock,
-    places: Mutex<Places>,
-}
-
-/// Where a provider's endpoints are.
-#[derive(Clone)]
-enum Places {
-    Unknown,
-    Found(Endpoints, Duration),
-    Failed(DiscoveryError, Duration),
-}
-
-/// A provider's endpoints.
-#[derive(Clone)]
-pub struct Endpoints {
-    /// Where users are sent to.
-    pub authorization: Url,
-    /// Where codes are exchanged, and how far a request there may reach.
-    pub token: (Url, Reach),
+    places: Arc<Places>,
+    /// Before its token endpoint.
+    tokens: Guard,
+    /// Before its API.
+    api: Guard,
 }
 
 /// What a code was exchanged for; its `Debug` would show it, so it has none.
@@ -74,60 +63,26 @@ pub struct ProviderCode<'c> {
 
 impl Provider {
     /// The provider of these settings.
-    pub fn new(settings: &ProviderSettings, fetcher: &Fetcher, clock: &Clock) -> Self {
+    pub fn new(
+        settings: &ProviderSettings,
+        fetcher: &Fetcher,
+        clock: &Clock,
+        metrics: &Arc<Metrics>,
+    ) -> Self {
+        let guard = |api| Guard::new(&settings.name, api, clock, metrics);
         Self {
+            places: Places::new(settings, fetcher, clock),
+            tokens: guard("token"),
+            api: guard("user"),
             settings: settings.clone(),
             fetcher: fetcher.clone(),
             clock: clock.clone(),
-            places: Mutex::new(Places::Unknown),
         }
     }
 
     /// Where its endpoints are: as configured, else as discovered.
     pub async fn endpoints(&self) -> Result<Endpoints, Refused> {
-        self.places().await.map_err(|error| match error {
-            DiscoveryError::Fetch { .. } => unavailable(error),
-            other => Refusal::new(Code::IssuerMetadataInvalid)
-                .unavailable(Source::UpstreamIdp, PAUSE.as_secs())
-                .caused_by(other),
-        })
-    }
-
-    async fn places(&self) -> Result<Endpoints, DiscoveryError> {
-        let mut places = self.places.lock().await;
-        let now = self.clock.monotonic();
-        match &*places {
-            Places::Found(endpoints, at) if now < *at + PLACES => return Ok(endpoints.clone()),
-            Places::Failed(error, at) if now < *at + PAUSE => return Err(error.clone()),
-            _ => {}
-        }
-        let settings = &self.settings;
-        let private = settings.allow_private_network;
-        let configured = |text: &Option<String>| {
-            let url = Url::parse(text.as_deref()?).ok()?;
-            let reach = address::configured(&url, private);
-            Some((url, reach))
-        };
-        let found = match (
-            configured(&settings.authorization_endpoint),
-            configured(&settings.token_endpoint),
-        ) {
-            (Some(authorization), Some(token)) => Ok((authorization, token)),
-            (authorization, token) => sign_in_urls(&self.fetcher, &settings.issuer, private)
-                .await
-                .map(|(found, exchanges)| {
-                    (authorization.unwrap_or(found), token.unwrap_or(exchanges))
-                }),
-        };
-        let found = found.map(|((authorization, _), token)| Endpoints {
-            authorization,
-            token,
-        });
-        *places = match &found {
-            Ok(endpoints) => Places::Found(endpoints.clone(), now),
-            Err(error) => Places::Failed(error.clone(), now),
-        };
-        found
+        self.places.endpoints().await
     }
 
     /// Whether an answer's `iss` (RFC 9207) may be the provider's. GitHub's authorization
@@ -187,6 +142,7 @@ impl Provider {
         // RFC 6749 §2.3.1: each encoded as in a form, then joined.
         let encoded = |text: &str| -> String { byte_serialize(text.as_bytes()).collect() };
         let (id, secret) = (encoded(&settings.client_id), encoded(secret));
+        let pass = self.tokens.admit().map_err(held)?;
         let reply = self.fetcher.send(Method::POST, &url, reach, |request| {
             let request = request
                 .header("content-type", "application/x-www-form-urlencoded")
@@ -196,7 +152,27 @@ impl Provider {
                 ProviderAuth::Post | ProviderAuth::None => request,
             }
         });
-        self.read(reply.await.map_err(lost)?)
+        let reply = reply.await;
+        self.tokens.note(pass, self.outcome(&reply));
+        self.read(reply.map_err(lost)?)
+    }
+
+    /// What an answer says of the provider: whether it is there.
+    fn outcome(&self, reply: &Result<Reply, FetchError>) -> Outcome<'static> {
+        match reply {
+            Err(_) => Outcome::Failed("it did not answer"),
+            Ok(reply) => match reply.status {
+                429 => Outcome::RateLimited(self.wait(reply)),
+                500.. => Outcome::Failed("it answered 5xx"),
+                200 => Outcome::Answered(ProviderResult::Ok),
+                _ => Outcome::Answered(ProviderResult::Refused),
+            },
+        }
+    }
+
+    /// For how long a 429 asks to be left alone, seconds.
+    fn wait(&self, reply: &Reply) -> u64 {
+        reply.retry_after(self.clock.now()).unwrap_or(COOL_DOWN)
     }
 
     fn form(&self, code: &ProviderCode<'_>) -> String {
@@ -222,10 +198,9 @@ impl Provider {
 
     fn read(&self, reply: Reply) -> Result<Map<String, Value>, Refused> {
         if reply.status == 429 {
-            let wait = reply.retry_after(self.clock.now()).unwrap_or(COOL_DOWN);
-            return Err(Refusal::new(Code::ProviderRateLimited)
-                .unavailable(Source::UpstreamIdp, wait)
-                .caused_by("the token endpoint answered 429"));
+            return Err(
+                rate_limited(self.wait(&reply)).caused_by("the token endpoint answered 429")
+            );
         }
         let answer: Option<Map<String, Value>> = serde_json::from_slice(&reply.body).ok();
         // GitHub has its errors in answers of status 200.
@@ -252,6 +227,7 @@ impl Provider {
             url.query_pairs_mut().extend_pairs(query);
         }
         let reach = address::configured(&url, settings.allow_private_network);
+        let pass = self.api.admit().map_err(held)?;
         let reply = self.fetcher.send(Method::GET, &url, reach, |request| {
             let request = request.bearer_auth(token.expose_secret());
             match settings.kind {
@@ -259,8 +235,11 @@ impl Provider {
                 _ => request,
             }
         });
-        let reply = reply.await.map_err(lost)?;
+        let reply = reply.await;
+        self.api.note(pass, self.outcome(&reply));
+        let reply = reply.map_err(lost)?;
         match reply.status {
+            429 => Err(rate_limited(self.wait(&reply)).caused_by(format!("{path} answered 429"))),
             200 => serde_json::from_slice(&reply.body)
                 .map_err(|_| odd(format!("{path} answered with no JSON"))),
             status @ 400..500 => Err(odd(format!("{path} answered {status}"))),
@@ -418,6 +397,22 @@ fn lost(error: FetchError) -> Refused {
         FetchError::Forbidden(_) => odd(error),
         _ => unavailable(error),
     }
+}
+
+/// The refusal of who was not let through to a provider.
+fn held(held: Held) -> Refused {
+    match held {
+        Held::Cooling(left) => {
+            rate_limited(whole_seconds(left)).caused_by("it answered 429 a while ago")
+        }
+        Held::Open(left) => Refusal::new(Code::ProviderUnavailable)
+            .unavailable(Source::UpstreamIdp, whole_seconds(left))
+            .caused_by(LEFT_ALONE),
+    }
+}
+
+fn rate_limited(wait: u64) -> Refused {
+    Refusal::new(Code::ProviderRateLimited).unavailable(Source::UpstreamIdp, wait)
 }
 
 fn unavailable(cause: impl std::fmt::Display) -> Refused {

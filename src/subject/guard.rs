@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Why nobody is let through, while the breaker is open.
-pub(super) const LEFT_ALONE: &str = "it failed several times in a row, and is left alone";
+pub const LEFT_ALONE: &str = "it failed several times in a row, and is left alone";
 
 /// What became of a question.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Outcome<'o> {
+pub enum Outcome<'o> {
     /// It was answered, and how.
     Answered(ProviderResult),
     /// 429: nobody asks again for so many seconds.
@@ -22,7 +22,7 @@ pub(super) enum Outcome<'o> {
 }
 
 /// The guard of one API.
-pub(super) struct Guard {
+pub struct Guard {
     /// The issuer's name, for the log and the metrics.
     issuer: String,
     /// What the log calls the API.
@@ -33,12 +33,8 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    pub(super) fn new(
-        issuer: &str,
-        api: &'static str,
-        clock: &Clock,
-        metrics: &Arc<Metrics>,
-    ) -> Self {
+    /// The guard of this API of an issuer or a provider.
+    pub fn new(issuer: &str, api: &'static str, clock: &Clock, metrics: &Arc<Metrics>) -> Self {
         Self {
             issuer: issuer.to_owned(),
             api,
@@ -49,7 +45,7 @@ impl Guard {
     }
 
     /// Leave to ask; else it is counted that nobody was asked.
-    pub(super) fn admit(&self) -> Result<Pass, Held> {
+    pub fn admit(&self) -> Result<Pass, Held> {
         let admitted = self.breaker().admit(self.clock.monotonic());
         admitted.inspect_err(|_| {
             self.metrics
@@ -58,12 +54,12 @@ impl Guard {
     }
 
     /// Leave to ask again, which the budget of retries pays for.
-    pub(super) fn admit_again(&self) -> Option<Pass> {
+    pub fn admit_again(&self) -> Option<Pass> {
         self.breaker().admit_again(self.clock.monotonic())
     }
 
     /// Tells the breaker, the metrics and the log what became of a question.
-    pub(super) fn note(&self, pass: Pass, outcome: Outcome<'_>) {
+    pub fn note(&self, pass: Pass, outcome: Outcome<'_>) {
         let result = match outcome {
             Outcome::Answered(result) => result,
             Outcome::RateLimited(_) => ProviderResult::RateLimited,
@@ -108,7 +104,7 @@ impl Guard {
 }
 
 /// Seconds, a part of one counted whole.
-pub(super) fn whole_seconds(time: Duration) -> u64 {
+pub fn whole_seconds(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 

@@ -12,7 +12,7 @@ pub mod clerk;
 mod delegated;
 pub mod discovery;
 pub mod fetch;
-mod guard;
+pub mod guard;
 pub mod introspection;
 pub mod json;
 pub mod jwks;

@@ -1270,12 +1270,6 @@ async fn what_the_provider_refuses_is_told_as_the_providers() {
             "provider_unavailable",
         ),
         (
-            429,
-            String::new(),
-            "temporarily_unavailable",
-            "provider_rate_limited",
-        ),
-        (
             500,
             String::new(),
             "temporarily_unavailable",
@@ -1286,6 +1280,13 @@ async fn what_the_provider_refuses_is_told_as_the_providers() {
             said("temporarily_unavailable"),
             "temporarily_unavailable",
             "provider_unavailable",
+        ),
+        // Last: then it is left alone for a while.
+        (
+            429,
+            String::new(),
+            "temporarily_unavailable",
+            "provider_rate_limited",
         ),
     ] {
         issuer.behave("/token", Behaviour::Answer(status, body.clone()));
@@ -1397,6 +1398,82 @@ async fn a_dead_provider_is_told_in_time() {
         "temporarily_unavailable",
         "provider_unavailable",
     );
+}
+
+#[tokio::test]
+async fn a_dead_token_endpoint_is_left_alone_and_asked_again_after_a_while() {
+    let (issuer, service) = world().await;
+    issuer.behave("/token", Behaviour::Answer(500, String::new()));
+    let fails = async |asked: usize| {
+        let browser = Browser::new(&service, "op", &[]).await;
+        let answer = browser.with_code(&service).await;
+        let (error, code) = ("temporarily_unavailable", "provider_unavailable");
+        told(&answer, "dead", error, code);
+        assert_eq!(issuer.asked("/token"), asked);
+    };
+    for asked in 1..=5 {
+        fails(asked).await;
+    }
+    for _ in 0..5 {
+        fails(5).await;
+    }
+    service.shift_clocks(2, 2);
+    fails(6).await;
+    fails(6).await;
+    service.shift_clocks(60, 60);
+    let browser = Browser::new(&service, "op", &[]).await;
+    gives(&issuer, &browser.id_token(&issuer).sign(Key::rsa()));
+    assert!(parameters(&sent(&browser.with_code(&service).await)).contains_key("code"));
+}
+
+#[tokio::test]
+async fn endpoints_that_were_found_serve_for_a_day_while_nobody_can_look_them_up() {
+    const METADATA: &str = "/.well-known/openid-configuration";
+    let issuer = Issuer::start().await;
+    let url = &issuer.url;
+    let says = |path: &str| {
+        let body = json!({
+            "issuer": url, "jwks_uri": format!("{url}{JWKS}"),
+            "authorization_endpoint": format!("{url}{path}"), "token_endpoint": format!("{url}/token"),
+        });
+        issuer.behave(METADATA, Behaviour::Answer(200, body.to_string()));
+    };
+    says("/first");
+    let service = Service::builder()
+        .config(&format!(
+            "[providers.op]\nissuer = {url:?}\nclient_id = \"x\"\n\
+             [apps.web.sign_in]\nproviders = \"op\"\nredirect_uris = {BACK:?}\n"
+        ))
+        .start()
+        .await;
+    let challenge = challenge();
+    let at = async || {
+        let answer = login(&service, "op", &asked(&challenge, &[])).await;
+        sent(&answer).path().to_owned()
+    };
+    assert_eq!(at().await, "/first");
+    says("/second");
+    service.shift_clocks(3000, 3000);
+    assert_eq!(at().await, "/first", "for an hour they are believed");
+    // Then they are looked up while nobody waits.
+    issuer.behave(METADATA, Behaviour::Stall);
+    service.shift_clocks(3601, 3601);
+    let looks = issuer.asked(METADATA);
+    for _ in 0..3 {
+        assert_eq!(at().await, "/first");
+    }
+    eventually("it is looked up", async || issuer.asked(METADATA) > looks).await;
+    issuer.behave(METADATA, Behaviour::Answer(500, String::new()));
+    service.shift_clocks(86_000, 86_000);
+    assert_eq!(at().await, "/first", "it fails, and they serve");
+    says("/third");
+    service.shift_clocks(86_200, 86_200);
+    eventually("the new ones are found", async || at().await == "/third").await;
+    issuer.behave(METADATA, Behaviour::Answer(500, String::new()));
+    service.shift_clocks(180_000, 180_000);
+    let answer = login(&service, "op", &asked(&challenge, &[])).await;
+    let (error, code) = ("temporarily_unavailable", "provider_unavailable");
+    told(&answer, "after a day they are none", error, code);
 }
 
 #[tokio::test]
@@ -1570,6 +1647,70 @@ async fn a_callback_that_is_raced_is_taken_once() {
     assert_eq!(issuer.asked("/token"), 1);
 }
 
+/// A proof of this key for the token endpoint, and the key's thumbprint (RFC 7638 §3.1).
+fn proof(key: &Key) -> (String, String) {
+    let mut jwk = key.jwk("any");
+    for name in ["kid", "alg", "use"] {
+        jwk.as_object_mut().unwrap().remove(name);
+    }
+    let thumbprint = URL_SAFE_NO_PAD.encode(sha256(jwk.to_string().as_bytes()));
+    let header = json!({"typ": "dpop+jwt", "alg": key.alg(), "jwk": jwk});
+    let jti = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 12]>());
+    let uri = format!("{OURS}/oauth/token");
+    let claims = json!({"jti": jti, "htm": "POST", "htu": uri, "iat": now()});
+    let proof = token::assemble(&header.to_string(), &claims.to_string(), |message| {
+        key.sign(message)
+    });
+    (proof, thumbprint)
+}
+
+#[tokio::test]
+async fn a_code_that_was_asked_for_with_a_key_is_good_with_that_key_alone() {
+    let (issuer, service) = world().await;
+    let (_, thumbprint) = proof(Key::p256());
+    let given = code(&issuer, &service, &[("dpop_jkt", &thumbprint)]).await;
+    let exchange = async |proof: Option<&str>| {
+        let pairs = [
+            ("grant_type", "authorization_code"),
+            ("code", given.as_str()),
+            ("redirect_uri", BACK),
+            ("client_id", "web"),
+            ("code_verifier", VERIFIER),
+        ];
+        let mut request = service
+            .client
+            .post(format!("{}/oauth/token", service.url))
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(query(pairs));
+        if let Some(proof) = proof {
+            request = request.header("dpop", proof);
+        }
+        service.send(request).await
+    };
+    exchange(None)
+        .await
+        .assert_refused(400, "dpop_proof_missing");
+    let (other, _) = proof(Key::ed25519());
+    exchange(Some(&other))
+        .await
+        .assert_refused(400, "dpop_key_mismatch");
+    let (right, _) = proof(Key::p256());
+    let answer = exchange(Some(&right)).await;
+    assert_eq!(answer.body["token_type"], "DPoP", "{}", answer.body);
+    let claims = token::claims(app_token(&answer));
+    assert_eq!(claims["cnf"]["jkt"], thumbprint);
+
+    let challenge = challenge();
+    let pairs = asked(&challenge, &[("dpop_jkt", "no thumbprint")]);
+    let answer = login(&service, "op", &pairs).await;
+    told(
+        &answer,
+        "no thumbprint",
+        "invalid_request",
+        "parameter_malformed",
+    );
+}
+
 #[tokio::test]
 async fn policy_is_asked_when_the_code_is_exchanged() {
     let issuer = Issuer::start().await;
@@ -1647,70 +1788,6 @@ async fn strangers_begin_and_end_so_many_sign_ins_an_address() {
     };
     let mut statuses = Vec::new();
     for _ in 0..200 {
-/// A proof of this key for the token endpoint, and the key's thumbprint (RFC 7638 §3.1).
-fn proof(key: &Key) -> (String, String) {
-    let mut jwk = key.jwk("any");
-    for name in ["kid", "alg", "use"] {
-        jwk.as_object_mut().unwrap().remove(name);
-    }
-    let thumbprint = URL_SAFE_NO_PAD.encode(sha256(jwk.to_string().as_bytes()));
-    let header = json!({"typ": "dpop+jwt", "alg": key.alg(), "jwk": jwk});
-    let jti = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 12]>());
-    let uri = format!("{OURS}/oauth/token");
-    let claims = json!({"jti": jti, "htm": "POST", "htu": uri, "iat": now()});
-    let proof = token::assemble(&header.to_string(), &claims.to_string(), |message| {
-        key.sign(message)
-    });
-    (proof, thumbprint)
-}
-
-#[tokio::test]
-async fn a_code_that_was_asked_for_with_a_key_is_good_with_that_key_alone() {
-    let (issuer, service) = world().await;
-    let (_, thumbprint) = proof(Key::p256());
-    let given = code(&issuer, &service, &[("dpop_jkt", &thumbprint)]).await;
-    let exchange = async |proof: Option<&str>| {
-        let pairs = [
-            ("grant_type", "authorization_code"),
-            ("code", given.as_str()),
-            ("redirect_uri", BACK),
-            ("client_id", "web"),
-            ("code_verifier", VERIFIER),
-        ];
-        let mut request = service
-            .client
-            .post(format!("{}/oauth/token", service.url))
-            .header("content-type", "application/x-www-form-urlencoded")
-            .body(query(pairs));
-        if let Some(proof) = proof {
-            request = request.header("dpop", proof);
-        }
-        service.send(request).await
-    };
-    exchange(None)
-        .await
-        .assert_refused(400, "dpop_proof_missing");
-    let (other, _) = proof(Key::ed25519());
-    exchange(Some(&other))
-        .await
-        .assert_refused(400, "dpop_key_mismatch");
-    let (right, _) = proof(Key::p256());
-    let answer = exchange(Some(&right)).await;
-    assert_eq!(answer.body["token_type"], "DPoP", "{}", answer.body);
-    let claims = token::claims(app_token(&answer));
-    assert_eq!(claims["cnf"]["jkt"], thumbprint);
-
-    let challenge = challenge();
-    let pairs = asked(&challenge, &[("dpop_jkt", "no thumbprint")]);
-    let answer = login(&service, "op", &pairs).await;
-    told(
-        &answer,
-        "no thumbprint",
-        "invalid_request",
-        "parameter_malformed",
-    );
-}
-
         let answer = from(&path, "203.0.113.9").await;
         statuses.push(answer.status);
         if answer.status == 429 {
