@@ -95,7 +95,6 @@ const CLIENT: &[&str] = &[
     "apps",
     "impersonation",
     "introspect",
-    "redirect_uris",
 ];
 
 /// The fields of a Clerk user that an app may ask for; its private and unsafe metadata never
@@ -630,9 +629,6 @@ fn read_client(section: &mut Section<'_, '_, '_>) -> ClientSettings {
             "impersonation",
             "no backend and no log can tell what this client does in a user's name from what the user does",
         );
-    }
-    if section.has("redirect_uris") {
-        section.note("redirect_uris", "has no effect yet");
     }
     // What could not be read has been said, and is not missing.
     let unread = section.reader.findings.errors.len() > errors_before;

@@ -628,7 +628,7 @@ fn check_finds_what_is_wrong_with_a_client() {
         ),
         (
             format!("[clients.c]\n{secret}\naudience = \"a\"\nredirect_uris = []"),
-            "note:  exchequer.toml:10: redirect_uris: has no effect yet",
+            "error: exchequer.toml:10: there is no setting \"redirect_uris\" here",
         ),
         (
             format!("[clients.c]\n{secret}\napps = [\"web\", \"wep\"]"),
