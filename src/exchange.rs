@@ -98,6 +98,8 @@ pub struct Request<'r> {
     pub caller: Caller<'r>,
     /// Whether the subject is to be kept.
     pub keep: bool,
+    /// The grant of the refresh tokens that the app token is given with, and ends with.
+    pub grant_id: Option<&'r str>,
 }
 
 /// What an exchange gives.
@@ -436,6 +438,17 @@ impl Exchange {
         let bound_to = proof.as_ref().map(|proof| proof.thumbprint.as_str());
         let settings = &app.settings;
         let expires_at = grant.expires_at;
+        let mut kept = request.keep.then(|| Kept::of(subject)).transpose()?;
+        if let Some(kept) = &mut kept {
+            kept.bound_to = bound_to.map(str::to_owned);
+        }
+        // Of a subject that is kept it is known only now whether it gets refresh tokens.
+        let refreshed = match &kept {
+            Some(kept) => kept.is_refreshed(settings.refresh)?,
+            None => true,
+        };
+        grant.grant_id = request.grant_id.filter(|_| refreshed).map(str::to_owned);
+        let grant_id = grant.grant_id.clone();
         let mut mint = |place| {
             grant.place = place;
             mint(
@@ -450,14 +463,11 @@ impl Exchange {
         };
         let token = if settings.status_list {
             let dependence = Dependence::of(subject);
-            Box::pin(self.listed(dependence, expires_at, now, mint)).await?
+            let grant_id = grant_id.as_deref();
+            Box::pin(self.listed(dependence, grant_id, expires_at, now, mint)).await?
         } else {
             mint(None).map_err(|error| Refusal::new(Code::InternalError).caused_by(error))?
         };
-        let mut kept = request.keep.then(|| Kept::of(subject)).transpose()?;
-        if let Some(kept) = &mut kept {
-            kept.bound_to = bound_to.map(str::to_owned);
-        }
         // Last, so that what is refused uses nothing up, and its user stays new; before anybody
         // has the token.
         if let Some(proof) = &proof {

@@ -228,6 +228,7 @@ async fn explain_token(text: &str, args: Args, mut settings: Settings) -> ExitCo
         credential: Credential::Token(text),
         caller: Caller::default(),
         keep: false,
+        grant_id: None,
         wish: Wish {
             app: args.app.as_deref(),
             audiences: audience.as_slice(),

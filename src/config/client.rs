@@ -1,7 +1,7 @@
 //! A registered OAuth client: how it proves itself, and what it may have. The same rules judge
 //! one of the file and one that is registered at run time.
 
-use super::value;
+use super::{MAX_TTL, value};
 use crate::clock::UnixSeconds;
 use crate::crypto::{PublicKey, VerifyingKey, sha256};
 use base64::Engine;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// How long a client's tokens live where it sets nothing, seconds.
 pub const CLIENT_TTL: UnixSeconds = 300;
 /// The least and the most of it, seconds.
-const TTL_BOUNDS: (UnixSeconds, UnixSeconds) = (30, 3600);
+const TTL_BOUNDS: (UnixSeconds, UnixSeconds) = (30, MAX_TTL);
 /// A secret that is shorter, in characters, may be guessable.
 const LONG_ENOUGH: usize = 32;
 

@@ -3,8 +3,8 @@
 use super::redis;
 use super::value::{self, bounded, suggest};
 use super::{
-    AuditSettings, Findings, KeySecret, KeySettings, LogFormat, RateLimit, RateLimits, StoreDown,
-    StoreSettings,
+    AuditSettings, Findings, KeySecret, KeySettings, LogFormat, MAX_TTL, RateLimit, RateLimits,
+    StoreDown, StoreSettings,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -326,7 +326,7 @@ fn judge(plain: Plain, terminal: bool, findings: &mut Findings) -> Common {
         plain.token_ttl.as_deref(),
         600,
         findings,
-        |text| bounded(text, 30, 3600),
+        |text| bounded(text, 30, MAX_TTL),
     );
     let keys = KeySettings {
         dir: plain

@@ -6,9 +6,9 @@ use super::value::{self, bounded, https_url, suggest};
 use super::{
     AppSettings, AuthMethod, BackendSettings, CLIENT_TTL, ClientKeys, ClientSettings, DpopPolicy,
     DpopSettings, EventSettings, Expression, Findings, IntrospectionSettings, IssuerKind,
-    IssuerSettings, OFFLINE_ACCESS, ProfileSettings, RefreshSettings, ScopeSettings, SecretHash,
-    SessionIdPolicy, Structure, TokenKind, VerifySettings, WebhookSecret, assertion_algorithms,
-    clerk, providers,
+    IssuerSettings, MAX_TTL, OFFLINE_ACCESS, ProfileSettings, RefreshSettings, ScopeSettings,
+    SecretHash, SessionIdPolicy, Structure, TokenKind, VerifySettings, WebhookSecret,
+    assertion_algorithms, clerk, providers,
 };
 use crate::crypto::PublicKey;
 use jsonwebtoken::Algorithm;
@@ -130,7 +130,7 @@ pub const ORGANIZATION_FIELDS: [&str; 6] = [
 pub const MEMBERSHIP_FIELDS: [&str; 4] = ["role", "permissions", "public_metadata", "created_at"];
 
 /// Claims that an app's `claims` cannot set: they are the token's own.
-const RESERVED: [&str; 13] = [
+const RESERVED: [&str; 14] = [
     "iss",
     "sub",
     "aud",
@@ -144,6 +144,7 @@ const RESERVED: [&str; 13] = [
     "sid",
     "scope",
     "cnf",
+    "grant_id",
 ];
 
 /// Seconds of a day.
@@ -452,7 +453,7 @@ fn read_app(section: &mut Section<'_, '_, '_>, name: &str, common: &Common) -> A
         issuers,
         audiences,
         ttl: section
-            .duration("ttl", 30, 3600)
+            .duration("ttl", 30, MAX_TTL)
             .unwrap_or(common.token_ttl),
         outlives_subject,
         algorithm,
@@ -604,7 +605,7 @@ fn read_client(section: &mut Section<'_, '_, '_>) -> ClientSettings {
         keys,
         audiences: section.texts("audience").unwrap_or_default(),
         scopes: section.texts("scopes").unwrap_or_default(),
-        ttl: section.duration("ttl", 30, 3600).unwrap_or(CLIENT_TTL),
+        ttl: section.duration("ttl", 30, MAX_TTL).unwrap_or(CLIENT_TTL),
         apps: section.texts("apps").unwrap_or_default(),
         impersonation: section.flag("impersonation").unwrap_or_default(),
         introspect: section.texts("introspect").unwrap_or_default(),

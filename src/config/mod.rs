@@ -337,6 +337,9 @@ pub struct IssuerSettings {
     pub webhook_secrets: Vec<WebhookSecret>,
 }
 
+/// The longest life of a token of ours, seconds.
+pub const MAX_TTL: UnixSeconds = 3600;
+
 /// What an expression may read.
 pub const EXPRESSION_VARIABLES: [&str; 15] = [
     "claims",

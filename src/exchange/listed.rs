@@ -23,6 +23,7 @@ impl Exchange {
     pub(crate) async fn listed(
         &self,
         dependence: Dependence<'_>,
+        grant_id: Option<&str>,
         expires_at: UnixSeconds,
         now: UnixSeconds,
         mut mint: impl FnMut(Option<Place>) -> Result<AppToken, MintFailed>,
@@ -40,7 +41,8 @@ impl Exchange {
             let token = mint(Some(place))
                 .map_err(|error| Refusal::new(Code::InternalError).caused_by(error))?;
             let itself = [standing::itself(&token.jti)];
-            let standings = dependence.standings().chain(itself);
+            let grant = grant_id.map(standing::grant);
+            let standings = dependence.standings().chain(itself).chain(grant);
             let change = Change {
                 statuses: vec![Status {
                     index,

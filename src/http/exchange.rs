@@ -248,6 +248,7 @@ pub fn request<'b>(
         credential,
         caller: Caller::default(),
         keep: false,
+        grant_id: None,
         wish: Wish {
             app: parameter("app", &body.app)?,
             scope: Some(scope).filter(|scope| !scope.trim().is_empty()),

@@ -3,6 +3,7 @@
 
 use super::clients::Party;
 use super::issued::Issued;
+use super::refresh::First;
 use super::revocation::REMEMBERED;
 use super::sign_in::{Asked, random};
 use super::{OAuth, refresh};
@@ -112,18 +113,21 @@ impl OAuth {
             }
         };
         let audiences: Vec<&str> = asked.audiences.iter().map(String::as_str).collect();
-        let mut request = Request {
-            credential: Credential::Kept(kept),
-            wish: app::Wish {
-                app: Some(&asked.app),
-                audiences: &audiences,
-                scope: asked.scope.as_deref(),
-                ..app::Wish::default()
-            },
-            caller,
-            keep: false,
+        let granted = app::Wish {
+            app: Some(&asked.app),
+            audiences: &audiences,
+            scope: asked.scope.as_deref(),
+            ..app::Wish::default()
         };
-        request.keep = refresh::asks_offline(&request);
+        let first = refresh::asks_offline(&granted).then(First::new);
+        let grant = first.as_ref().map(First::grant);
+        let request = Request {
+            credential: Credential::Kept(kept),
+            wish: granted,
+            caller,
+            keep: first.is_some(),
+            grant_id: grant.as_deref(),
+        };
         let exchange = &self.exchange;
         let exchanged = exchange.climb(request, &mut Ladder::default()).await?;
         // Before anybody has the token: it is known then what the code gave.
@@ -138,7 +142,7 @@ impl OAuth {
             return Err(Refusal::new(Code::AuthorizationCodeUsed)
                 .caused_by("another request with this code was faster"));
         }
-        let mut issued = self.issue(exchanged, request.keep, party).await?;
+        let mut issued = self.issue(exchanged, first, party).await?;
         let family = issued.refresh_token.as_ref().and_then(refresh::family_of);
         if let Some(family) = family
             && self.mark(&mut used, Some(&family)).await? == Committed::Repeated

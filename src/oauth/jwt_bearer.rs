@@ -87,6 +87,7 @@ impl OAuth {
             },
             caller,
             keep: false,
+            grant_id: None,
         };
         let mut issued = self.exchanged_by(request, party.clone()).await?;
         // RFC 6749 §5.1: where less is granted than was asked for, the answer says so.

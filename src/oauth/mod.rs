@@ -27,6 +27,7 @@ use clients::{Clients, Evidence, Party, Proof};
 use issued::Issued;
 use jsonwebtoken::Algorithm;
 use providers::Provider;
+use refresh::First;
 use status_list::StatusList;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -82,8 +83,8 @@ impl OAuth {
         clients: Arc<Clients>,
         settings: &Settings,
         fetcher: &Fetcher,
-    ) -> Self {
         metrics: &Arc<Metrics>,
+    ) -> Self {
         let providers = settings.providers.iter().map(|(name, settings)| {
             let provider = Provider::new(settings, fetcher, &exchange.clock, metrics);
             (name.clone(), Arc::new(provider))
@@ -159,26 +160,31 @@ impl OAuth {
     /// The same, for the app itself where nobody says who asks.
     async fn exchanged_by(
         &self,
-        mut request: exchange::Request<'_>,
+        request: exchange::Request<'_>,
         party: Option<Party>,
     ) -> Result<Issued, Refused> {
-        let offline = refresh::asks_offline(&request);
-        request.keep |= offline;
+        let first = refresh::asks_offline(&request.wish).then(First::new);
+        let grant = first.as_ref().map(First::grant);
+        let request = exchange::Request {
+            keep: request.keep || first.is_some(),
+            grant_id: grant.as_deref(),
+            ..request
+        };
         let exchanged = self.exchange.climb(request, &mut Ladder::default()).await?;
         let party = party.unwrap_or_else(|| Party::App(Arc::clone(&exchanged.app)));
-        self.issue(exchanged, offline, party).await
+        self.issue(exchanged, first, party).await
     }
 
     /// What a party of the token endpoint gets of an exchange.
     async fn issue(
         &self,
         mut exchanged: Exchanged,
-        offline: bool,
+        first: Option<First>,
         party: Party,
     ) -> Result<Issued, Refused> {
-        let begun = match exchanged.kept.take().filter(|_| offline) {
-            None => None,
-            Some(kept) => self.begin_with(&exchanged, kept, &party).await?,
+        let begun = match (exchanged.kept.take(), first) {
+            (Some(kept), Some(first)) => self.begin_with(&exchanged, kept, first, &party).await?,
+            _ => None,
         };
         let keys = self.exchange.keys.published();
         let issuer = &exchanged.issuer.settings.issuer;

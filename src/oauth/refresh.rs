@@ -16,18 +16,22 @@ mod token;
 use super::OAuth;
 use super::clients::Party;
 use super::issued::Issued;
+use super::revocation::REMEMBERED;
 use crate::clock::UnixSeconds;
-use crate::config::{OFFLINE_ACCESS, RefreshSettings};
+use crate::config::{MAX_TTL, OFFLINE_ACCESS, RefreshSettings};
 use crate::crypto::MacKey;
 use crate::exchange::{Caller, Credential, Exchange, Exchanged, Request};
 use crate::explain::{About, Code, Ladder, Refusal};
 use crate::policy::App;
 use crate::policy::app::Wish as Asked;
 use crate::policy::scopes;
-use crate::store::{Change, Committed, Entry, Question, Standing, StoreError};
+use crate::store::{
+    Change, Committed, Entry, Question, Revocation, Standing, StoreError, UnixMillis,
+};
 use crate::subject::clerk::session::{self, SessionId};
 use crate::subject::kept::Kept;
 use crate::subject::revocation::{Dependence, Hit};
+use crate::token::standing;
 use family::{End, Family, Place, State};
 use secrecy::{ExposeSecret, SecretString};
 use std::sync::Arc;
@@ -68,6 +72,23 @@ pub struct Beginning<'r> {
     pub scope: Option<&'r str>,
     /// Whom its app tokens are for.
     pub audiences: Vec<String>,
+    /// Its first token, of whose grant the app token is.
+    pub first: First,
+}
+
+/// The first token of a family that may begin; it has no `Debug`.
+pub struct First(Token);
+
+impl First {
+    /// One that nobody holds yet.
+    pub(super) fn new() -> Self {
+        Self(Token::first())
+    }
+
+    /// The grant that the app token is of which is given with it.
+    pub(super) fn grant(&self) -> String {
+        self.0.grant()
+    }
 }
 
 /// A family that began.
@@ -105,13 +126,11 @@ pub async fn begin(
     let Some(settings) = app.settings.refresh else {
         return Ok(None);
     };
-    let kept = &beginning.kept;
-    // Without a session's id nobody could be asked about it.
-    if !kept.is_own_session() || settings.ask_provider && kept.session_id()?.is_none() {
+    if !beginning.kept.is_refreshed(Some(settings))? {
         return Ok(None);
     }
     let now = exchange.clock.now();
-    let token = Token::first();
+    let First(token) = beginning.first;
     let family = Family {
         owner: family::owner(beginning.party),
         app: app.settings.name.clone(),
@@ -222,17 +241,22 @@ impl OAuth {
     /// `offline_access`, as the public client that the app is.
     pub async fn exchange(
         &self,
-        mut request: Request<'_>,
+        request: Request<'_>,
     ) -> Result<(Exchanged, Option<Begun>), Refused> {
-        let offline = asks_offline(&request);
-        request.keep |= offline;
+        let first = asks_offline(&request.wish).then(First::new);
+        let grant = first.as_ref().map(First::grant);
+        let request = Request {
+            keep: request.keep || first.is_some(),
+            grant_id: grant.as_deref(),
+            ..request
+        };
         let mut exchanged = self.exchange.exchange(request).await?;
-        let begun = match exchanged.kept.take().filter(|_| offline) {
-            None => None,
-            Some(kept) => {
+        let begun = match (exchanged.kept.take(), first) {
+            (Some(kept), Some(first)) => {
                 let party = Party::App(Arc::clone(&exchanged.app));
-                self.begin_with(&exchanged, kept, &party).await?
+                self.begin_with(&exchanged, kept, first, &party).await?
             }
+            _ => None,
         };
         Ok((exchanged, begun))
     }
@@ -242,6 +266,7 @@ impl OAuth {
         &self,
         exchanged: &Exchanged,
         mut kept: Kept,
+        first: First,
         party: &Party,
     ) -> Result<Option<Begun>, Refused> {
         // A registered client proves itself, and may change its key (RFC 9449 §5).
@@ -255,6 +280,7 @@ impl OAuth {
             app: &exchanged.app,
             scope: scopes.map(|scopes| scopes.names.as_str()),
             audiences: exchanged.audiences.clone(),
+            first,
         };
         begin(&self.exchange, beginning).await
     }
@@ -284,6 +310,7 @@ impl OAuth {
         let asked = asked(wish.scope);
         let scope = narrowed(family.scope.as_deref(), &asked);
         let audiences = audiences(family, &wish.audiences)?;
+        let grant = token.grant();
         let request = Request {
             credential: Credential::Kept(&family.kept),
             wish: Asked {
@@ -294,9 +321,11 @@ impl OAuth {
             },
             caller,
             keep: false,
+            grant_id: Some(&grant),
         };
         let judged = async {
-            let issued = self.exchanged(request, party).await?;
+            let exchanged = exchange.climb(request, &mut Ladder::default()).await?;
+            let issued = self.issue(exchanged, None, party).await?;
             if found.settings.ask_provider {
                 alive(exchange, family, found.app, caller).await?;
             }
@@ -339,8 +368,8 @@ impl OAuth {
 }
 
 /// Whether a refresh token is asked for (OpenID Connect Core §11).
-pub(super) fn asks_offline(request: &Request<'_>) -> bool {
-    let scope = request.wish.scope.unwrap_or_default();
+pub(super) fn asks_offline(wish: &Asked<'_>) -> bool {
+    let scope = wish.scope.unwrap_or_default();
     scopes::words(scope).any(|name| name == OFFLINE_ACCESS)
 }
 
@@ -437,7 +466,8 @@ async fn rotated(
     commit(exchange, &state, token, found.entry.version, until).await
 }
 
-/// Puts a mark in the place of a family, for as long as it would have been kept.
+/// Puts a mark in the place of a family, for as long as it would have been kept, and revokes
+/// the app tokens that were given with it (RFC 7009 §2.1).
 async fn ended(
     exchange: &Exchange,
     token: &Token,
@@ -447,7 +477,18 @@ async fn ended(
 ) -> Result<Committed, Refused> {
     let owner = family.owner.clone();
     let mark = State::Ended { owner, how };
-    commit(exchange, &mark, token, entry.version, entry.until).await
+    let now = exchange.clock.now();
+    let change = Change {
+        entries: vec![mark.replace(token, entry.version, entry.until)?],
+        revocations: vec![Revocation {
+            key: standing::grant_key(&token.grant()),
+            at: UnixMillis::MAX,
+            until: now + MAX_TTL + REMEMBERED,
+        }],
+        ..Change::default()
+    };
+    let committed = exchange.store.commit(change, now).await;
+    committed.map_err(StoreError::refusal)
 }
 
 /// The app of a family, which still gives refresh tokens, and for how long they serve.

@@ -158,6 +158,7 @@ impl OAuth {
                     },
                     caller,
                     keep: false,
+                    grant_id: None,
                 };
                 self.exchanged(request, party.clone()).await?
             }
@@ -365,7 +366,8 @@ impl OAuth {
             };
             let token = match said.dependence().filter(|_| app.status_list) {
                 Some(dependence) => {
-                    let listed = exchange.listed(dependence, carried.expires_at, now, mint);
+                    let listed =
+                        exchange.listed(dependence, said.grant, carried.expires_at, now, mint);
                     Box::pin(listed).await?
                 }
                 None => mint(None)

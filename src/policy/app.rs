@@ -47,6 +47,8 @@ pub struct Grant {
     pub place: Option<Place>,
     /// Who acts for the subject (RFC 8693 §4.1), where somebody does.
     pub actor: Option<Value>,
+    /// The grant of the refresh tokens that its token ends with, where there are some.
+    pub grant_id: Option<String>,
 }
 
 /// A token's place in a status list, as the token says it (`status_list` in `status`,
@@ -431,6 +433,7 @@ impl App {
             scopes,
             place: None,
             actor,
+            grant_id: None,
         })
     }
 

@@ -81,6 +81,8 @@ pub enum Kind {
     AppToken,
     /// The clients that were registered at run time: all of them in one entry.
     Clients,
+    /// The app tokens that were given with one family of refresh tokens: the grant's id.
+    Grant,
 }
 
 /// A key: a hash of what it is about.

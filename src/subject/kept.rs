@@ -8,7 +8,7 @@ use super::claims::{self, Origin};
 use super::json::Object;
 use super::{Issuer, Subject};
 use crate::clock::UnixSeconds;
-use crate::config::TokenKind;
+use crate::config::{RefreshSettings, TokenKind};
 use crate::explain::{Code, Ladder, Refusal};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -22,7 +22,8 @@ pub struct Kept {
     origin: Origin,
     /// When they were judged.
     judged_at: UnixSeconds,
-    /// Whether it is a session of the user's own.
+    /// Whether it is a session of the user's own: no delegated token, no machine, and nobody who
+    /// impersonates the user.
     own_session: bool,
     /// The thumbprint of the key whose holder alone may use it (RFC 9449 §5), where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -46,10 +47,13 @@ impl Kept {
         })
     }
 
-    /// Whether it is a session of the user's own: no delegated token, no machine, and nobody who
-    /// impersonates the user.
-    pub fn is_own_session(&self) -> bool {
-        self.own_session
+    /// Whether it gets refresh tokens from an app of these settings: a session of the user's
+    /// own does, and where the provider is to be asked about it, one that has an id.
+    pub fn is_refreshed(&self, settings: Option<RefreshSettings>) -> Result<bool, Box<Refusal>> {
+        let Some(settings) = settings.filter(|_| self.own_session) else {
+            return Ok(false);
+        };
+        Ok(!settings.ask_provider || self.session_id()?.is_some())
     }
 
     /// The provider's session.

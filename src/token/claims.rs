@@ -201,6 +201,9 @@ fn user<M: SerializeMap>(
     if let Some(sid) = subject.session_id {
         map.serialize_entry("sid", &sid)?;
     }
+    if let Some(id) = &grant.grant_id {
+        map.serialize_entry("grant_id", id)?;
+    }
     if let Some(actor) = &grant.actor {
         map.serialize_entry("act", actor)?;
     }

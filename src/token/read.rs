@@ -162,6 +162,8 @@ pub struct Said<'c> {
     pub provider: Option<&'c str>,
     /// `sid`: the provider's session.
     pub session: Option<&'c str>,
+    /// `grant_id`: the grant of the refresh tokens that it was given with.
+    pub grant: Option<&'c str>,
     /// `org_id`.
     pub organization: Option<&'c str>,
     /// `roles`.
@@ -216,6 +218,7 @@ impl<'c> Said<'c> {
                 .ok_or_else(|| odd("aud"))?,
             provider: optional("idp")?,
             session: optional("sid")?,
+            grant: optional("grant_id")?,
             organization: optional("org_id")?,
             roles,
             scopes: scopes.split(' ').filter(|each| !each.is_empty()).collect(),

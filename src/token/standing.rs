@@ -24,6 +24,17 @@ pub fn itself(jti: &str) -> (Hit, Standing) {
     )
 }
 
+/// The key under which all tokens of a grant are revoked.
+pub fn grant_key(id: &str) -> Key {
+    Key::of(Kind::Grant, &[id])
+}
+
+/// What revokes all tokens of the grant of this id.
+pub fn grant(id: &str) -> (Hit, Standing) {
+    let (key, since) = (grant_key(id), UnixMillis::MIN);
+    (Hit::Token, Standing { key, since })
+}
+
 impl Said<'_> {
     /// Refuses a token that expired, or is not valid yet.
     pub fn in_time(&self, now: UnixSeconds, ladder: &mut Ladder) -> Result<(), Box<Refusal>> {
@@ -63,6 +74,7 @@ impl Said<'_> {
     pub fn standings(&self) -> impl Iterator<Item = (Hit, Standing)> {
         let user = self.dependence();
         let of_user: Vec<_> = user.iter().flat_map(Dependence::standings).collect();
-        [itself(self.id)].into_iter().chain(of_user)
+        let grant = self.grant.map(grant);
+        [itself(self.id)].into_iter().chain(grant).chain(of_user)
     }
 }

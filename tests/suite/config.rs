@@ -1007,6 +1007,7 @@ fn the_file_says_what_is_wrong_with_each_setting() {
         "sid",
         "scope",
         "cnf",
+        "grant_id",
     ] {
         assert_error(
             &check_file(&with("", &format!("claims.{claim} = 'sub'"))),

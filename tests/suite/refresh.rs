@@ -1049,3 +1049,115 @@ fn settings_that_contradict_each_other_are_refused_and_unwise_ones_told() {
         assert!(said.contains(says.unwrap_or_default()), "{app}: {said}");
     }
 }
+
+/// Whether a gate here lets an app token through, and says the same as introspection.
+async fn passes(service: &Service, token: &str) -> bool {
+    let request = service
+        .client
+        .get(format!("{}/auth/verify", service.url))
+        .bearer_auth(token);
+    let answer = service.send(request).await;
+    let active = service
+        .client
+        .post(format!("{}/oauth/introspect", service.url));
+    let active = active
+        .header("content-type", "application/x-www-form-urlencoded")
+        .basic_auth("partner", Some(PARTNER))
+        .body(form(&[("token", token)]));
+    let active = service.send(active).await.body["active"].clone();
+    assert_eq!(active, answer.status == 200, "{}", answer.body);
+    if answer.status != 200 {
+        answer.assert_refused(401, "token_revoked");
+    }
+    answer.status == 200
+}
+
+const PARTNER: &str = "a secret of more than thirty-two letters";
+
+#[tokio::test]
+async fn who_revokes_a_refresh_token_ends_every_app_token_of_its_grant_and_no_other() {
+    let issuer = Issuer::start().await;
+    let lines = "refresh = {}\n[clients.partner]\nsecret = { env = \"S\" }\napps = \"web\"\naudience = \"http://localhost:8080\"\n";
+    let mut service = app(&issuer, lines)
+        .env("S", PARTNER)
+        .env("EXCHEQUER_STORE", "file:store.redb")
+        .start()
+        .await;
+    let subject = issuer.token();
+    let begun = exchanged(&service, &subject, "offline_access").await;
+    let (refresh_token, first) = (shown(&begun), begun.token().to_owned());
+    let answer = refresh(&service, &refresh_token).await;
+    let (present, second) = (shown(&answer), answer.body["access_token"].clone());
+    let second = second.as_str().unwrap().to_owned();
+    // One that was exchanged for it is of the grant too.
+    let pairs = [
+        (
+            "grant_type",
+            "urn:ietf:params:oauth:grant-type:token-exchange",
+        ),
+        ("subject_token", first.as_str()),
+        (
+            "subject_token_type",
+            "urn:ietf:params:oauth:token-type:access_token",
+        ),
+    ];
+    let request = service
+        .client
+        .post(format!("{}/oauth/token", service.url))
+        .header("content-type", "application/x-www-form-urlencoded")
+        .basic_auth("partner", Some(PARTNER))
+        .body(form(&pairs));
+    let answer = service.send(request).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let third = answer.body["access_token"].as_str().unwrap().to_owned();
+    // Of the same session, and of another grant or of none.
+    let other = exchanged(&service, &subject, "offline_access").await;
+    let plain = exchanged(&service, &subject, "").await;
+    let (other, plain) = (other.token().to_owned(), plain.token().to_owned());
+    let grants: Vec<_> = [&first, &second, &third, &other, &plain]
+        .iter()
+        .map(|token| token::claims(token)["grant_id"].clone())
+        .collect();
+    assert!(grants[0].is_string());
+    assert_eq!((&grants[1], &grants[2]), (&grants[0], &grants[0]));
+    assert_ne!(grants[3], grants[0]);
+    assert_eq!(grants[4], Value::Null);
+    let family = URL_SAFE_NO_PAD.decode(&present[4..]).unwrap();
+    let family = URL_SAFE_NO_PAD.encode(&family[..16]);
+    assert_ne!(grants[0], family, "it does not say whose family it is");
+    for token in [&first, &second, &third, &other, &plain] {
+        assert!(passes(&service, token).await);
+    }
+
+    let revoke = service
+        .client
+        .post(format!("{}/oauth/revoke", service.url))
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(form(&[("token", &present), ("client_id", "web")]));
+    assert_eq!(service.send(revoke).await.status, 200);
+    service.restart().await;
+    for token in [&first, &second, &third] {
+        assert!(!passes(&service, token).await);
+    }
+    for token in [&other, &plain] {
+        assert!(passes(&service, token).await);
+    }
+}
+
+#[tokio::test]
+async fn a_used_refresh_token_that_comes_back_ends_the_app_tokens_of_its_grant() {
+    let issuer = Issuer::start().await;
+    let lines = "refresh = {}\n[clients.partner]\nsecret = { env = \"S\" }\napps = \"web\"\naudience = \"http://localhost:8080\"\n";
+    let service = app(&issuer, lines).env("S", PARTNER).start().await;
+    let answer = exchanged(&service, &issuer.token(), "offline_access").await;
+    let (stolen, compact) = (shown(&answer), answer.token().to_owned());
+    let next = shown(&refresh(&service, &stolen).await);
+    shown(&refresh(&service, &next).await);
+    assert!(passes(&service, &compact).await);
+    assert_grant_refused(
+        &refresh(&service, &stolen).await,
+        "refresh_token_reused",
+        "sign_in",
+    );
+    assert!(!passes(&service, &compact).await);
+}

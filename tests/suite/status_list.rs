@@ -16,7 +16,7 @@ async fn world(store: &str) -> (Issuer, Service) {
     let service = Service::builder()
         .config(&format!(
             "[issuers.clerk]\nissuer = {:?}\nkind = \"clerk\"\nwebhook_secret = {{ env = \"HOOKS\" }}\n\
-             [apps.web]\nissuers = \"clerk\"\nstatus_list = true\n\
+             [apps.web]\nissuers = \"clerk\"\nstatus_list = true\nrefresh = {{}}\n\
              [apps.plain]\nissuers = \"clerk\"\n",
             issuer.url
         ))
@@ -196,6 +196,19 @@ async fn a_token_that_its_client_revoked_is_in_the_list_alone_and_after_a_kill_t
     assert_eq!(revoke(&service, &one).await.status, 200);
     service.restart().await;
     assert!(verifier.is_revoked(&service, &one));
+    assert!(!verifier.is_revoked(&service, &other));
+}
+
+#[tokio::test]
+async fn the_app_tokens_of_a_revoked_refresh_token_are_in_the_list() {
+    let mut verifier = Verifier::start();
+    let (issuer, service) = world("memory").await;
+    let body = json!({"session_token": issuer.token(), "app": "web", "scope": "offline_access"});
+    let begun = service.exchange(&body).await;
+    let other = exchanged(&service, &issuer.token(), "web").await;
+    let refresh_token = begun.body["refresh_token"].as_str().unwrap();
+    assert_eq!(revoke(&service, refresh_token).await.status, 200);
+    assert!(verifier.is_revoked(&service, begun.token()));
     assert!(!verifier.is_revoked(&service, &other));
 }
 

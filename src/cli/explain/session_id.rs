@@ -32,6 +32,7 @@ pub(super) async fn explain(text: &str, args: &Args, settings: Settings) -> Exit
         caller: Caller::default(),
         wish,
         keep: false,
+        grant_id: None,
     };
     let mut ladder = Ladder::detailed();
     let exchanged = service.exchange.climb(request, &mut ladder).await;

@@ -67,6 +67,13 @@ impl Token {
         URL_SAFE_NO_PAD.encode(self.family)
     }
 
+    /// The id of what its family was granted, as the app tokens say it that were given with it.
+    /// It is a hash: whoever knows the family's id could end it.
+    pub(super) fn grant(&self) -> String {
+        let hash = sha256(&[b"grant ", self.family.as_slice()].concat());
+        URL_SAFE_NO_PAD.encode(hash.get(..ID).unwrap_or_default())
+    }
+
     /// The one that comes after it: the same, however often it is asked for, and unknown to
     /// whoever has no key.
     pub(super) fn successor(&self, key: &MacKey) -> Self {
