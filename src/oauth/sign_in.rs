@@ -287,6 +287,8 @@ impl OAuth {
                 key: Key::of(Kind::SignIn, &[state]),
                 // Longer than the state holds: the clocks of replicas differ.
                 until: until + LIFE,
+                // It was begun when the state was made, which may have been by a clock that is slow.
+                since: Some(until - 2 * LIFE),
             }),
             ..Change::default()
         };

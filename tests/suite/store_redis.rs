@@ -22,10 +22,9 @@ pub async fn open(redis: &Redis) -> Store {
 async fn open_with(redis: &Redis, change: impl FnOnce(&mut RedisSettings)) -> Store {
     let mut settings = RedisSettings {
         topology: Topology::Unix(redis.socket()),
-        tls: false,
-        ca: None,
-        username: None,
-        password: None,
+        tls: None,
+        login: None,
+        sentinel_login: None,
         database: 0,
         prefix: "exchequer".to_owned(),
         deadline: Duration::from_secs(10),
