@@ -30,6 +30,8 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 use url::Url;
 
+mod redis;
+
 /// How to print.
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -109,7 +111,7 @@ pub(super) async fn run(args: Args) -> ExitCode {
                 check_provider(&fetcher, provider, &settings.issuer, &mut report).await;
             }
             let ring = check_keys(&settings, &mut report).await;
-            check_store(&settings.store, &mut report);
+            check_store(&settings.store, &mut report).await;
             check_public(&fetcher, &settings, ring.as_ref(), &mut report).await;
         }
         Err(error) => report.add("client", Status::Fail, error.to_string()),
@@ -432,11 +434,11 @@ async fn check_keys(settings: &Settings, report: &mut Report) -> Option<Ring> {
 }
 
 /// Looks at the store's place. The file itself is not opened: a running service holds it.
-fn check_store(store: &StoreSettings, report: &mut Report) {
+async fn check_store(store: &StoreSettings, report: &mut Report) {
     let name = "store";
     let path = match store {
         StoreSettings::File(path) => path,
-        StoreSettings::Redis(_) => return,
+        StoreSettings::Redis(settings) => return redis::check(settings, report).await,
         StoreSettings::Memory => {
             return report.add(
                 name,

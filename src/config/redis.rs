@@ -41,7 +41,7 @@ pub struct RedisSettings {
     /// Which servers.
     pub topology: Topology,
     /// How TLS is done, where the connection is TLS.
-    pub tls: Option<RedisTls>,
+    pub tls: Option<Box<RedisTls>>,
     /// Who asks.
     pub login: Option<Login>,
     /// Who asks the sentinels.
@@ -241,9 +241,11 @@ pub(super) fn read(text: &str) -> Result<RedisSettings, String> {
     let mut option = |name: &str| options.remove(name);
     let settings = RedisSettings {
         topology,
-        tls: tls.then(|| RedisTls {
-            ca,
-            identity: cert.zip(key),
+        tls: tls.then(|| {
+            Box::new(RedisTls {
+                ca,
+                identity: cert.zip(key),
+            })
         }),
         login,
         sentinel_login,

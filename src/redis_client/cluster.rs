@@ -28,7 +28,7 @@ const TRY_AGAIN: Duration = Duration::from_millis(5);
 /// A Cluster.
 pub(super) struct Cluster {
     seeds: Vec<Node>,
-    deadline: Duration,
+    settings: RedisSettings,
     map: ArcSwap<Map>,
     /// Tells who keeps the map that it is old.
     lost: Arc<Notify>,
@@ -59,13 +59,13 @@ struct View {
 impl Cluster {
     pub(super) fn new(
         seeds: Vec<Node>,
-        deadline: Duration,
+        settings: RedisSettings,
         lost: &Arc<Notify>,
         metrics: &Arc<Metrics>,
     ) -> Self {
         Self {
             seeds,
-            deadline,
+            settings,
             map: ArcSwap::default(),
             lost: Arc::clone(lost),
             renewed: Notify::new(),
@@ -95,14 +95,14 @@ impl Cluster {
             self.metrics.redis_refused("away");
             RedisError::Away
         })?;
-        let mut values = link.run(pipeline, self.deadline).await?;
+        let mut values = link.run(pipeline, self.settings.deadline).await?;
         for _ in 0..REDIRECTS {
             let Some(error) = values.iter().find_map(redirection) else {
                 return Ok(values);
             };
-            let left = self.deadline.saturating_sub(began.elapsed());
+            let left = self.settings.deadline.saturating_sub(began.elapsed());
             if left.is_zero() {
-                return Err(RedisError::Late(self.deadline));
+                return Err(RedisError::Late(self.settings.deadline));
             }
             let kind = error.kind();
             let link = match kind {
@@ -119,7 +119,7 @@ impl Cluster {
                     return Err(RedisError::Failed(said(error)));
                 }
             };
-            let left = self.deadline.saturating_sub(began.elapsed());
+            let left = self.settings.deadline.saturating_sub(began.elapsed());
             let asking = kind == Some(ServerErrorKind::Ask);
             // The others were done.
             let again: Vec<usize> = values
@@ -194,13 +194,9 @@ impl Cluster {
     }
 
     /// Looks at the Cluster, and connects to whom it lacks. Gives its clock, as far as the
-    /// farthest is ahead, and whether all is well.
-    pub(super) async fn renew(
-        &self,
-        settings: &RedisSettings,
-        now: impl Fn() -> i64,
-    ) -> Result<(bool, Option<i64>), RedisError> {
-        let views = self.views(settings).await?;
+    /// farthest is ahead; an error where not all is well.
+    pub(super) async fn renew(&self, now: impl Fn() -> i64) -> Result<Option<i64>, RedisError> {
+        let views = self.views().await?;
         let ahead = views
             .iter()
             .filter_map(|view| view.time.ahead_of(now()))
@@ -212,18 +208,15 @@ impl Cluster {
         let lacking: Vec<(Node, Arc<Link>)> = map
             .links
             .iter()
-            .filter(|(_, link)| !link.is_closed())
+            .filter(|(_, link)| link.lacks())
             .map(|(node, link)| (node.clone(), Arc::clone(link)))
             .collect();
         let whole = map.slots.iter().all(Option::is_some);
         self.map.store(Arc::new(map));
-        let connecting = lacking.into_iter().map(async |(node, link)| {
-            let place = Place::Tcp(node);
-            let (connection, _) = Connection::to_primary(settings, &place).await?;
-            link.close(connection);
-            Ok(())
-        });
-        let mut connected = Ok(());
+        let connecting = lacking
+            .into_iter()
+            .map(async |(node, link)| link.connect(&self.settings, &[Place::Tcp(node)]).await);
+        let mut connected = Ok(None);
         for result in join_all(connecting).await {
             connected = connected.and(result);
         }
@@ -234,7 +227,7 @@ impl Cluster {
                 "CLUSTERDOWN not every slot is served".to_owned(),
             ));
         }
-        Ok((true, ahead))
+        Ok(ahead)
     }
 
     /// A map of what was seen, with the links that there are.
@@ -248,7 +241,7 @@ impl Cluster {
             let link = map.links.entry(node.clone()).or_insert_with(|| {
                 let known = old.links.get(node).map(Arc::clone);
                 known.unwrap_or_else(|| {
-                    Arc::new(Link::new(self.deadline, &self.lost, &self.metrics))
+                    Arc::new(Link::new(&self.settings, &self.lost, &self.metrics))
                 })
             });
             let link = Arc::clone(link);
@@ -260,7 +253,7 @@ impl Cluster {
     }
 
     /// What the nodes see: those that are connected, or else those that were ever named.
-    async fn views(&self, settings: &RedisSettings) -> Result<Vec<View>, RedisError> {
+    async fn views(&self) -> Result<Vec<View>, RedisError> {
         let question = question();
         let links = self.links();
         let looking = links.iter().map(async |(node, link)| {
@@ -278,9 +271,9 @@ impl Cluster {
         let asking = named.iter().map(async |node| {
             let place = Place::Tcp(node.clone());
             let asked = timeout(CONNECT, async {
-                let (connection, _) = Connection::to_primary(settings, &place).await?;
+                let (connection, _) = Connection::to_primary(&self.settings, &place).await?;
                 let began = Instant::now();
-                let answer = connection.ask(&question, settings.deadline).await?;
+                let answer = connection.ask(&question, self.settings.deadline).await?;
                 view(node, answer, began)
             });
             asked.await.unwrap_or(Err(RedisError::Late(CONNECT)))

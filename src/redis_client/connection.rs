@@ -80,22 +80,9 @@ impl Connection {
         place: &Place,
         login: Option<&Login>,
     ) -> Result<Self, RedisError> {
+        let failed = |error: io::Error| RedisError::Failed(format!("{place}: {error}"));
         let opening = async {
-            let stream: Box<dyn Stream> = match place {
-                Place::Unix(path) => Box::new(UnixStream::connect(path).await?),
-                Place::Tcp(node) => {
-                    let tcp = TcpStream::connect((node.host.as_str(), node.port)).await?;
-                    tcp.set_nodelay(true)?;
-                    let socket = SockRef::from(&tcp);
-                    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
-                    #[cfg(target_os = "linux")]
-                    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
-                    match &settings.tls {
-                        None => Box::new(tcp),
-                        Some(files) => Box::new(tls::connect(files, &node.host, tcp).await?),
-                    }
-                }
-            };
+            let stream = stream(settings, place).await.map_err(failed)?;
             // Deadlines are ours, and so are the first commands: then their errors are the
             // server's own words.
             let config = AsyncConnectionConfig::new()
@@ -105,7 +92,7 @@ impl Connection {
             let bare = RedisConnectionInfo::default().set_skip_set_lib_name();
             let (inner, driver) = MultiplexedConnection::new_with_config(&bare, stream, config)
                 .await
-                .map_err(io::Error::other)?;
+                .map_err(|error| failed(io::Error::other(error)))?;
             let connection = Self {
                 place: place.clone(),
                 inner,
@@ -116,14 +103,13 @@ impl Connection {
             if let Some(Login { user, password }) = login {
                 let mut auth = Pipeline::new();
                 auth.cmd("AUTH").arg(user).arg(&password.0);
-                let answers = connection.ask(&auth, CONNECT).await;
-                granted(answers.map_err(io::Error::other)?.first())?;
+                let answers = connection.ask(&auth, CONNECT).await?;
+                granted(answers.first()).map_err(failed)?;
             }
             Ok(connection)
         };
         let opened = timeout(CONNECT, opening).await;
-        let opened = opened.map_err(|_| RedisError::Late(CONNECT))?;
-        opened.map_err(|error: io::Error| RedisError::Failed(format!("{place}: {error}")))
+        opened.unwrap_or(Err(RedisError::Late(CONNECT)))
     }
 
     /// Connects to a sentinel.
@@ -208,6 +194,23 @@ impl Connection {
             self.room.add_permits(abandoned);
         }
         answer
+    }
+}
+
+async fn stream(settings: &RedisSettings, place: &Place) -> io::Result<Box<dyn Stream>> {
+    let node = match place {
+        Place::Unix(path) => return Ok(Box::new(UnixStream::connect(path).await?)),
+        Place::Tcp(node) => node,
+    };
+    let tcp = TcpStream::connect((node.host.as_str(), node.port)).await?;
+    tcp.set_nodelay(true)?;
+    let socket = SockRef::from(&tcp);
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    match &settings.tls {
+        None => Ok(Box::new(tcp)),
+        Some(files) => Ok(Box::new(tls::connect(files, &node.host, tcp).await?)),
     }
 }
 

@@ -1,11 +1,16 @@
 //! The way to one server, with its breaker: closed while there is a connection, open while there
 //! is none.
+//!
+//! Where changes wait for replicas (WAIT), they have a connection and a breaker of their own: the
+//! server answers nothing else on a connection that waits, and a replica that is missing must not
+//! hold up who only asks.
 
 use super::RedisError;
-use super::connection::{Connection, said};
+use super::connection::{Connection, Place, ServerTime, said};
+use crate::config::RedisSettings;
 use crate::telemetry::Metrics;
 use arc_swap::ArcSwapOption;
-use redis::{Pipeline, ServerError, Value};
+use redis::{Arg, Pipeline, ServerError, Value};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -37,16 +42,25 @@ impl Cause {
 /// The way to one server.
 pub(super) struct Link {
     live: ArcSwapOption<Connection>,
+    /// For what waits for replicas; where nothing does, there is none.
+    waiting: ArcSwapOption<Connection>,
+    waits: bool,
     deadline: Duration,
     lost: Arc<Notify>,
     metrics: Arc<Metrics>,
 }
 
 impl Link {
-    pub(super) fn new(deadline: Duration, lost: &Arc<Notify>, metrics: &Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        settings: &RedisSettings,
+        lost: &Arc<Notify>,
+        metrics: &Arc<Metrics>,
+    ) -> Self {
         Self {
             live: ArcSwapOption::empty(),
-            deadline,
+            waiting: ArcSwapOption::empty(),
+            waits: settings.replicas > 0,
+            deadline: settings.deadline,
             lost: Arc::clone(lost),
             metrics: Arc::clone(metrics),
         }
@@ -61,10 +75,40 @@ impl Link {
         self.live.load_full()
     }
 
-    /// Closes the breaker.
-    pub(super) fn close(&self, connection: Connection) {
-        self.metrics.redis_connected();
-        self.live.store(Some(Arc::new(connection)));
+    /// Whether a connection is missing.
+    pub(super) fn lacks(&self) -> bool {
+        !self.is_closed() || self.waits && self.waiting.load().is_none()
+    }
+
+    /// Connects what is not connected, to the first of these places that can serve. Gives that
+    /// server's time.
+    pub(super) async fn connect(
+        &self,
+        settings: &RedisSettings,
+        places: &[Place],
+    ) -> Result<Option<ServerTime>, RedisError> {
+        let mut seen = None;
+        let mut why = RedisError::Away;
+        for place in places {
+            if self.is_closed() {
+                break;
+            }
+            match Connection::to_primary(settings, place).await {
+                Err(error) => why = error,
+                Ok((connection, time)) => {
+                    self.metrics.redis_connected();
+                    self.live.store(Some(Arc::new(connection)));
+                    seen = Some(time);
+                }
+            }
+        }
+        let live = self.live().ok_or(why)?;
+        if self.lacks() {
+            let (connection, _) = Connection::to_primary(settings, &live.place).await?;
+            self.metrics.redis_connected();
+            self.waiting.store(Some(Arc::new(connection)));
+        }
+        Ok(seen)
     }
 
     /// One round trip.
@@ -73,7 +117,11 @@ impl Link {
         pipeline: &Pipeline,
         within: Duration,
     ) -> Result<Vec<Value>, RedisError> {
-        let Some(live) = self.live() else {
+        let lane = match self.waits && waits(pipeline) {
+            true => &self.waiting,
+            false => &self.live,
+        };
+        let Some(live) = lane.load_full() else {
             self.metrics.redis_refused("away");
             return Err(RedisError::Away);
         };
@@ -85,8 +133,12 @@ impl Link {
         self.judge(&live, answer, within)
     }
 
-    /// Asks what comes after all that were asked for before.
+    /// Asks what is answered after all that was asked before.
     pub(super) async fn look(&self, pipeline: &Pipeline) -> Result<Vec<Value>, RedisError> {
+        if let Some(waiting) = self.waiting.load_full() {
+            let answer = waiting.look(pipeline, self.deadline).await;
+            self.judge(&waiting, answer, self.deadline)?;
+        }
         let live = self.live().ok_or(RedisError::Away)?;
         let answer = live.look(pipeline, self.deadline).await;
         self.judge(&live, answer, self.deadline)
@@ -122,8 +174,16 @@ impl Link {
     /// Opens the breaker, where that connection is still the one in use.
     pub(super) fn open(&self, broken: &Arc<Connection>, cause: Cause, error: &RedisError) {
         let broken = Some(Arc::clone(broken));
-        let before = self.live.compare_and_swap(&broken, None);
-        if before.as_ref().map(Arc::as_ptr) == broken.as_ref().map(Arc::as_ptr) {
+        let opened = |lane: &ArcSwapOption<Connection>| {
+            let before = lane.compare_and_swap(&broken, None);
+            before.as_ref().map(Arc::as_ptr) == broken.as_ref().map(Arc::as_ptr)
+        };
+        let first = opened(&self.live);
+        if first {
+            // Both are to one server, always.
+            self.waiting.store(None);
+        }
+        if first || opened(&self.waiting) {
             let cause = cause.name();
             tracing::warn!(%error, cause, "the connection to Redis is given up");
             self.metrics.redis_breaker_opened(cause);
@@ -131,6 +191,13 @@ impl Link {
             self.lost.notify_one();
         }
     }
+}
+
+fn waits(pipeline: &Pipeline) -> bool {
+    let name = |word: Arg<&[u8]>| matches!(word, Arg::Simple(b"WAIT" | b"WAITAOF"));
+    pipeline
+        .cmd_iter()
+        .any(|command| command.args_iter().next().is_some_and(name))
 }
 
 /// Whether this is the error of a server that can serve nobody now, as one that lost its role, or

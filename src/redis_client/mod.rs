@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::config::{Node, RedisSettings, Topology};
 use crate::telemetry::Metrics;
 use cluster::Cluster;
-use connection::{Connection, Place, ServerTime};
+use connection::{Place, ServerTime};
 use link::{Cause, Link};
 use rand::Rng;
 use redis::{Pipeline, Value};
@@ -74,19 +74,19 @@ pub struct RedisClient {
 
 enum Servers {
     One(Link),
-    Cluster(Cluster),
+    Cluster(Box<Cluster>),
 }
 
 impl RedisClient {
     /// The Redis of these settings, not connected yet.
     pub fn new(settings: RedisSettings, clock: Clock, metrics: Arc<Metrics>) -> Arc<Self> {
         let lost = Arc::new(Notify::new());
-        let deadline = settings.deadline;
         let servers = match &settings.topology {
             Topology::Cluster(seeds) => {
-                Servers::Cluster(Cluster::new(seeds.clone(), deadline, &lost, &metrics))
+                let cluster = Cluster::new(seeds.clone(), settings.clone(), &lost, &metrics);
+                Servers::Cluster(Box::new(cluster))
             }
-            _ => Servers::One(Link::new(deadline, &lost, &metrics)),
+            _ => Servers::One(Link::new(&settings, &lost, &metrics)),
         };
         metrics.redis_up(false);
         Arc::new(Self {
@@ -158,45 +158,37 @@ impl RedisClient {
 
     /// Connects once; whoever needs a Redis at once says by the error why there is none.
     pub async fn connect(&self) -> Result<(), RedisError> {
-        match &self.servers {
+        let now = || self.clock.now();
+        let ahead = match &self.servers {
+            Servers::Cluster(cluster) => cluster.renew(now).await?,
             Servers::One(link) => {
-                let connection = self.primary().await?;
-                link.close(connection);
+                let places = match link.is_closed() {
+                    true => Vec::new(),
+                    false => self.places().await?,
+                };
+                let time = link.connect(&self.settings, &places).await?;
+                time.and_then(|time| time.ahead_of(now()))
             }
-            Servers::Cluster(cluster) => {
-                let (_, ahead) = cluster.renew(&self.settings, || self.clock.now()).await?;
-                self.compare_clocks(ahead);
-            }
-        }
+        };
+        self.compare_clocks(ahead);
         self.metrics.redis_up(true);
         Ok(())
     }
 
-    /// A connection to the one server, or to whichever the sentinels say is the primary.
-    async fn primary(&self) -> Result<Connection, RedisError> {
-        let places = match &self.settings.topology {
-            Topology::Unix(path) => vec![Place::Unix(path.clone())],
-            Topology::Single(node) => vec![Place::Tcp(node.clone())],
+    /// Where the one server is; of sentinels, where they say that it is.
+    async fn places(&self) -> Result<Vec<Place>, RedisError> {
+        match &self.settings.topology {
+            Topology::Unix(path) => Ok(vec![Place::Unix(path.clone())]),
+            Topology::Single(node) => Ok(vec![Place::Tcp(node.clone())]),
             Topology::Sentinel { sentinels, name } => {
                 let named = sentinel::primaries(&self.settings, sentinels, name).await?;
-                named
+                Ok(named
                     .into_iter()
                     .map(|(node, _)| Place::Tcp(node))
-                    .collect()
+                    .collect())
             }
-            Topology::Cluster(_) => Vec::new(),
-        };
-        let mut why = RedisError::Away;
-        for place in places {
-            match Connection::to_primary(&self.settings, &place).await {
-                Ok((connection, time)) => {
-                    self.compare_clocks(time.ahead_of(self.clock.now()));
-                    return Ok(connection);
-                }
-                Err(error) => why = error,
-            }
+            Topology::Cluster(_) => Ok(Vec::new()),
         }
-        Err(why)
     }
 
     fn compare_clocks(&self, ahead: Option<i64>) {
@@ -243,7 +235,7 @@ impl RedisClient {
         let Servers::One(link) = &self.servers else {
             return self.connect().await;
         };
-        let Some(live) = link.live() else {
+        let Some(live) = link.live().filter(|_| !link.lacks()) else {
             return self.connect().await;
         };
         let mut question = Pipeline::new();

@@ -40,6 +40,7 @@ mod observability;
 mod opaque;
 mod policy;
 mod profiles;
+mod redis_client;
 mod refresh;
 mod revocation_endpoint;
 mod scale;
