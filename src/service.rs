@@ -135,7 +135,7 @@ impl Service {
         };
         let redis = match (&settings.store, place) {
             (StoreSettings::Redis(redis), Place::Disk) => Some(RedisClient::new(
-                redis.clone(),
+                redis.as_ref().clone(),
                 clock.clone(),
                 Arc::clone(&metrics),
             )),

@@ -536,7 +536,9 @@ fn store(text: &str) -> Result<StoreSettings, String> {
         None if text == "memory" => Ok(StoreSettings::Memory),
         None => Ok(StoreSettings::File(PathBuf::from(text))),
         // The URL may hold a password: it is not shown.
-        Some(scheme) if redis::is_redis(scheme) => redis::read(text).map(StoreSettings::Redis),
+        Some(scheme) if redis::is_redis(scheme) => {
+            redis::read(text).map(|redis| StoreSettings::Redis(Box::new(redis)))
+        }
         Some(scheme) => Err(format!(
             "{scheme:?} is no store: memory, the path of a file, or the URL of a Redis"
         )),

@@ -143,7 +143,7 @@ pub enum StoreSettings {
     /// In an embedded file, for one machine.
     File(PathBuf),
     /// In a Redis, for many.
-    Redis(RedisSettings),
+    Redis(Box<RedisSettings>),
 }
 
 /// What is done while a Redis does not answer. What is done once is refused in any case.

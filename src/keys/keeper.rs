@@ -104,7 +104,7 @@ impl RingPlace {
         let (keys, clock) = (&settings.keys, Clock::system());
         match (Self::of(keys, None), &settings.store) {
             (Self::Folder(_), StoreSettings::Redis(redis)) => {
-                let redis = RedisClient::new(redis.clone(), clock, Arc::default());
+                let redis = RedisClient::new(redis.as_ref().clone(), clock, Arc::default());
                 Self::Shared(Box::new(Replica::new(redis, keys.secret.clone(), None)))
             }
             (place, _) => place,
@@ -546,14 +546,12 @@ impl Keeper {
         // Asked before the ring is read: a swap meanwhile is noticed the next time.
         let stamp = mounted.stamp();
         let ring = mounted.read()?;
-        if !held.ring.keys.is_empty() {
-            if mounted.judge(&held.ring, &ring)? == Relation::Apart {
-                self.metrics.key_ring_conflict();
-                tracing::error!(
-                    generation = ring.generation,
-                    "another key ring was mounted: tokens of the one before verify no longer"
-                );
-            }
+        if !held.ring.keys.is_empty() && mounted.judge(&held.ring, &ring)? == Relation::Apart {
+            self.metrics.key_ring_conflict();
+            tracing::error!(
+                generation = ring.generation,
+                "another key ring was mounted: tokens of the one before verify no longer"
+            );
         }
         let view = self.view(&held.seen, &ring)?;
         let known = if held.is_mute() {

@@ -377,8 +377,11 @@ impl Store {
             StoreSettings::File(path) => Self::file(path, metrics),
             StoreSettings::Redis(settings) => {
                 let clock = Clock::system();
-                let client =
-                    RedisClient::new(settings.clone(), clock.clone(), Arc::clone(&metrics));
+                let client = RedisClient::new(
+                    settings.as_ref().clone(),
+                    clock.clone(),
+                    Arc::clone(&metrics),
+                );
                 Ok(Self::redis(client, StoreDown::default(), clock, metrics))
             }
         }

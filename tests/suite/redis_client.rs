@@ -35,7 +35,7 @@ fn read(url: &str) -> Result<RedisSettings, String> {
     };
     let (settings, findings) = load(&sources);
     match settings.map(|settings| settings.store) {
-        Some(StoreSettings::Redis(settings)) => Ok(settings),
+        Some(StoreSettings::Redis(settings)) => Ok(*settings),
         Some(other) => panic!("{other:?}"),
         None => Err(format!("{:#?}", findings.errors)),
     }
