@@ -12,14 +12,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// What the service does with keys. Each is tried, on a key of its own.
-const NEEDED: [&[&str]; 16] = [
+const NEEDED: [&[&str]; 18] = [
     &["SET", "KEY", "1", "PX", "10000"],
     &["GET", "KEY"],
+    &["MGET", "KEY"],
     &["INCR", "KEY"],
     &["PTTL", "KEY"],
     &["DEL", "KEY"],
     &["HSET", "KEY", "field", "1"],
     &["HGET", "KEY", "field"],
+    &["HSCAN", "KEY", "0"],
     &["HDEL", "KEY", "field"],
     &["ZADD", "KEY", "1", "member"],
     &["ZSCORE", "KEY", "member"],
