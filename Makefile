@@ -7,10 +7,10 @@ FUZZ_VERSION := 0.13.2
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help run test interop bench sim fuzz lint
+.PHONY: help run test test-k8s interop manifests bench sim fuzz lint
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## Build, start the service with a stand-in provider, and show a real exchange
 	$(CARGO) run --locked -- dev $(ARGS)
@@ -18,9 +18,18 @@ run: ## Build, start the service with a stand-in provider, and show a real excha
 test: interop ## Run every test; installs what it lacks
 	$(CARGO) test --locked --features settable-clock
 	$(CARGO) test --locked --features settable-clock,aws-lc --lib
+	$(MAKE) manifests
 
 interop:
 	tests/interop/install.sh
+
+manifests:
+	tests/k8s/install.sh
+	tests/k8s/.venv/bin/python tests/k8s/manifests.py
+
+test-k8s: ## Apply k8s/ to a Kubernetes API server that is built here; needs Go 1.26
+	tests/k8s/install.sh apiserver
+	tests/k8s/.venv/bin/python tests/k8s/apiserver.py
 
 bench: ## Measure the service beside its bounds, in one run
 	benches/run.py $(ARGS)
