@@ -51,11 +51,12 @@ pub fn empty() -> Answer {
     response.into_response()
 }
 
-/// Sends a browser elsewhere, with a cookie; what is there now is nobody else's.
-pub fn found(location: &str, cookie: &str, outcome: Outcome) -> Answer {
+/// Sends a browser elsewhere, with these cookies; what is there now is nobody else's.
+pub fn found(location: &str, cookies: &[String], outcome: Outcome) -> Answer {
     let mut response = Response::new(Bytes::new());
     let headers = response.headers_mut();
-    for (name, value) in [(LOCATION, location), (SET_COOKIE, cookie)] {
+    let cookies = cookies.iter().map(|cookie| (SET_COOKIE, cookie.as_str()));
+    for (name, value) in [(LOCATION, location)].into_iter().chain(cookies) {
         match HeaderValue::from_str(value) {
             Ok(value) => headers.append(name, value),
             Err(error) => return refused(Refusal::new(Code::InternalError).caused_by(error)),

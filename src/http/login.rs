@@ -9,7 +9,7 @@ use super::token::scope;
 use crate::exchange::Caller;
 use crate::explain::{Code, Refusal};
 use crate::oauth::OAuth;
-use crate::oauth::sign_in::{Begin, Callback, LIFE, Step};
+use crate::oauth::sign_in::{self, Begin, Callback, LIFE, Step};
 use http::header::{COOKIE, HeaderMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,6 +21,10 @@ pub(super) const LOGIN: &str = "/auth/login/";
 /// Where they end; the provider's name follows.
 pub(super) const CALLBACK: &str = "/auth/callback/";
 
+/// How many other sign-ins a browser that begins one keeps under way: each has a cookie, and
+/// proxies bound the header that holds them.
+const OTHERS: usize = 4;
+
 type Refused = Box<Refusal>;
 
 /// Sends the browser to the provider.
@@ -28,6 +32,7 @@ pub(super) async fn login(
     oauth: &OAuth,
     provider: &str,
     query: &str,
+    headers: &HeaderMap,
     address: Option<IpAddr>,
 ) -> Answer {
     let step = async {
@@ -47,7 +52,7 @@ pub(super) async fn login(
             .begin_sign_in(provider, &begin, Caller::at(address))
             .await
     };
-    sent(oauth, step.await)
+    sent(oauth, step.await, &too_many(oauth, headers))
 }
 
 /// Sends the browser back to the app.
@@ -72,7 +77,7 @@ pub(super) async fn callback(
             .end_sign_in(&callback, cookie, Caller::at(address))
             .await
     };
-    sent(oauth, step.await)
+    sent(oauth, step.await, &[])
 }
 
 /// `app`, or as clients of the standard say it, `client_id`.
@@ -86,13 +91,20 @@ fn app<'f>(form: &'f Form<'_>) -> Result<Option<&'f str>, Refused> {
     }
 }
 
-fn sent(oauth: &OAuth, step: Result<Step, Refused>) -> Answer {
+/// Sends the browser on; the cookies of these names are forgotten beside.
+fn sent(oauth: &OAuth, step: Result<Step, Refused>, forgotten: &[String]) -> Answer {
     match step {
-        Ok(step) => answer::found(
-            &step.location,
-            &set_cookie(oauth, &step.cookie),
-            Outcome::SignIn(Arc::new(step.told)),
-        ),
+        Ok(step) => {
+            let (name, value) = &step.cookie;
+            let own = set_cookie(oauth, &full_name(oauth, name), value.as_deref());
+            let forgotten = forgotten.iter().map(|name| set_cookie(oauth, name, None));
+            let cookies: Vec<String> = forgotten.chain([own]).collect();
+            answer::found(
+                &step.location,
+                &cookies,
+                Outcome::SignIn(Arc::new(step.told)),
+            )
+        }
         Err(refusal) => answer::refused(refusal),
     }
 }
@@ -108,24 +120,43 @@ fn full_name(oauth: &OAuth, name: &str) -> String {
     format!("{prefix}{name}")
 }
 
-fn set_cookie(oauth: &OAuth, (name, value): &(String, Option<String>)) -> String {
-    let name = full_name(oauth, name);
+fn set_cookie(oauth: &OAuth, name: &str, value: Option<&str>) -> String {
     let secure = if is_https(oauth) { "; Secure" } else { "" };
     let (value, age) = match value {
-        Some(value) => (value.as_str(), LIFE),
+        Some(value) => (value, LIFE),
         None => ("", 0),
     };
     format!("{name}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax{secure}")
 }
 
-/// The one cookie of that name; several are nobody's.
-fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
+/// The cookies that a browser sent, names and values, in its order.
+fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
     let values = headers.get_all(COOKIE).iter();
-    let mut found = values
+    values
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))
-        .filter(|(known, _)| *known == name);
+}
+
+/// The names of the cookies of the sign-ins that are too many: browsers send the oldest first
+/// (RFC 6265 §5.4).
+fn too_many(oauth: &OAuth, headers: &HeaderMap) -> Vec<String> {
+    let prefix = full_name(oauth, sign_in::COOKIE);
+    let ours = |name: &str| {
+        let rest = name.strip_prefix(&prefix).unwrap_or_default();
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+        !rest.is_empty() && rest.bytes().all(plain)
+    };
+    let mut names: Vec<&str> = cookies(headers).map(|(name, _)| name).collect();
+    names.retain(|name| ours(name));
+    let too_many = names.len().saturating_sub(OTHERS);
+    let oldest = names.into_iter().take(too_many);
+    oldest.map(str::to_owned).collect()
+}
+
+/// The one cookie of that name; several are nobody's.
+fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
+    let mut found = cookies(headers).filter(|(known, _)| *known == name);
     match (found.next(), found.next()) {
         (Some((_, value)), None) => Some(value.to_owned()),
         _ => None,

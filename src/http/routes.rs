@@ -73,10 +73,13 @@ pub fn public(oauth: Arc<OAuth>, proxies: Arc<[IpNet]>) -> BoxedFilter<(Answer,)
         .and(only(GET_ALONE))
         .and(oauth.clone())
         .and(query())
+        .and(warp::header::headers_cloned())
         .and(address.clone())
         .then(
-            |provider: String, oauth: Arc<OAuth>, query: String, address| {
-                Box::pin(async move { login::login(&oauth, &provider, &query, address).await })
+            |provider: String, oauth: Arc<OAuth>, query: String, headers: HeaderMap, address| {
+                Box::pin(
+                    async move { login::login(&oauth, &provider, &query, &headers, address).await },
+                )
             },
         );
     let callbacks = below(login::CALLBACK)

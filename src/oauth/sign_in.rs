@@ -23,6 +23,7 @@ use crate::subject::Issuer;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 pub(super) use pending::Asked;
+pub use pending::COOKIE;
 use pending::{Maker, Pending, Secrets, cookie_of};
 use rand::Rng;
 use std::sync::Arc;

@@ -1039,6 +1039,47 @@ async fn a_cookie_or_a_state_that_was_changed_by_a_byte_is_none() {
 }
 
 #[tokio::test]
+async fn a_browser_that_begins_many_sign_ins_forgets_the_oldest() {
+    let (issuer, service) = world().await;
+    let mut jar = vec!["theme=dark".to_owned(), "exchequer-=x".to_owned()];
+    let mut begun = Vec::new();
+    for _ in 0..7 {
+        let path = format!("/auth/login/op?{}", query(asked(&challenge(), &[])));
+        let request = service.client.get(format!("{}{path}", service.url));
+        let answer = service.send(request.header("cookie", jar.join("; "))).await;
+        let at = parameters(&sent(&answer));
+        for cookie in answer.headers.get_all("set-cookie") {
+            let (pair, attributes) = cookie.to_str().unwrap().split_once("; ").unwrap();
+            let name = pair.split_once('=').unwrap().0;
+            if attributes.contains("Max-Age=0;") {
+                jar.retain(|known| known.split_once('=').unwrap().0 != name);
+            } else {
+                jar.push(pair.to_owned());
+            }
+        }
+        begun.push(Browser {
+            cookie: String::new(),
+            at,
+            provider: "op".to_owned(),
+        });
+        assert_eq!(jar.len(), 2 + begun.len().min(5));
+    }
+    for (number, browser) in begun.into_iter().enumerate() {
+        let browser = Browser {
+            cookie: jar.join("; "),
+            ..browser
+        };
+        gives(&issuer, &browser.id_token(&issuer).sign(Key::rsa()));
+        let answer = browser.with_code(&service).await;
+        if number < 2 {
+            stays(&answer, 400, "sign_in_browser_mismatch");
+        } else {
+            assert!(parameters(&sent(&answer)).contains_key("code"));
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_no_cookie_could_hold_is_told_to_the_app() {
     let (_issuer, service) = world().await;
     let (challenge, long) = (challenge(), "s".repeat(1000));

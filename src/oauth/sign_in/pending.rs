@@ -59,12 +59,15 @@ pub(super) struct Secrets {
     pub(super) code_verifier: String,
 }
 
+/// How the name of a sign-in's cookie begins.
+pub const COOKIE: &str = "exchequer-";
+
 /// The name of the cookie of the sign-in with this state: several may be under way in one
 /// browser.
 pub(super) fn cookie_of(state: &str) -> String {
     let hash = sha256(state.as_bytes());
     let short = hash.get(..9).unwrap_or_default();
-    format!("exchequer-{}", URL_SAFE_NO_PAD.encode(short))
+    format!("{COOKIE}{}", URL_SAFE_NO_PAD.encode(short))
 }
 
 /// What states and cookies are made with, by whoever has the ring.
