@@ -136,7 +136,7 @@ pub fn prove(
 }
 
 /// The nonces that replicas of one key ring agree on without telling each other (RFC 9449 §8).
-struct Nonces<'k> {
+pub struct Nonces<'k> {
     keys: &'k Published,
     now: UnixSeconds,
 }
@@ -168,7 +168,10 @@ fn malformed(what: impl std::fmt::Display) -> Refused {
 }
 
 /// RFC 9449 §4.3, in its order; gives the key's thumbprint, and what is used once.
-fn verify(
+///
+/// # Errors
+/// Where a check fails: with the refusal that this is for a caller.
+pub fn verify(
     shown: Shown<'_>,
     nonces: Option<&Nonces<'_>>,
     now: UnixSeconds,

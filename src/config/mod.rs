@@ -290,7 +290,7 @@ pub struct IntrospectionSettings {
 
 /// The bytes of a webhook secret (`whsec_…`); never printed.
 #[derive(Clone)]
-pub struct WebhookSecret(pub(crate) zeroize::Zeroizing<Vec<u8>>);
+pub struct WebhookSecret(pub zeroize::Zeroizing<Vec<u8>>);
 
 impl std::fmt::Debug for WebhookSecret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -32,7 +32,7 @@ pub(super) fn address(
 
 /// The client's address. An internal one that is no configured proxy may be a proxy that
 /// nobody told us of, with all clients behind it: it is nobody's address.
-pub(super) fn client(peer: IpAddr, headers: &HeaderMap, proxies: &[IpNet]) -> Option<IpAddr> {
+pub fn client(peer: IpAddr, headers: &HeaderMap, proxies: &[IpNet]) -> Option<IpAddr> {
     let trusted = |ip: IpAddr| proxies.iter().any(|network| network.contains(&ip));
     let mut ip = peer.to_canonical();
     let mut hops = headers

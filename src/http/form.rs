@@ -36,7 +36,7 @@ const REPEATED: [&str; 2] = ["audience", "resource"];
 
 /// The parameters, in the order in which they came; its `Debug` does not show them.
 #[derive(Default)]
-pub(super) struct Form<'b>(Vec<(Cow<'b, str>, Cow<'b, str>)>);
+pub struct Form<'b>(Vec<(Cow<'b, str>, Cow<'b, str>)>);
 
 impl fmt::Debug for Form<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -46,7 +46,7 @@ impl fmt::Debug for Form<'_> {
 
 impl<'b> Form<'b> {
     /// Reads a body by its content type.
-    pub(super) fn read(headers: &HeaderMap, bytes: &'b [u8]) -> Result<Self, Refused> {
+    pub fn read(headers: &HeaderMap, bytes: &'b [u8]) -> Result<Self, Refused> {
         if is_json(headers) {
             has_type(headers, "application/json")?;
             return Self::json(bytes);
@@ -56,9 +56,7 @@ impl<'b> Form<'b> {
     }
 
     /// Takes the parameters of a form or of a query.
-    pub(super) fn of(
-        pairs: impl Iterator<Item = (Cow<'b, str>, Cow<'b, str>)>,
-    ) -> Result<Self, Refused> {
+    pub fn of(pairs: impl Iterator<Item = (Cow<'b, str>, Cow<'b, str>)>) -> Result<Self, Refused> {
         let mut form = Self::default();
         for (name, value) in pairs {
             form.add(name, value)?;
@@ -105,12 +103,12 @@ impl<'b> Form<'b> {
     }
 
     /// The parameter of that name.
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
+    pub fn get(&self, name: &str) -> Option<&str> {
         self.all(name).next()
     }
 
     /// The parameter of that name, which must be there.
-    pub(super) fn required(&self, name: &str) -> Result<&str, Refused> {
+    pub fn required(&self, name: &str) -> Result<&str, Refused> {
         self.get(name).ok_or_else(|| {
             Refusal::because(
                 Code::ParameterMalformed,
@@ -120,7 +118,7 @@ impl<'b> Form<'b> {
     }
 
     /// All parameters of that name.
-    pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
         let named = self.0.iter().filter(move |(each, _)| each == name);
         named.map(|(_, value)| value.as_ref())
     }

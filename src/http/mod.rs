@@ -9,7 +9,7 @@ mod client;
 pub mod cors;
 mod dpop;
 pub mod exchange;
-mod form;
+pub mod form;
 pub mod front;
 mod headers;
 mod identity_signature;

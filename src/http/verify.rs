@@ -310,7 +310,7 @@ fn demand_scopes(needed: &str, identity: &Identity) -> Result<(), Box<Refusal>> 
 }
 
 /// The session cookie (RFC 6265 §4.2.1), where there is one; HTTP/2 may split the header.
-fn session_cookie(headers: &HeaderMap) -> Result<Option<&str>, Box<Refusal>> {
+pub fn session_cookie(headers: &HeaderMap) -> Result<Option<&str>, Box<Refusal>> {
     let mut sessions = headers
         .get_all(COOKIE)
         .iter()
