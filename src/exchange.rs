@@ -477,8 +477,9 @@ impl Exchange {
             Box::pin(self.use_up(once, used, ladder)).await?;
         }
         let is_new = match self.directory.meet(&app.settings, subject, &known).await {
-            // The id is used up: rather the next exchange tells that the user is new.
-            Err(_) if once.is_some() => None,
+            // The id is used up, or others hold the store and go on without it: rather the next
+            // exchange tells that the user is new.
+            Err(_) if once.is_some() || self.store.is_shared() => None,
             met => met.map_err(StoreError::refusal)?,
         };
         let organization = subject.organization.as_ref();

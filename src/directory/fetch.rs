@@ -204,7 +204,11 @@ impl Directory {
         }
         let change = self.change(iss, instance, &found, fetched).await?;
         let records = change.records.clone();
-        self.store.commit(change, self.clock.now()).await?;
+        match self.store.commit(change, self.clock.now()).await {
+            // What was fetched serves, and is fetched again.
+            Err(error) if self.store.is_shared() => tracing::warn!(%error, "a profile is not kept"),
+            committed => drop(committed?),
+        }
         Ok(Arc::new(records))
     }
 }

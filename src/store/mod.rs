@@ -5,12 +5,14 @@
 //! at all; a change of one [`Once`] is made once, however often and wherever it is tried, and
 //! of several that replace one version of an [`Entry`] one is made.
 //!
-//! | | `memory` | file |
-//! | --- | --- | --- |
-//! | a change that was answered | lives as long as the process | survives `kill -9` and power loss |
-//! | a change that was refused with an error | cannot be | may have been made all the same: try it again |
-//! | buckets | live as long as the process | the same: a restart fills them |
-//! | who may use it | the process | one process at a time |
+//! | | `memory` | file | Redis |
+//! | --- | --- | --- | --- |
+//! | a change that was answered | lives as long as the process | survives `kill -9` and power loss | survives what Redis survives; a revocation as long as a process that knew it |
+//! | a change that was refused with an error | cannot be | may have been made all the same: try it again | the same |
+//! | buckets | live as long as the process | the same: a restart fills them | are shared; the process's own while Redis is away |
+//! | who may use it | the process | one process at a time | all |
+//! | while it cannot be asked | cannot be | errors | revocations by the last known, records unknown, the rest errors |
+//! | when it has lost what it knew | a restart: nothing is known | is refused at the start | revocations are put back; what is done once ([`Once::since`]) and could have been done before is an error; entries of before are gone |
 //!
 //! Where the clock steps back, what was swept stays forgotten, and no bucket takes longer than
 //! its window to fill. Keys are hashes: a store holds no id that could be read from it. Records hold what an app
@@ -400,6 +402,11 @@ impl Store {
         metrics: Arc<Metrics>,
     ) -> Self {
         Self::Redis(Box::new(Redis::new(client, down, clock, metrics)))
+    }
+
+    /// Whether it is elsewhere, and exchanges go on without it as far as policy allows.
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Self::Redis(_))
     }
 
     /// Answers all that a request asks, in one call. Buckets are taken from whatever has been

@@ -46,6 +46,9 @@ const BUCKET_SLACK: i64 = 10_000;
 /// How long a store that is new, or on another server, is not trusted with what is done once,
 /// milliseconds: until all who might know better have compared.
 const SETTLING: i64 = 3000;
+/// How long after a loss tokens of before it have places in the status list, seconds: the longest
+/// lifetime, and what clocks tolerate.
+const TOKENS_LIVE: UnixSeconds = 3600 + 600;
 /// How often what others did is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How many marks are swept at once, and how many places are read at once.
@@ -118,8 +121,7 @@ impl Redis {
             self.client.connect().await?;
         }
         let epoch = self.enter(None).await?;
-        let now = self.clock.now().saturating_add(self.client.clock_ahead());
-        let left = epoch.began() + SETTLING - now.saturating_mul(1000);
+        let left = epoch.began() + SETTLING - self.server_time().saturating_mul(1000);
         let left = u64::try_from(left.min(SETTLING)).unwrap_or_default();
         Ok(Duration::from_millis(left))
     }
@@ -571,6 +573,7 @@ impl Redis {
     }
 
     pub(super) async fn revoked_statuses(&self, now: UnixSeconds) -> Result<Vec<u32>, StoreError> {
+        self.knows_statuses().await?;
         let [_, _, _, _, statuses, ..] = &self.names.shared;
         let mut revoked = Vec::new();
         let mut cursor = b"0".to_vec();
@@ -616,6 +619,25 @@ impl Redis {
         // A scan may tell a place twice.
         revoked.dedup();
         Ok(revoked)
+    }
+
+    /// Fails where tokens may live whose places were lost: their revocation could not be told.
+    async fn knows_statuses(&self) -> Result<(), StoreError> {
+        let epoch = match self.epoch.load_full() {
+            Some(epoch) => epoch,
+            None => self.enter(None).await?,
+        };
+        if self.server_time() < epoch.lost() / 1000 + TOKENS_LIVE {
+            return Err(StoreError(
+                "Redis has lost places of the status list".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The time of the server's clock.
+    fn server_time(&self) -> UnixSeconds {
+        self.clock.now().saturating_add(self.client.clock_ahead())
     }
 
     /// The revocation of each standing's key, where there is one.

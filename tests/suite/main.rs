@@ -54,6 +54,7 @@ mod status_list;
 mod store;
 mod store_file;
 mod store_redis;
+mod store_shared;
 mod stories;
 mod support;
 mod token_exchange;

@@ -1,7 +1,7 @@
 //! What every store promises (`src/store/mod.rs`): one suite over all makers.
 
 use crate::store_file::open as open_file;
-use crate::store_redis::open as open_redis;
+use crate::store_redis::{open as open_redis, open_with};
 use crate::support::Redis;
 use exchequer::store::{
     Answer, Change, Committed, Delivery, Entry, Key, Kind, Level, Memory, Message, Once, Question,
@@ -1033,6 +1033,43 @@ proptest! {
             }
         }
     }
+
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1, ..ProptestConfig::default() })]
+
+    /// So does a Redis, whichever process asks.
+    #[test]
+    fn redis_says_what_memory_says(all in proptest::collection::vec(steps(), 24)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let server = Redis::start().await;
+            for (number, steps) in all.iter().enumerate() {
+                let prefix = format!("case-{number}");
+                let open = async || open_with(&server, |each| each.prefix.clone_from(&prefix)).await;
+                let memory = Store::Memory(Memory::default());
+                let mut redis = open().await;
+                let mut now = NOW;
+                for step in steps {
+                    match step {
+                        Step::Wait(seconds) => now += seconds,
+                        Step::Reopen => redis = open().await,
+                        step => {
+                            let expected = seen(&memory, step, now).await;
+                            prop_assert_eq!(seen(&redis, step, now).await, expected, "{:?}", step);
+                        }
+                    }
+                }
+            }
+            Ok(())
+        })?;
+    }
+
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     /// What a level tells is so: what is left can be taken, no more, and waiting is enough.
     #[test]

@@ -19,7 +19,7 @@ pub async fn open(redis: &Redis) -> Store {
 }
 
 /// The same with other settings; a deadline that a busy machine keeps, where they name none.
-async fn open_with(redis: &Redis, change: impl FnOnce(&mut RedisSettings)) -> Store {
+pub async fn open_with(redis: &Redis, change: impl FnOnce(&mut RedisSettings)) -> Store {
     let mut settings = RedisSettings {
         topology: Topology::Unix(redis.socket()),
         tls: None,
@@ -202,6 +202,11 @@ async fn a_redis_that_was_emptied_gets_its_revocations_back_and_honours_nothing_
     assert!(is_revoked(&one, "s", 0, now()).await);
     let again = one.commit(single_use("used", then), now()).await;
     assert!(again.unwrap_err().to_string().contains("lost"));
+    let listed = one.revoked_statuses(now()).await;
+    assert!(
+        listed.is_err(),
+        "places of tokens that live were lost: {listed:?}"
+    );
     // Whoever comes new reads the revocation from Redis.
     let newcomer = open(&redis).await;
     assert!(is_revoked(&newcomer, "s", 0, now()).await);

@@ -30,6 +30,13 @@ impl Epoch {
         self.text.split(':').next().unwrap_or_default()
     }
 
+    /// When what was lost could have been known, in milliseconds; 0 where nothing was lost.
+    pub(super) fn lost(&self) -> i64 {
+        let lost = self.text.split(':').nth(1);
+        lost.and_then(|number| number.parse().ok())
+            .unwrap_or_default()
+    }
+
     /// When it began, or went to another server, in milliseconds of the server's clock.
     pub(super) fn began(&self) -> i64 {
         let numbers = self.text.split(':').skip(2).take(2);

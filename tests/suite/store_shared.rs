@@ -1,0 +1,272 @@
+//! Two services over one Redis: what was revoked or used at one is so at the other, and what is
+//! answered while Redis is gone.
+
+use crate::introspection_endpoint::post;
+use crate::support::service::{Answer, Builder};
+use crate::support::{Redis, Service, eventually};
+use crate::webhooks::{Hook, SECRET, session_event};
+use exchequer::clock::Clock;
+use exchequer::standin::{Session, StandIn, known};
+use futures_util::future::join_all;
+use serde_json::json;
+use std::sync::Arc;
+
+const APPS: &str = r#"
+[apps.web]
+issuers = ["clerk"]
+refresh = { grace = "0s" }
+[apps.greeting]
+issuers = ["clerk"]
+audience = "https://greeting.example"
+profile = { user = ["first_name"] }
+"#;
+
+async fn clerk() -> Arc<StandIn> {
+    StandIn::start(Clock::system()).await.unwrap()
+}
+
+/// A service over this Redis, that trusts this Clerk instance.
+fn replica(redis: &Redis, clerk: &StandIn) -> Builder {
+    let url = clerk.issuer();
+    let issuer = format!(
+        "[issuers.clerk]\nissuer = {url:?}\nkind = \"clerk\"\napi_url = {url:?}\nsecret_key = {{ env = \"KEY\" }}\nwebhook_secret = {{ env = \"HOOK\" }}\n"
+    );
+    Service::builder()
+        .config(&format!("{issuer}{APPS}"))
+        .env("KEY", clerk.secret_key())
+        .env("HOOK", SECRET)
+        .env("EXCHEQUER_STORE", redis.url())
+        .env(
+            "EXCHEQUER_KEYS_SECRET",
+            "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+        )
+}
+
+async fn two(redis: &Redis, clerk: &StandIn) -> (Service, Service) {
+    let one = replica(redis, clerk).start().await;
+    (one, replica(redis, clerk).start().await)
+}
+
+/// An exchange for an app, of a new token of the known session.
+async fn exchange(service: &Service, clerk: &StandIn, app: &str) -> Answer {
+    let token = clerk.session_token(&Session::default());
+    let body = json!({ "session_token": token, "app": app });
+    service.exchange(&body).await
+}
+
+async fn exchange_id(service: &Service) -> Answer {
+    let body = json!({ "session_id": known::SESSION, "app": "web" });
+    service.exchange(&body).await
+}
+
+async fn begun(service: &Service, clerk: &StandIn) -> String {
+    let token = clerk.session_token(&Session::default());
+    let body = json!({ "session_token": token, "app": "web", "scope": "offline_access" });
+    let answer = service.exchange(&body).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    answer.body["refresh_token"].as_str().unwrap().to_owned()
+}
+
+async fn refresh(service: &Service, token: &str) -> Answer {
+    let pairs = [
+        ("grant_type", "refresh_token"),
+        ("refresh_token", token),
+        ("client_id", "web"),
+    ];
+    post(service, "/oauth/token", None, &pairs).await
+}
+
+async fn verify(service: &Service, token: &str) -> Answer {
+    let url = format!("{}/auth/verify?app=web", service.url);
+    service
+        .send(service.client.get(url).bearer_auth(token))
+        .await
+}
+
+/// The whole of what is answered where the store would have to be asked.
+#[track_caller]
+fn assert_store_unavailable(answer: &Answer) {
+    answer.assert_refused(503, "store_unavailable");
+    let said = &answer.body;
+    assert_eq!(said["error"], "temporarily_unavailable", "{said}");
+    assert_eq!(said["action"], "retry", "{said}");
+    assert_eq!(said["retryable"], true, "{said}");
+    assert_eq!(said["source"], "exchequer", "{said}");
+    assert_eq!(answer.header("retry-after"), "1", "{said}");
+}
+
+#[tokio::test]
+async fn what_is_revoked_at_one_is_refused_at_the_other() {
+    let (redis, clerk) = (Redis::start().await, clerk().await);
+    let (one, other) = two(&redis, &clerk).await;
+    let token = exchange(&one, &clerk, "web").await.token().to_owned();
+    assert_eq!(verify(&other, &token).await.status, 200);
+    let pairs = [("token", token.as_str()), ("client_id", "web")];
+    assert_eq!(post(&one, "/oauth/revoke", None, &pairs).await.status, 200);
+    verify(&other, &token)
+        .await
+        .assert_refused(401, "token_revoked");
+    let ended = session_event("session.ended", known::SESSION);
+    Hook::new("msg_1", &ended)
+        .to("web")
+        .taken(&other, "revoked")
+        .await;
+    for service in [&one, &other] {
+        exchange(service, &clerk, "web")
+            .await
+            .assert_refused(401, "session_revoked");
+    }
+    // The sender tries again, at whichever.
+    Hook::new("msg_1", &ended)
+        .to("web")
+        .taken(&one, "repeated")
+        .await;
+}
+
+#[tokio::test]
+async fn a_session_id_is_exchanged_once_over_both() {
+    let (redis, clerk) = (Redis::start().await, clerk().await);
+    let (one, other) = two(&redis, &clerk).await;
+    let asked = (0..20).map(|number| exchange_id([&one, &other][number % 2]));
+    let answers = join_all(asked).await;
+    let good = answers.iter().filter(|answer| answer.status == 200);
+    assert_eq!(good.count(), 1);
+    for answer in answers.iter().filter(|answer| answer.status != 200) {
+        answer.assert_refused(401, "session_id_used");
+    }
+}
+
+#[tokio::test]
+async fn of_refreshes_that_race_over_both_one_is_honoured() {
+    let (redis, clerk) = (Redis::start().await, clerk().await);
+    let (one, other) = two(&redis, &clerk).await;
+    for _ in 0..5 {
+        let token = begun(&one, &clerk).await;
+        let asked = (0..20).map(|number| refresh([&one, &other][number % 2], &token));
+        let answers = join_all(asked).await;
+        let good = answers.iter().filter(|answer| answer.status == 200);
+        assert_eq!(good.count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn without_redis_exchanges_go_on_and_what_is_for_one_use_is_refused() {
+    let (redis, clerk) = (Redis::start().await, clerk().await);
+    let (one, other) = two(&redis, &clerk).await;
+    let minted = exchange(&one, &clerk, "web").await.token().to_owned();
+    let refresh_token = begun(&one, &clerk).await;
+    let gone = json!({ "session_token": clerk.session_token(&Session {
+        session: Some("sess_gone".to_owned()),
+        ..Session::default()
+    }), "app": "web" });
+    let ended = session_event("session.ended", "sess_gone");
+    Hook::new("msg_1", &ended)
+        .to("web")
+        .taken(&one, "revoked")
+        .await;
+    // Both have read what one was told.
+    eventually("both know the revocation", async || {
+        let mut known = true;
+        for service in [&one, &other] {
+            let held = service.metric("exchequer_store_revocations").await;
+            known &= held == Some(1.0);
+        }
+        known
+    })
+    .await;
+    redis.stop();
+    for service in [&one, &other] {
+        exchange(service, &clerk, "web").await.token();
+        service
+            .exchange(&gone)
+            .await
+            .assert_refused(401, "session_revoked");
+        assert_eq!(verify(service, &minted).await.status, 200);
+        // The profile is asked for anew; whether the user is new cannot be told.
+        let answer = exchange(service, &clerk, "greeting").await;
+        answer.token();
+        assert_eq!(answer.body["user"].get("is_new"), None, "{}", answer.body);
+        assert_store_unavailable(&exchange_id(service).await);
+        assert_store_unavailable(&refresh(service, &refresh_token).await);
+        let token = exchange(service, &clerk, "web").await.token().to_owned();
+        let pairs = [("token", token.as_str()), ("client_id", "web")];
+        assert_store_unavailable(&post(service, "/oauth/revoke", None, &pairs).await);
+        let fell_back = "exchequer_store_fallbacks_total{use=\"revocation\"}";
+        assert!(service.metric(fell_back).await > Some(3.0));
+    }
+    redis.run().await;
+    eventually("it goes on", async || {
+        exchange_id(&other).await.status == 200
+    })
+    .await;
+    exchange_id(&one)
+        .await
+        .assert_refused(401, "session_id_used");
+}
+
+#[tokio::test]
+async fn where_policy_says_so_nothing_goes_on_without_redis() {
+    let (redis, clerk) = (Redis::start().await, clerk().await);
+    let strict = replica(&redis, &clerk)
+        .env("EXCHEQUER_STORE_DOWN_REVOCATION", "refuse")
+        .start()
+        .await;
+    let strict_limits = replica(&redis, &clerk)
+        .env("EXCHEQUER_RATE_LIMIT", "100/1m")
+        .env("EXCHEQUER_STORE_DOWN_LIMITS", "refuse")
+        .start()
+        .await;
+    let local = replica(&redis, &clerk)
+        .env("EXCHEQUER_RATE_LIMIT", "3/1h")
+        .start()
+        .await;
+    redis.stop();
+    for service in [&strict, &strict_limits] {
+        assert_store_unavailable(&exchange(service, &clerk, "web").await);
+    }
+    for _ in 0..3 {
+        exchange(&local, &clerk, "web").await.token();
+    }
+    let answer = exchange(&local, &clerk, "web").await;
+    assert_eq!(answer.status, 429, "{}", answer.body);
+}
+
+#[tokio::test]
+async fn a_service_that_starts_without_redis_refuses_until_it_has_read_what_was_revoked() {
+    let (redis, clerk) = (Redis::start().await, clerk().await);
+    let mut service = replica(&redis, &clerk).start().await;
+    redis.stop();
+    service.restart().await;
+    assert_store_unavailable(&exchange(&service, &clerk, "web").await);
+    redis.run().await;
+    eventually("it has read them", async || {
+        exchange(&service, &clerk, "web").await.status == 200
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_clients_command_and_explain_talk_to_redis_themselves() {
+    let (redis, clerk) = (Redis::start().await, clerk().await);
+    let service = replica(&redis, &clerk).start().await;
+    let token = exchange(&service, &clerk, "web").await.token().to_owned();
+    let pairs = [("token", token.as_str()), ("client_id", "web")];
+    assert_eq!(
+        post(&service, "/oauth/revoke", None, &pairs).await.status,
+        200
+    );
+    let told = service.command().input(&token).run(&["explain"]);
+    assert!(told.stdout.contains("token_revoked"), "{told:?}");
+    let add = [
+        "clients",
+        "add",
+        "worker",
+        "--audience",
+        "https://tasks.internal",
+    ];
+    let told = service.command().run(&add);
+    assert_eq!(told.code, 0, "{told:?}");
+    let told = service.command().run(&["clients", "list"]);
+    assert!(told.stdout.contains("worker"), "{told:?}");
+    assert_eq!(redis.ask(&["KEYS", "*:e:*"]).lines().count(), 1);
+}
