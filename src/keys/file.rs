@@ -32,6 +32,11 @@ pub enum RingFileError {
     /// Others may read the private keys.
     #[error("{0} can be read or written by others: chmod 600 it, and consider its keys known")]
     Exposed(String),
+    /// Others may put another ring in its place.
+    #[error(
+        "{0} can be written to by others: chmod o-w it; of a volume that is so, use a folder in it"
+    )]
+    Open(String),
     /// The ring is there and cannot be used.
     #[error("{path}: {error}")]
     Unreadable {
@@ -117,6 +122,7 @@ impl RingFolder {
             .mode(0o700)
             .create(&self.dir)
             .map_err(|error| io_error(&self.dir, error))?;
+        self.check_mode()?;
         let path = self.path(LOCK);
         let lock = OpenOptions::new()
             .create(true)
@@ -132,6 +138,17 @@ impl RingFolder {
         })
     }
 
+    /// Whoever can write to the folder can put another ring there. The group may: a volume's
+    /// `fsGroup` makes it so.
+    fn check_mode(&self) -> Result<(), RingFileError> {
+        match fs::metadata(&self.dir) {
+            Ok(meta) if meta.mode() & 0o002 != 0 => {
+                Err(RingFileError::Open(self.dir.display().to_string()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The version of the file, where there is one: it changes with each save.
     pub fn version(&self) -> Option<Version> {
         let meta = fs::metadata(self.path(RING)).ok()?;
@@ -144,6 +161,7 @@ impl RingFolder {
 
     /// Reads the ring; `None` where there is none yet.
     pub fn load(&self) -> Result<Option<Loaded>, RingFileError> {
+        self.check_mode()?;
         let newest = self.read(RING);
         let lost = match &newest {
             Ok(found) => found.is_none(),

@@ -546,7 +546,7 @@ impl Keeper {
         // Asked before the ring is read: a swap meanwhile is noticed the next time.
         let stamp = mounted.stamp();
         let ring = mounted.read()?;
-        if !held.ring.keys.is_empty() && mounted.judge(&held.ring, &ring)? == Relation::Apart {
+        if !held.is_mute() && mounted.judge(&held.ring, &ring)? == Relation::Apart {
             self.metrics.key_ring_conflict();
             tracing::error!(
                 generation = ring.generation,

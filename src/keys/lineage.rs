@@ -7,7 +7,7 @@
 //! higher generation goes on, and takes the other's keys along as retired ones, so that no
 //! token that was honestly minted fails.
 
-use super::ring::{Mark, Ring, State};
+use super::ring::{Mark, Ring, Schedule, State};
 use crate::clock::UnixSeconds;
 
 /// How many saves a ring remembers: one that was cut off for longer is taken for older.
@@ -31,7 +31,7 @@ pub enum Step {
     Take,
     /// What is held is newer than what is there, or nothing good is: it is put there again.
     PutBack,
-    /// Both have what the other has not: this is put there, both in one.
+    /// Both have what the other must keep: this is put there, both in one.
     Merge(Ring),
     /// There is no ring anywhere: the first one is made, when the others had time to put
     /// theirs back.
@@ -53,8 +53,15 @@ pub enum Relation {
     Apart,
 }
 
-/// Decides what follows from what is held and what is found.
-pub fn decide(held: Option<&Ring>, found: &Found<'_>, now: UnixSeconds) -> Step {
+/// Decides what follows from what is held and what is found; `signs` is whether the holder has
+/// signed with what it holds.
+pub fn decide(
+    held: Option<&Ring>,
+    signs: bool,
+    found: &Found<'_>,
+    now: UnixSeconds,
+    schedule: &Schedule,
+) -> Step {
     match (held, found) {
         (None, Found::Nothing) => Step::Begin,
         (None, Found::Damaged) => Step::Refuse,
@@ -62,15 +69,55 @@ pub fn decide(held: Option<&Ring>, found: &Found<'_>, now: UnixSeconds) -> Step 
         (Some(_), Found::Nothing | Found::Damaged) => Step::PutBack,
         (Some(held), Found::Ring(found)) => match held.relation_of(found) {
             Relation::Same => Step::Keep,
-            Relation::Newer => Step::Take,
+            Relation::Newer => {
+                let mut ring = Ring::clone(found);
+                if signs && keep_up(&mut ring, held, now, schedule) {
+                    ring.generation += 1;
+                    Step::Merge(ring)
+                } else {
+                    Step::Take
+                }
+            }
             Relation::Older => Step::PutBack,
-            Relation::Apart => Step::Merge(merged(held, found, now)),
+            Relation::Apart => Step::Merge(merged(held, found, now, schedule)),
         },
     }
 }
 
+/// Publishes on what has signed by another ring, for as long as its tokens live, where this one
+/// does not or would end it sooner: one was cut off, or a server fell back to a rotation that was
+/// lost. Gives whether it was needed.
+fn keep_up(ring: &mut Ring, other: &Ring, now: UnixSeconds, schedule: &Schedule) -> bool {
+    let mut needed = false;
+    let other = other.as_of(now - schedule.spare(), schedule);
+    for mut key in other.keys {
+        // It signs until now, or did until it retired by the time.
+        let (until, from) = match key.retired_at {
+            None if key.state == State::Active => (now, now - schedule.spare() + 1),
+            Some(at) if at + schedule.keep_after > now => (at, at),
+            _ => continue,
+        };
+        match ring.keys.iter_mut().find(|known| known.kid == key.kid) {
+            Some(known) => {
+                if known.retired_at.is_some_and(|at| at < from) {
+                    known.retired_at = Some(until);
+                    needed = true;
+                }
+            }
+            None if ring.revoked.contains(&key.kid) => {}
+            None => {
+                key.state = State::Retired;
+                key.retired_at = Some(until);
+                ring.keys.push(key);
+                needed = true;
+            }
+        }
+    }
+    needed
+}
+
 /// Both in one: the ring of the higher generation, and the other's keys as retired ones.
-fn merged(held: &Ring, found: &Ring, now: UnixSeconds) -> Ring {
+fn merged(held: &Ring, found: &Ring, now: UnixSeconds, schedule: &Schedule) -> Ring {
     let (mut ring, other) = if held.generation > found.generation {
         (held.clone(), found)
     } else {
@@ -79,6 +126,7 @@ fn merged(held: &Ring, found: &Ring, now: UnixSeconds) -> Ring {
     ring.revoked.extend(other.revoked.iter().cloned());
     ring.revoked.sort_unstable();
     ring.revoked.dedup();
+    keep_up(&mut ring, other, now, schedule);
     let known: Vec<String> = ring.keys.iter().map(|key| key.kid.clone()).collect();
     let missing = other.keys.iter().filter(|key| !known.contains(&key.kid));
     ring.keys.extend(missing.cloned().map(|mut key| {
@@ -86,16 +134,13 @@ fn merged(held: &Ring, found: &Ring, now: UnixSeconds) -> Ring {
         key.retired_at.get_or_insert(now);
         key
     }));
-    // What retired in the one may have signed until now by the other.
-    for key in &mut ring.keys {
-        let signs = |each: &&super::ring::Key| each.kid == key.kid && each.state == State::Active;
-        if key.state == State::Retired && other.keys.iter().any(|each| signs(&each)) {
-            key.retired_at = Some(now);
-        }
-    }
     let revoked = std::mem::take(&mut ring.revoked);
     ring.keys.retain(|key| !revoked.contains(&key.kid));
     ring.revoked = revoked;
+    // More than ever meet; a ring that is not sound would be read by nobody.
+    while let Some(position) = ring.surplus() {
+        ring.keys.remove(position);
+    }
     ring.trail.extend(other.trail.iter().cloned());
     ring.trail.sort_by_key(|mark| mark.generation);
     ring.trail.dedup();

@@ -283,7 +283,7 @@ impl Keeper {
                 Document::Ring(ring) => Found::Ring(ring),
             };
             let held = Some(held).filter(|ring| !ring.keys.is_empty());
-            let step = decide(held.as_ref(), &found, now);
+            let step = decide(held.as_ref(), !mute, &found, now, &self.schedule);
             // A local copy may be old: what the others hold comes first.
             if mute && matches!(found, Found::Nothing) && !replica.is_alone(self.elapsed()) {
                 return Err(KeeperError::Waiting);
@@ -306,7 +306,7 @@ impl Keeper {
                 ring.mark(name()?);
             }
             let view = self.view(&seen, &ring)?;
-            if changed && !self.put(replica, &version, &ring).await? {
+            if changed && !self.put(replica, &version, time, &ring).await? {
                 continue;
             }
             self.tell(&step, &ring);
@@ -331,9 +331,10 @@ impl Keeper {
         &self,
         replica: &Replica,
         version: &[u8],
+        read_at: UnixSeconds,
         ring: &Ring,
     ) -> Result<bool, KeeperError> {
-        let error = match replica.shared.replace(version, ring).await {
+        let error = match replica.shared.replace(version, read_at, ring).await {
             Ok(done) => return Ok(done),
             Err(error) => error,
         };
@@ -358,7 +359,7 @@ impl Keeper {
                 self.metrics.key_ring_conflict();
                 tracing::error!(
                     generation,
-                    "two key rings met in Redis: the keys of the one are published on as retired keys of the other"
+                    "key rings that had parted were made one: what signed by either stays published as a retired key"
                 );
             }
             Step::Begin => tracing::warn!(generation, "the first key ring was put into Redis"),

@@ -477,6 +477,15 @@ impl Ring {
         true
     }
 
+    /// Of an algorithm with more keys than a merge may leave, the one that retired first.
+    pub fn surplus(&self) -> Option<usize> {
+        let retired = self.keys.iter().enumerate().filter(|(_, key)| {
+            key.state == State::Retired && self.published(key.algorithm) > MOST_MERGED
+        });
+        let first = retired.min_by_key(|(_, key)| key.retired_at);
+        first.map(|(position, _)| position)
+    }
+
     /// Whether the ring is one that these rules could have made.
     pub fn is_sound(&self) -> bool {
         let mut kids: Vec<&str> = self.keys.iter().map(|key| key.kid.as_str()).collect();

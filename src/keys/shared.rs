@@ -7,15 +7,17 @@
 use super::ring::Ring;
 use super::sealed::{self, SealError};
 use crate::clock::UnixSeconds;
-use crate::config::{KeySecret, RedisSettings, Topology};
+use crate::config::KeySecret;
 use crate::redis_client::{RedisClient, RedisError};
 use redis::{Pipeline, Value};
 use std::sync::Arc;
 
-/// Sets the document where its version is still the one that was read; gives 1 then, else 0.
+/// Sets the document where its version is still the one that was read, and was read just now;
+/// gives 1 then, else 0. Of a process that slept meanwhile the times in it would be wrong.
 const REPLACE: &str = "
 local version = redis.call('HGET', KEYS[1], 'version') or ''
-if version ~= ARGV[1] then return 0 end
+local age = redis.call('TIME')[1] - ARGV[4]
+if version ~= ARGV[1] or age > 10 then return 0 end
 redis.call('HSET', KEYS[1], 'version', ARGV[2], 'document', ARGV[3])
 return 1";
 /// What is there, and the server's time, the same for all replicas, in one round trip.
@@ -85,7 +87,7 @@ impl SharedRing {
 
     /// Where it is, for people: without a password.
     pub fn place(&self) -> String {
-        format!("{} in {}", self.key, address(self.redis.settings()))
+        format!("{} in Redis, {}", self.key, self.redis.place())
     }
 
     /// Connects once, where there is no connection yet.
@@ -151,35 +153,25 @@ impl SharedRing {
         }
     }
 
-    /// Puts a ring there, if what is there still has the version; gives whether it had. After
-    /// an error it may have been put there all the same.
-    pub async fn replace(&self, version: &[u8], ring: &Ring) -> Result<bool, SharedError> {
+    /// Puts a ring there, if what is there still has the version that it had when it was read,
+    /// by the server's time; gives whether it had. After an error it may have been put there all
+    /// the same.
+    pub async fn replace(
+        &self,
+        version: &[u8],
+        read_at: UnixSeconds,
+        ring: &Ring,
+    ) -> Result<bool, SharedError> {
         if self.secret.is_none() {
             return Err(SharedError::Unreadable(SealError::SecretMissing));
         }
         let document = sealed::seal(ring, self.secret.as_ref()).map_err(SharedError::Unreadable)?;
         let new = ring.version();
-        let arguments = [version, new.as_bytes(), &document];
+        let read_at = read_at.to_string();
+        let arguments = [version, new.as_bytes(), &document, read_at.as_bytes()];
         match self.eval(REPLACE, &arguments).await? {
             Value::Int(done) => Ok(done == 1),
             _ => Err(SharedError::Answer),
         }
-    }
-}
-
-fn address(settings: &RedisSettings) -> String {
-    let nodes = |nodes: &[crate::config::Node]| {
-        let each = nodes
-            .iter()
-            .map(|node| format!("{}:{}", node.host, node.port));
-        each.collect::<Vec<_>>().join(",")
-    };
-    match &settings.topology {
-        Topology::Single(node) => format!("Redis at {}:{}", node.host, node.port),
-        Topology::Unix(path) => format!("Redis at {}", path.display()),
-        Topology::Sentinel { sentinels, name } => {
-            format!("Redis {name} of the sentinels {}", nodes(sentinels))
-        }
-        Topology::Cluster(all) => format!("Redis Cluster at {}", nodes(all)),
     }
 }

@@ -28,6 +28,7 @@ mod introspection_endpoint;
 mod jwt_bearer;
 mod key_crash;
 mod key_ring;
+mod key_ring_mounted;
 mod key_ring_shared;
 mod key_set_life;
 mod key_sets;
