@@ -2,7 +2,7 @@
 //! file.
 
 use crate::support::ring::{in_state, list, text, thumbprint, try_list, verifies};
-use crate::support::{Issuer, Ring, Service, Token, eventually, now, token};
+use crate::support::{Issuer, Mount, Ring, Service, Token, eventually, now, token};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -1039,44 +1039,6 @@ fn a_folder_that_cannot_be_made_is_a_clear_error() {
     assert_eq!(fs::read(ring.path("file")).unwrap(), b"");
 }
 
-/// A file system of its own, unmounted when dropped.
-struct Mount(std::path::PathBuf);
-
-impl Mount {
-    /// `None`, said aloud, where this user may not mount.
-    fn tmpfs(dir: &Path, options: &str) -> Option<Self> {
-        fs::create_dir(dir).unwrap();
-        let output = process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
-            .arg(dir)
-            .output();
-        match output {
-            Ok(output) if output.status.success() => Some(Self(dir.to_owned())),
-            failed => {
-                eprintln!("SKIPPED: no tmpfs can be mounted here: {failed:?}");
-                None
-            }
-        }
-    }
-
-    fn remount(&self, options: &str) {
-        let status = process::Command::new("mount")
-            .args(["-o", &format!("remount,{options}")])
-            .arg(&self.0)
-            .status();
-        assert!(status.unwrap().success());
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = process::Command::new("umount")
-            .arg("-l")
-            .arg(&self.0)
-            .status();
-    }
-}
-
 #[tokio::test]
 async fn a_full_or_read_only_disk_stops_the_rotation_and_not_the_exchange() {
     let issuer = Issuer::start().await;
@@ -1084,7 +1046,7 @@ async fn a_full_or_read_only_disk_stops_the_rotation_and_not_the_exchange() {
     let Some(mount) = Mount::tmpfs(&place.path().join("disk"), "size=64k,mode=700") else {
         return;
     };
-    let folder = mount.0.join("keys");
+    let folder = mount.path().join("keys");
     let service = Service::builder()
         .env("CLERK_JWT_ISSUER", &issuer.url)
         .env("EXCHEQUER_KEYS_DIR", folder.display().to_string())
@@ -1095,7 +1057,7 @@ async fn a_full_or_read_only_disk_stops_the_rotation_and_not_the_exchange() {
         let before = states(&service).await;
         let saved = fs::read(folder.join("ring.json")).unwrap();
         let failed = failures(&service).await;
-        let ballast = mount.0.join("ballast");
+        let ballast = mount.path().join("ballast");
         if full {
             assert!(fs::write(&ballast, vec![0; 128 * 1024]).is_err());
         } else {
