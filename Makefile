@@ -5,9 +5,10 @@ TOOLS := $(CURDIR)/.tools
 DENY_VERSION := 0.20.2
 FUZZ_VERSION := 0.13.2
 FUZZ_SECONDS ?= 60
+FAULT_ROUNDS ?= 200
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-k8s interop manifests bench sim fuzz lint
+.PHONY: help run test test-faults test-k8s interop manifests bench sim fuzz lint
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +20,10 @@ test: interop ## Run every test; installs what it lacks
 	$(CARGO) test --locked --features settable-clock
 	$(CARGO) test --locked --features settable-clock,aws-lc --lib
 	$(MAKE) manifests
+
+test-faults: ## Kill, freeze, fill and rotate for minutes (FAULT_ROUNDS=200, FAULT_SEED=)
+	FAULT_ROUNDS=$(FAULT_ROUNDS) $(CARGO) test --locked --features settable-clock --test faults -- \
+	  --nocapture --test-threads=3
 
 interop:
 	tests/interop/install.sh

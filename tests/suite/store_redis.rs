@@ -139,7 +139,7 @@ async fn every_key_ends_by_itself_but_those_that_are_swept() {
         .collect();
     assert_eq!(
         lasting,
-        for_good.map(|rest| name(rest)).iter().collect::<Vec<_>>()
+        for_good.map(name).iter().collect::<Vec<_>>()
     );
     assert_eq!(left.len(), 7, "{left:?}");
 }
