@@ -204,9 +204,9 @@ impl Keeper {
             standing.empty_since = None;
         }
         let before = std::mem::replace(&mut standing.trouble, trouble);
-        if trouble == Trouble::Away && before != Trouble::Away {
+        if let Some(error) = error.filter(|_| trouble == Trouble::Away && before != trouble) {
             self.metrics.key_ring_failed();
-            tracing::warn!("Redis is away: the key ring stays as it was");
+            tracing::warn!(%error, "Redis is away: the key ring stays as it was");
         }
     }
 
