@@ -49,7 +49,7 @@ async fn clocks_two_minutes_apart_spoil_no_token() {
         "clocks, key folder",
         world,
         Habits::default(),
-        rounds(4, 60),
+        rounds(4, 20),
     )
     .await;
 }

@@ -60,7 +60,7 @@ async fn a_full_disk_under_the_store_loses_nothing_and_stops_no_exchange() {
     };
     let load = Load::on(&world, habits, &figures);
     load.minted(10).await;
-    for round in 0..rounds(2, 30) {
+    for round in 0..rounds(2, 16) {
         disk.fill();
         figures.count().faults += 1;
         // Exchanges of session tokens go on.
@@ -101,7 +101,7 @@ async fn a_key_folder_that_cannot_be_written_stops_the_rotation_and_no_exchange(
     load.minted(10).await;
     let saved = || std::fs::read(Path::new(&disk.path("keys/ring.json"))).unwrap();
     let mut shift = 0;
-    for round in 0..rounds(2, 30) {
+    for round in 0..rounds(2, 16) {
         if round % 2 == 0 {
             disk.fill();
         } else {

@@ -61,6 +61,14 @@ pub struct Load {
     clients: Vec<JoinHandle<()>>,
 }
 
+/// A time without the store: what was revoked in the second before is known to those alone who
+/// had heard of it, until it is over.
+#[derive(Clone, Copy)]
+struct Outage {
+    from: Instant,
+    until: Option<Instant>,
+}
+
 /// What all clients share.
 struct Crowd {
     address: String,
@@ -76,6 +84,8 @@ struct Crowd {
     revoked: Mutex<Vec<(String, Instant)>>,
     /// Session ids that were used.
     used: Mutex<Vec<String>>,
+    /// The last time that the store could not be asked.
+    outage: Mutex<Option<Outage>>,
 }
 
 fn client(habits: &Habits, http2: bool) -> Client {
@@ -106,6 +116,7 @@ impl Load {
             living: Mutex::default(),
             revoked: Mutex::default(),
             used: Mutex::default(),
+            outage: Mutex::default(),
         });
         let (stop, stopped) = watch::channel(false);
         let clients = (0..habits.clients)
@@ -145,6 +156,27 @@ impl Load {
     /// Looks at everything that must still hold, at every replica.
     pub async fn check(&self) {
         self.crowd.check_all().await;
+    }
+
+    /// The same, once every replica must know of all that was revoked.
+    pub async fn check_when_known(&self) {
+        tokio::time::sleep(KNOWN).await;
+        self.crowd.check_all().await;
+    }
+
+    /// The store cannot be asked from now on.
+    pub fn store_is_away(&self) {
+        *self.crowd.outage.lock().unwrap() = Some(Outage {
+            from: Instant::now(),
+            until: None,
+        });
+    }
+
+    /// The store can be asked again.
+    pub fn store_is_back(&self) {
+        if let Some(outage) = &mut *self.crowd.outage.lock().unwrap() {
+            outage.until = Some(Instant::now());
+        }
     }
 
     /// Verifies the tokens that live, at every replica.
@@ -348,8 +380,21 @@ impl Crowd {
             let revoked = self.revoked.lock().unwrap();
             any(revoked.len()).map(|index| revoked[index].clone())
         };
-        if let Some((session, _)) = revoked.filter(|(_, at)| at.elapsed() > KNOWN) {
+        if let Some((session, _)) = revoked.filter(|(_, at)| self.is_known(*at)) {
             self.must_be_revoked(&session).await;
+        }
+    }
+
+    /// Whether every replica must know what was answered at this time.
+    fn is_known(&self, at: Instant) -> bool {
+        let long_ago = |at: Instant, now: Instant| at + KNOWN < now;
+        let now = Instant::now();
+        match *self.outage.lock().unwrap() {
+            None => long_ago(at, now),
+            Some(Outage { from, until }) => {
+                let since = until.map(|until| until.max(at));
+                long_ago(at, from) || since.is_some_and(|since| long_ago(since, now))
+            }
         }
     }
 
@@ -402,7 +447,7 @@ impl Crowd {
             self.must_not_be_honoured_again(&used[index]).await;
         }
         for index in some(revoked.len()) {
-            if revoked[index].1.elapsed() > KNOWN {
+            if self.is_known(revoked[index].1) {
                 self.must_be_revoked(&revoked[index].0).await;
             }
         }

@@ -23,6 +23,7 @@ mod kills;
 mod load;
 mod plan;
 mod provider;
+mod redis;
 mod replicas;
 mod rolling;
 mod rotation;

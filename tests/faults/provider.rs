@@ -36,7 +36,7 @@ async fn a_provider_that_misbehaves_is_not_missed_while_its_keys_are_known() {
     load.minted(20).await;
     let mut monotonic = 0;
     let ways = misbehaviours();
-    let rounds = usize::try_from(rounds(4, 44)).unwrap();
+    let rounds = usize::try_from(rounds(3, 22)).unwrap();
     for behaviour in ways.iter().cycle().take(rounds) {
         for path in [JWKS, DISCOVERY] {
             world.provider.plain.behave(path, behaviour.clone());

@@ -106,5 +106,5 @@ pub async fn rotate(scenario: &'static str, world: World, rounds: u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotation_each_second_leaves_no_token_unverified() {
     let world = World::start(3, |_, replica, _| quickly(replica)).await;
-    rotate("rotation, key folder", world, rounds(5, 200)).await;
+    rotate("rotation, key folder", world, rounds(5, 40)).await;
 }

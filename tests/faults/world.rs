@@ -121,11 +121,16 @@ impl World {
         }
     }
 
-    /// Moves the clocks of all replicas at once: the wall clock, and then that of the plain
-    /// provider, and the monotonic one, seconds from the real ones.
+    /// Moves the clocks of all replicas at once, seconds from the real ones: the wall clock, with
+    /// that of the server that has the ring and then that of the plain provider, and the
+    /// monotonic one.
     pub fn shift_clocks(&self, wall: i64, monotonic: i64) {
         let clock = self.shared.path().join("clock");
-        std::fs::write(clock.with_extension("new"), format!("{wall} {monotonic}")).unwrap();
+        std::fs::write(
+            clock.with_extension("new"),
+            format!("{wall} {monotonic} {wall}"),
+        )
+        .unwrap();
         std::fs::rename(clock.with_extension("new"), &clock).unwrap();
         self.provider.shift_clock(wall);
     }
