@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 FAULT_ROUNDS ?= 200
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults test-k8s interop manifests bench sim fuzz lint
+.PHONY: help run test test-faults test-k8s test-image interop manifests image bench sim fuzz lint
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,12 @@ manifests:
 test-k8s: ## Apply k8s/ to a Kubernetes API server that is built here; needs Go 1.26
 	tests/k8s/install.sh apiserver
 	tests/k8s/.venv/bin/python tests/k8s/apiserver.py
+
+image: ## Build the container image, without a registry or an engine
+	image/build.py
+
+test-image: image ## Look into the image, and run it; needs root
+	tests/image/image.py
 
 bench: ## Measure the service beside its bounds, in one run
 	benches/run.py $(ARGS)
