@@ -404,6 +404,35 @@ class RedisComponent(unittest.TestCase):
         for command in (["CONFIG", "GET", "*"], ["FLUSHALL"], ["ACL", "LIST"], ["SHUTDOWN"]):
             self.assertIn("NOPERM", self.ask(*command, user=user)[1], command)
 
+    def test_the_service_asks_for_nothing_that_its_user_may_not(self):
+        ports = free_port(), free_port()
+        with tempfile.TemporaryDirectory() as folder:
+            environment = {
+                "EXCHEQUER_LISTEN": f"127.0.0.1:{ports[0]}",
+                "EXCHEQUER_ADMIN_LISTEN": f"127.0.0.1:{ports[1]}",
+                "EXCHEQUER_KEYS_DIR": f"{folder}/keys",
+                "EXCHEQUER_KEYS_SECRET": SECRETS["keys-secret"],
+                "EXCHEQUER_STORE": f"unix://exchequer:secret@{self.socket}",
+                "CLERK_JWT_ISSUER": "http://127.0.0.1:9",
+            }
+            with subprocess.Popen(
+                [exchequer(), "serve"], env=environment, cwd=folder, stdout=subprocess.DEVNULL
+            ) as service:
+                try:
+                    ready = f"http://127.0.0.1:{ports[1]}/readyz"
+                    eventually(ready, lambda: status(ready) == 200)
+                finally:
+                    service.terminate()
+            self.assertEqual(service.returncode, 0)
+        counted = subprocess.run(
+            ["redis-cli", "-s", self.socket, "--user", "exchequer", "--pass", "secret"]
+            + ["--no-auth-warning", "INFO", "commandstats"],
+            capture_output=True,
+            text=True,
+        ).stdout
+        self.assertIn("cmdstat_role", counted)
+        self.assertFalse(re.findall(r"^.*rejected_calls=[1-9].*$", counted, re.M))
+
     def test_what_was_answered_is_synced_and_nothing_is_thrown_away(self):
         page = Path(self.socket).parent / "redis.conf"
         conf = dict(line.split(" ", 1) for line in page.read_text().splitlines() if line[0] != "#")
