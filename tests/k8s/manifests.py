@@ -367,6 +367,10 @@ class RedisComponent(unittest.TestCase):
         page = (ROOT / "docs/kubernetes.md").read_text()
         users = re.findall(r"^ *user .*$", page, re.M)
         self.assertEqual(len(users), 2)
+        # One list of rights, on two pages.
+        operating = (ROOT / "docs/operating.md").read_text()
+        rights = re.search(r"ACL SETUSER exchequer on >PASSWORD (.*)", operating)[1]
+        self.assertTrue(users[1].endswith(rights))
         hashed = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"  # of "secret"
         Path(folder.name, "users.acl").write_text(
             "".join(re.sub(r"#\$\(.*\)", f"#{hashed}", user.strip()) + "\n" for user in users)
