@@ -13,13 +13,22 @@ pub const SECRET: &str = "9oTfJ+q/Zp3w8xA1b%2Fe=0mQkV7uYhRsC";
 /// The apps `web` and `other`, and the clients `tasks`, which is an audience of `web`'s, `mail`,
 /// which is none, and `worker`, which gets tokens of its own.
 pub async fn world() -> (Issuer, Service) {
+    world_with(&[]).await
+}
+
+/// The same, with these variables.
+pub async fn world_with(variables: &[(&str, &str)]) -> (Issuer, Service) {
     let issuer = Issuer::start().await;
     let url = &issuer.url;
     let secret = "secret = { env = \"CLIENT_SECRET\" }";
-    let service = Service::builder()
+    let mut builder = Service::builder();
+    for (name, value) in variables {
+        builder = builder.env(name, *value);
+    }
+    let service = builder
         .config(&format!(
             "[issuers.clerk]\nissuer = {url:?}\nkind = \"clerk\"\nwebhook_secret = {{ env = \"HOOKS\" }}\n\
-             [apps.web]\nissuers = \"clerk\"\naudience = \"https://tasks.internal\"\n\
+             [apps.web]\nissuers = \"clerk\"\naudience = \"https://tasks.internal\"\nrefresh = {{}}\n\
              scopes.\"read:tasks\" = [\"task.view\"]\n\
              [apps.other]\nissuers = \"clerk\"\naudience = \"https://other.internal\"\n\
              [clients.tasks]\n{secret}\nintrospect = [\"https://tasks.internal\"]\n\

@@ -2,9 +2,9 @@
 //! at any door, and nobody revokes what is another's.
 
 use crate::introspection_endpoint::{
-    SECRET, app_token, assert_inactive, basic, introspect, post, service_token, world,
+    SECRET, app_token, assert_inactive, basic, introspect, post, service_token, world, world_with,
 };
-use crate::support::{Answer, Issuer, Key, Service, Token, eventually, now, token};
+use crate::support::{Answer, Issuer, Key, Redis, Service, Token, eventually, now, token};
 use serde_json::{Value, json};
 
 async fn revoke(service: &Service, authorization: Option<&str>, pairs: &[(&str, &str)]) -> Answer {
@@ -392,4 +392,45 @@ async fn a_refresh_token_is_its_clients_to_ask_about_and_to_revoke() {
         (&json!("web"), &json!("ok"))
     );
     assert_eq!(lines[2]["result"], "nothing");
+}
+
+/// An answer could be taken for a revocation that was made, or for a token that holds.
+#[tokio::test]
+async fn while_the_store_does_not_answer_nothing_is_told_or_revoked() {
+    let redis = Redis::start().await;
+    let ring_secret = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    let (issuer, service) = world_with(&[
+        ("EXCHEQUER_STORE", &redis.url()),
+        ("EXCHEQUER_KEYS_SECRET", ring_secret),
+        ("EXCHEQUER_STORE_DOWN_REVOCATION", "refuse"),
+    ])
+    .await;
+    let body = json!({"session_token": issuer.token(), "app": "web", "scope": "offline_access"});
+    let begun = service.exchange(&body).await;
+    let refresh_token = begun.body["refresh_token"].as_str().unwrap();
+    let tokens = [begun.token(), refresh_token];
+    assert!(is_active(&service, begun.token()).await);
+    redis.stop();
+    for token in tokens {
+        let pairs = [("token", token), ("client_id", "web")];
+        for answer in [
+            introspect(&service, "tasks", token).await,
+            revoke(&service, None, &pairs).await,
+        ] {
+            assert_eq!(answer.body.get("active"), None, "{}", answer.body);
+            answer.assert_refused(503, "store_unavailable");
+            assert!(!answer.header("retry-after").is_empty());
+        }
+    }
+    redis.run().await;
+    eventually("it is told again", async || {
+        is_active(&service, begun.token()).await
+    })
+    .await;
+    eventually("it is revoked", async || {
+        let pairs = [("token", refresh_token), ("client_id", "web")];
+        revoke(&service, None, &pairs).await.status == 200
+    })
+    .await;
+    assert_inactive(&introspect(&service, "tasks", begun.token()).await);
 }
