@@ -82,12 +82,12 @@ pub const VARIABLES: &[Variable] = &[
     variable(
         "EXCHEQUER_STORE_DOWN_REVOCATION",
         "last_known",
-        "while Redis does not answer: last_known goes by the revocations known by then, refuse answers 503",
+        "while Redis does not answer: `last_known` goes by the revocations known by then, `refuse` answers 503",
     ),
     variable(
         "EXCHEQUER_STORE_DOWN_LIMITS",
         "local",
-        "while Redis does not answer: local counts in each process for itself, refuse answers 503",
+        "while Redis does not answer: `local` counts in each process for itself, `refuse` answers 503",
     ),
     variable(
         "EXCHEQUER_CONFIG",

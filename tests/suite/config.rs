@@ -122,6 +122,8 @@ const GOOD: &[(&str, &[&str])] = &[
             "https://app.example.com,",
         ],
     ),
+    ("EXCHEQUER_STORE_DOWN_REVOCATION", &["last_known", "refuse"]),
+    ("EXCHEQUER_STORE_DOWN_LIMITS", &["local", "refuse"]),
     ("EXCHEQUER_RATE_LIMIT", &["on", "off", "100/1m", "5/10s"]),
     (
         "EXCHEQUER_TRUSTED_PROXIES",
@@ -254,16 +256,17 @@ const BAD: &[(&str, &[&str], &str)] = &[
     (
         "EXCHEQUER_STORE",
         &["postgres://db", "mysql://user:pw@db"],
-        "is no store: memory, or the path of a file",
+        "is no store: memory, the path of a file, or the URL of a Redis",
     ),
     (
         "EXCHEQUER_STORE",
         &[
-            "redis://localhost",
-            "rediss://user:pw@r:1/0",
-            "unix:///run/r.sock",
+            "redis://one,two",
+            "rediss://user:pw@r:1/zero",
+            "redis+cluster://one,two/3",
+            "redis://one?prefix={all}",
         ],
-        "Redis is not built yet: memory, or the path of a file",
+        "the URL of a Redis takes ",
     ),
     ("EXCHEQUER_CONFIG", &["missing.toml", "/"], "cannot read"),
     (
@@ -285,6 +288,16 @@ const BAD: &[(&str, &[&str], &str)] = &[
         "EXCHEQUER_RATE_LIMIT",
         &["yes", "0/1m", "-1/1m", "ten/1m", "10"],
         "is neither on, off nor N/1m",
+    ),
+    (
+        "EXCHEQUER_STORE_DOWN_REVOCATION",
+        &["local", "", "closed"],
+        "is neither last_known nor refuse",
+    ),
+    (
+        "EXCHEQUER_STORE_DOWN_LIMITS",
+        &["last_known", "", "open"],
+        "is neither local nor refuse",
     ),
     ("EXCHEQUER_RATE_LIMIT", &["10/2d"], "out of range"),
     ("EXCHEQUER_RATE_LIMIT", &["10/minute"], "is no duration"),

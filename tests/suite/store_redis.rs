@@ -137,10 +137,7 @@ async fn every_key_ends_by_itself_but_those_that_are_swept() {
         .iter()
         .filter(|each| redis.ask(&["TTL", each]) == "-1")
         .collect();
-    assert_eq!(
-        lasting,
-        for_good.map(name).iter().collect::<Vec<_>>()
-    );
+    assert_eq!(lasting, for_good.map(name).iter().collect::<Vec<_>>());
     assert_eq!(left.len(), 7, "{left:?}");
 }
 
