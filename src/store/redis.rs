@@ -21,12 +21,13 @@ use super::{
     Standing, Status, StoreError, Take, tables,
 };
 use crate::clock::{Clock, UnixSeconds};
-use crate::config::StoreDown;
+use crate::config::{StoreDown, Topology};
 use crate::crypto::random;
 use crate::redis_client::{RedisClient, RedisError};
 use crate::telemetry::Metrics;
 use arc_swap::ArcSwapOption;
 use epoch::Epoch;
+use futures_util::future::join_all;
 use names::{Names, Of};
 use redis::{Cmd, Pipeline, Value};
 use scripts::{Script, Scripts, is_unknown};
@@ -168,19 +169,13 @@ impl Redis {
             }
             self.metrics.store_fell_back("revocation");
         }
-        if !question.takes.is_empty() {
-            if !self.down.local_limits {
-                return None;
-            }
-            self.metrics.store_fell_back("limits");
-        }
-        let known = Question {
-            records: &[],
-            ..question
-        };
+        let takes = question.takes.iter();
+        let levels = takes.map(|take| self.local_level(take, now));
+        let levels = levels.collect::<Option<Vec<Level>>>()?;
         Some(Answer {
             records: vec![None; question.records.len()],
-            ..self.known.ask(known, now)
+            levels,
+            ..self.known.ask(revocations_of(question), now)
         })
     }
 
@@ -193,7 +188,7 @@ impl Redis {
             done,
         } = question;
         let kept = standings.len() + records.len() + entries.len() + usize::from(done.is_some());
-        let mut pipeline = Pipeline::with_capacity(1 + takes.len());
+        let mut commands = Vec::with_capacity(1 + takes.len());
         let mut name = Vec::with_capacity(128);
         if kept > 0 {
             let mut get = Cmd::with_capacity(1 + kept, kept * 80);
@@ -206,18 +201,15 @@ impl Redis {
                 self.names.write(&mut name, of, key);
                 get.arg(name.as_slice());
             }
-            pipeline.add_command(get);
+            commands.push(get);
         }
         for take in takes {
-            pipeline.add_command(self.bucket(take, now, &mut name, false));
+            commands.push(self.bucket(take, now, &mut name, false));
         }
-        if pipeline.is_empty() {
-            return Ok(Answer::default());
-        }
-        let mut values = self.client.run(&pipeline).await?.into_iter();
+        let mut values = self.together(commands).await.into_iter();
         let mut answer = Answer::default();
         if kept > 0 {
-            let values = values.next().map(list).transpose()?.unwrap_or_default();
+            let values = list(values.next().ok_or_else(strange)??)?;
             let mut values = values.into_iter().map(bytes);
             for (place, standing) in standings.iter().enumerate() {
                 if let Some(value) = values.next().transpose()?.flatten()
@@ -280,35 +272,77 @@ impl Redis {
         command
     }
 
+    /// The levels of buckets; of those whose server does not answer, this process's own.
     async fn levels(
         &self,
         takes: &[Take],
-        mut values: Vec<Value>,
+        mut values: Vec<Result<Value, RedisError>>,
         now: UnixSeconds,
     ) -> Result<Vec<Level>, StoreError> {
-        if values.iter().any(is_unknown) {
-            let mut pipeline = Pipeline::with_capacity(takes.len());
+        let unknown = |value: &Result<Value, _>| value.as_ref().is_ok_and(is_unknown);
+        if values.iter().any(unknown) {
             let mut name = Vec::with_capacity(128);
-            let unknown = takes
+            let again = takes
                 .iter()
                 .zip(&values)
-                .filter(|(_, value)| is_unknown(value));
-            for (take, _) in unknown {
-                pipeline.add_command(self.bucket(take, now, &mut name, true));
-            }
-            let mut again = self.client.run(&pipeline).await?.into_iter();
-            for value in values.iter_mut().filter(|value| is_unknown(value)) {
-                *value = again.next().unwrap_or_default();
+                .filter(|(_, value)| unknown(value));
+            let again = again.map(|(take, _)| self.bucket(take, now, &mut name, true));
+            let mut again = self.together(again.collect()).await.into_iter();
+            for value in values.iter_mut().filter(|value| unknown(value)) {
+                *value = again.next().ok_or_else(strange)?;
             }
         }
-        let levels = takes.iter().zip(values).map(|(take, value)| {
+        let mut levels = Vec::with_capacity(takes.len());
+        for (take, value) in takes.iter().zip(values) {
             let flow = Flow::of_month(take);
-            Ok(match int(value)? {
-                filling @ 0.. => flow.level(filling, false),
-                refused => flow.level(-1 - refused, true),
-            })
-        });
-        levels.collect()
+            levels.push(match value {
+                Ok(value) => match int(value)? {
+                    filling @ 0.. => flow.level(filling, false),
+                    refused => flow.level(-1 - refused, true),
+                },
+                Err(error) => self.local_level(take, now).ok_or(error)?,
+            });
+        }
+        Ok(levels)
+    }
+
+    /// The level of this process's own bucket, where policy allows.
+    fn local_level(&self, take: &Take, now: UnixSeconds) -> Option<Level> {
+        if !self.down.local_limits {
+            return None;
+        }
+        self.metrics.store_fell_back("limits");
+        let question = Question {
+            takes: std::slice::from_ref(take),
+            ..Question::default()
+        };
+        self.known.ask(question, now).levels.pop()
+    }
+
+    /// The answers to commands, asked for in one write; of a Cluster, whose servers each have
+    /// some of the keys, at the same time.
+    async fn together(&self, commands: Vec<Cmd>) -> Vec<Result<Value, RedisError>> {
+        if matches!(self.client.settings().topology, Topology::Cluster(_)) {
+            let asked = commands.into_iter().map(async |command| {
+                let mut pipeline = Pipeline::with_capacity(1);
+                pipeline.add_command(command);
+                let answer = self.client.run(&pipeline).await?.pop();
+                Ok(answer.unwrap_or_default())
+            });
+            return join_all(asked).await;
+        }
+        let asked = commands.len();
+        let mut pipeline = Pipeline::with_capacity(asked);
+        for command in commands {
+            pipeline.add_command(command);
+        }
+        if pipeline.is_empty() {
+            return Vec::new();
+        }
+        match self.client.run(&pipeline).await {
+            Ok(values) => values.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error); asked],
+        }
     }
 
     pub(super) async fn commit(

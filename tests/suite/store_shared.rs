@@ -19,13 +19,18 @@ refresh = { grace = "0s" }
 issuers = ["clerk"]
 audience = "https://greeting.example"
 profile = { user = ["first_name"] }
+[apps.listed]
+issuers = ["clerk"]
+audience = "https://listed.example"
+status_list = true
 "#;
 
 async fn clerk() -> Arc<StandIn> {
     StandIn::start(Clock::system()).await.unwrap()
 }
 
-/// A service over this Redis, that trusts this Clerk instance.
+/// A service over this Redis, that trusts this Clerk instance; its deadline is one that a busy
+/// machine keeps.
 fn replica(redis: &Redis, clerk: &StandIn) -> Builder {
     let url = clerk.issuer();
     let issuer = format!(
@@ -35,7 +40,7 @@ fn replica(redis: &Redis, clerk: &StandIn) -> Builder {
         .config(&format!("{issuer}{APPS}"))
         .env("KEY", clerk.secret_key())
         .env("HOOK", SECRET)
-        .env("EXCHEQUER_STORE", redis.url())
+        .env("EXCHEQUER_STORE", format!("{}?deadline=2s", redis.url()))
         .env(
             "EXCHEQUER_KEYS_SECRET",
             "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
@@ -269,4 +274,38 @@ async fn the_clients_command_and_explain_talk_to_redis_themselves() {
     let told = service.command().run(&["clients", "list"]);
     assert!(told.stdout.contains("worker"), "{told:?}");
     assert_eq!(redis.ask(&["KEYS", "*:e:*"]).lines().count(), 1);
+}
+
+#[tokio::test]
+async fn the_least_rights_that_the_docs_name_are_enough() {
+    let (redis, clerk) = (Redis::start().await, clerk().await);
+    let page = std::fs::read_to_string("docs/operating.md").unwrap();
+    let rule = page.lines().find(|line| line.starts_with("ACL SETUSER"));
+    let rule: Vec<&str> = rule.unwrap().split(' ').collect();
+    assert_eq!(redis.ask(&rule), "OK");
+    let url = redis
+        .url()
+        .replace("redis://", "redis://exchequer:PASSWORD@");
+    let service = replica(&redis, &clerk)
+        .env("EXCHEQUER_STORE", format!("{url}?deadline=2s"))
+        .env("EXCHEQUER_RATE_LIMIT", "100/1m")
+        .start()
+        .await;
+    exchange_id(&service).await.token();
+    let token = exchange(&service, &clerk, "greeting").await;
+    assert_eq!(token.body["user"]["is_new"], true, "{}", token.body);
+    let refresh_token = begun(&service, &clerk).await;
+    assert_eq!(refresh(&service, &refresh_token).await.status, 200);
+    let pairs = [("token", token.token()), ("client_id", "greeting")];
+    assert_eq!(
+        post(&service, "/oauth/revoke", None, &pairs).await.status,
+        200
+    );
+    exchange(&service, &clerk, "listed").await.token();
+    let list = service.get("/.well-known/status-lists/1").await;
+    assert_eq!(list.status, 200, "{}", list.body);
+    assert_eq!(
+        service.metric("exchequer_store_failures_total").await,
+        Some(0.0)
+    );
 }
