@@ -1,6 +1,7 @@
 //! The service put together: settings in, everything that runs out.
 
 pub mod access;
+mod apart;
 
 use crate::audit::Audit;
 use crate::clock::Clock;
@@ -10,8 +11,10 @@ use crate::directory::Directory;
 use crate::exchange::Exchange;
 use crate::gate::Gate;
 use crate::http::admin::{self, Admin};
+use crate::http::admission::Admission;
 use crate::http::audited::Audited;
 use crate::http::cors::Cors;
+use crate::http::delay::Delay;
 use crate::http::front::Front;
 use crate::http::verify::Verify;
 use crate::http::{routes, server};
@@ -30,6 +33,7 @@ use crate::subject::fetch::Fetcher;
 use crate::subject::introspection::Introspection;
 use crate::subject::key_cache::KeyCache;
 use crate::telemetry::Metrics;
+use apart::Apart;
 use ipnet::IpNet;
 use jsonwebtoken::Algorithm;
 use secrecy::SecretString;
@@ -40,6 +44,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 /// Why the service cannot start.
@@ -304,6 +309,12 @@ impl Bound {
         let directory = Arc::clone(&exchange.directory);
         let delivery = tokio::spawn(directory.deliver(delivery_stops));
         let keys = Arc::clone(&exchange.keys);
+        let delay = Delay::unknown(settings.max_queue_delay);
+        let admission = Arc::new(Admission::new(
+            settings.max_concurrency,
+            Arc::clone(&delay),
+            Arc::clone(&metrics),
+        ));
         let public = Front::new(
             routes::public(
                 Arc::new(OAuth::new(
@@ -314,10 +325,12 @@ impl Bound {
                     &metrics,
                 )),
                 Arc::clone(&proxies),
+                Arc::clone(&admission),
             ),
             Some(Verify::new(
                 Gate::new(Arc::clone(&exchange), Arc::clone(&clients)),
                 settings.verify_cache,
+                Arc::clone(&admission),
             )),
             Cors::new(&settings.allowed_origins),
             Some(Arc::clone(&metrics)),
@@ -333,6 +346,7 @@ impl Bound {
                 exchange,
                 key_sets,
                 metrics: Arc::clone(&metrics),
+                admission,
                 draining: Arc::clone(&draining),
                 registry: Arc::clone(&clients.registry),
                 token: access.as_ref().map(|(_, token)| token.clone()),
@@ -345,7 +359,14 @@ impl Bound {
         );
         // The admin listener outlives the public one: probes see the draining.
         let (stop_admin, admin_stops) = watch::channel(false);
-        let admin = tokio::spawn(server::serve(self.admin, admin, None, admin_stops));
+        let apart = Apart::start().await;
+        if let Err(error) = &apart {
+            tracing::error!(%error, "the admin listener has no thread of its own");
+        }
+        let here = Handle::current();
+        let aside = apart.as_ref().map_or(&here, Apart::handle);
+        let admin = aside.spawn(serve_moved(self.admin, admin, admin_stops));
+        let watching = aside.spawn(delay.watch(here.clone(), Arc::clone(&metrics)));
         let mut stopping = stop.clone();
         let watcher = tokio::spawn(async move {
             if stopping.wait_for(|stop| *stop).await.is_ok() {
@@ -361,6 +382,7 @@ impl Bound {
         if let Some((path, _)) = access {
             let _ = std::fs::remove_file(path);
         }
+        watching.abort();
         watcher.abort();
         for task in background {
             task.abort();
@@ -382,6 +404,14 @@ fn let_in(settings: &Settings, address: Option<SocketAddr>) -> Option<(PathBuf, 
             tracing::warn!(place, %error, "`exchequer clients` cannot reach this service");
             None
         }
+    }
+}
+
+/// Serves the admin listener on the runtime that this runs on.
+async fn serve_moved(listener: TcpListener, front: Arc<Front>, stop: watch::Receiver<bool>) {
+    match listener.into_std().and_then(TcpListener::from_std) {
+        Ok(listener) => server::serve(listener, front, None, stop).await,
+        Err(error) => tracing::error!(%error, "the admin listener cannot be served"),
     }
 }
 

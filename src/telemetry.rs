@@ -117,6 +117,11 @@ struct BuildLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct EventLabels {
     r#type: &'static str,
     result: &'static str,
@@ -155,6 +160,63 @@ impl ProviderResult {
     }
 }
 
+/// Why a request was shed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shed {
+    /// Requests wait too long for a processor.
+    Delay,
+    /// As many as may be are at work, and as many as may wait are waiting.
+    Concurrency,
+    /// The bodies that have come in part take as much as they may.
+    Bodies,
+}
+
+impl Shed {
+    /// Its name in metrics and the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Delay => "delay",
+            Self::Concurrency => "concurrency",
+            Self::Bodies => "bodies",
+        }
+    }
+}
+
+/// Why a connection was cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// A request's head did not arrive.
+    Head,
+    /// A request took too long.
+    Request,
+    /// An answer was not taken.
+    Answer,
+    /// Nothing was asked.
+    Idle,
+}
+
+impl Cut {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Head => "head",
+            Self::Request => "request",
+            Self::Answer => "answer",
+            Self::Idle => "idle",
+        }
+    }
+}
+
+/// What is taken on right now.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    /// Requests at work.
+    pub at_work: usize,
+    /// Requests that wait for a place among them.
+    pub waiting: usize,
+    /// Bytes of bodies that have come in part.
+    pub bodies: usize,
+}
+
 type Durations = Family<RouteLabels, Histogram, fn() -> Histogram>;
 type Seconds = Gauge<f64, AtomicU64>;
 
@@ -176,6 +238,13 @@ pub struct Metrics {
     limited: Family<BucketLabels, Counter>,
     in_flight: Gauge,
     connections: Gauge,
+    connections_refused: Counter,
+    connections_cut: Family<ReasonLabels, Counter>,
+    shed: Family<ReasonLabels, Counter>,
+    at_work: Gauge,
+    queued: Gauge,
+    bodies: Gauge,
+    delays: Histogram,
     fetches: Family<FetchLabels, Counter>,
     ages: Family<IssuerLabels, Seconds>,
     provider: Family<FetchLabels, Counter>,
@@ -236,6 +305,13 @@ impl Default for Metrics {
             limited: Family::default(),
             in_flight: Gauge::default(),
             connections: Gauge::default(),
+            connections_refused: Counter::default(),
+            connections_cut: Family::default(),
+            shed: Family::default(),
+            at_work: Gauge::default(),
+            queued: Gauge::default(),
+            bodies: Gauge::default(),
+            delays: buckets(),
             fetches: Family::default(),
             ages: Family::default(),
             provider: Family::default(),
@@ -299,6 +375,43 @@ impl Default for Metrics {
             "connections",
             "Open connections of the public listener",
             metrics.connections.clone(),
+        );
+        registry.register(
+            "connections_refused",
+            "Connections closed at once, for there were as many as may be",
+            metrics.connections_refused.clone(),
+        );
+        registry.register(
+            "connections_cut",
+            "Connections cut off, by what had stalled",
+            metrics.connections_cut.clone(),
+        );
+        registry.register(
+            "requests_shed",
+            "Requests refused at once, by what there was too much of",
+            metrics.shed.clone(),
+        );
+        registry.register(
+            "requests_at_work",
+            "Requests that take one of the EXCHEQUER_MAX_CONCURRENCY places",
+            metrics.at_work.clone(),
+        );
+        registry.register(
+            "requests_waiting",
+            "Requests that wait for such a place",
+            metrics.queued.clone(),
+        );
+        registry.register_with_unit(
+            "bodies_pending",
+            "Request bodies that have come in part",
+            Unit::Bytes,
+            metrics.bodies.clone(),
+        );
+        registry.register_with_unit(
+            "queue_delay",
+            "Time that whoever comes now waits for a processor, looked at a hundred times a second",
+            Unit::Seconds,
+            metrics.delays.clone(),
         );
         registry.register(
             "jwks_fetch",
@@ -504,6 +617,45 @@ impl Metrics {
     /// A connection was closed.
     pub fn connection_closed(&self) {
         self.connections.dec();
+    }
+
+    /// A connection was closed at once.
+    pub fn connection_refused(&self) {
+        self.connections_refused.inc();
+    }
+
+    /// A connection was cut off.
+    pub fn connection_cut(&self, reason: Cut) {
+        self.connections_cut
+            .get_or_create(&ReasonLabels {
+                reason: reason.name(),
+            })
+            .inc();
+    }
+
+    /// A request was refused at once.
+    pub fn shed(&self, reason: Shed) {
+        self.shed
+            .get_or_create(&ReasonLabels {
+                reason: reason.name(),
+            })
+            .inc();
+    }
+
+    /// Whoever came just now waited so long for a processor.
+    pub fn delayed(&self, waited: Duration) {
+        self.delays.observe(waited.as_secs_f64());
+    }
+
+    /// So much is taken on.
+    pub fn loaded(&self, load: Load) {
+        for (gauge, value) in [
+            (&self.at_work, load.at_work),
+            (&self.queued, load.waiting),
+            (&self.bodies, load.bodies),
+        ] {
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
     }
 
     /// A fetch of an issuer's key set ended.

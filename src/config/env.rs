@@ -13,6 +13,7 @@ use jsonwebtoken::Algorithm;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A variable that the service knows.
 #[derive(Debug)]
@@ -120,6 +121,16 @@ pub const VARIABLES: &[Variable] = &[
         "on or off: whether /auth/verify remembers the bearers that it verified",
     ),
     variable(
+        "EXCHEQUER_MAX_CONCURRENCY",
+        "512",
+        "1 to 65536: requests at work at once, those that wait for a provider or the store among them; an eighth as many wait for a place, the rest is refused with 503",
+    ),
+    variable(
+        "EXCHEQUER_MAX_QUEUE_DELAY",
+        "25ms",
+        "1ms to 1000ms, or off: how long requests may wait for a processor; while they would wait longer, those that cost something are refused with 503",
+    ),
+    variable(
         "EXCHEQUER_LOG",
         "info",
         "log filter, as in RUST_LOG; libraries never below info",
@@ -155,6 +166,8 @@ struct Plain {
     trusted_proxies: Option<String>,
     audit: Option<String>,
     verify_cache: Option<String>,
+    max_concurrency: Option<String>,
+    max_queue_delay: Option<String>,
     log: Option<String>,
     log_format: Option<String>,
 }
@@ -176,6 +189,8 @@ pub(super) struct Common {
     pub trusted_proxies: Vec<IpNet>,
     pub audit: Option<AuditSettings>,
     pub verify_cache: bool,
+    pub max_concurrency: usize,
+    pub max_queue_delay: Option<Duration>,
     pub log: String,
     pub log_format: LogFormat,
 }
@@ -412,6 +427,23 @@ fn judge(plain: Plain, terminal: bool, findings: &mut Findings) -> Common {
             _ => Err(format!("{text:?} is neither on nor off")),
         },
     );
+    let max_concurrency = parsed(
+        "EXCHEQUER_MAX_CONCURRENCY",
+        plain.max_concurrency.as_deref(),
+        512,
+        findings,
+        |text| match text.parse() {
+            Ok(most @ 1..=65_536) => Ok(most),
+            _ => Err(format!("{text:?} is no number from 1 to 65536")),
+        },
+    );
+    let max_queue_delay = parsed(
+        "EXCHEQUER_MAX_QUEUE_DELAY",
+        plain.max_queue_delay.as_deref(),
+        Some(Duration::from_millis(25)),
+        findings,
+        queue_delay,
+    );
     let trusted_proxies = listed(plain.trusted_proxies.as_deref())
         .filter_map(|text| match network(text) {
             Ok(network) => Some(network),
@@ -477,8 +509,26 @@ fn judge(plain: Plain, terminal: bool, findings: &mut Findings) -> Common {
         trusted_proxies,
         audit,
         verify_cache,
+        max_concurrency,
+        max_queue_delay,
         log,
         log_format,
+    }
+}
+
+/// Milliseconds, for no other setting is as short.
+fn queue_delay(text: &str) -> Result<Option<Duration>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    match text
+        .strip_suffix("ms")
+        .and_then(|number| number.parse().ok())
+    {
+        Some(millis @ 1..=1000) => Ok(Some(Duration::from_millis(millis))),
+        _ => Err(format!(
+            "{text:?} is neither off nor 1ms to 1000ms: write 25ms"
+        )),
     }
 }
 

@@ -23,6 +23,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use value::is_loopback_host;
 
 pub use client::{
@@ -133,6 +134,10 @@ pub struct Settings {
     pub audit: Option<AuditSettings>,
     /// Whether `/auth/verify` remembers the bearers that it verified.
     pub verify_cache: bool,
+    /// How long requests may wait for a processor; `None` for as long as it takes.
+    pub max_queue_delay: Option<Duration>,
+    /// How many requests are at work at once.
+    pub max_concurrency: usize,
 }
 
 /// Where what must be remembered is kept.
@@ -652,6 +657,8 @@ pub fn load(sources: &Sources) -> (Option<Settings>, Findings) {
         trusted_proxies: common.trusted_proxies,
         audit: common.audit,
         verify_cache: common.verify_cache,
+        max_queue_delay: common.max_queue_delay,
+        max_concurrency: common.max_concurrency,
     });
     (settings, findings)
 }

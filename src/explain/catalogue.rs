@@ -104,6 +104,11 @@ macro_rules! catalogue {
 }
 
 impl Code {
+    /// Whether it says that too much came at once, and nothing about the request.
+    pub fn is_shed(self) -> bool {
+        matches!(self, Self::Overloaded | Self::BodiesTooMany)
+    }
+
     /// The code of that name.
     pub fn from_slug(slug: &str) -> Option<Self> {
         Self::ALL
@@ -985,6 +990,18 @@ catalogue! {
         cause: "Nearly all of its 1,048,576 places are those of tokens that live. Each is free again five minutes after its token ends."
         confirm: "Multiply the exchanges a second by the apps' `ttl` and 300 s more."
         mend: "Shorten `ttl`, or set `status_list` for those apps alone whose backends look at the list."
+
+    // More than can be done at once.
+    Overloaded "overloaded": 503 "temporarily_unavailable" Retry
+        "The service has more to do than it can do at once."
+        cause: "More requests came in than the processors can answer, or than EXCHEQUER_MAX_CONCURRENCY allows to wait for providers and the store. What is beyond that is refused at once, so that the rest is answered as quickly as ever."
+        confirm: "`exchequer_requests_shed_total` says which of the two; `exchequer_queue_delay_seconds` and `exchequer_requests_at_work` show how near it is."
+        mend: "Try again after `Retry-After`. Give the service more processors or replicas where the delay is the reason; where concurrency is, look for a provider or a store that is slow, then raise EXCHEQUER_MAX_CONCURRENCY."
+    BodiesTooMany "bodies_too_many": 503 "temporarily_unavailable" Retry
+        "Too many request bodies are being received at once."
+        cause: "The bodies that have come in part, over all connections, take 64 MiB: many clients on slow networks, or somebody who sends many large bodies slowly. Bodies that arrive in one piece are never refused for it."
+        confirm: "`exchequer_bodies_pending_bytes` in the metrics."
+        mend: "Try again after `Retry-After`. Let the proxy in front collect bodies before it passes requests on."
 
     // HTTP.
     NotFound "not_found": 404 "invalid_request" FixRequest

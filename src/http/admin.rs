@@ -1,6 +1,7 @@
 //! The admin listener: health and metrics, for the platform alone, and the registry of clients
 //! for `exchequer clients`.
 
+use super::admission::Admission;
 use super::routes::{at, only, refused};
 use super::{answer, body};
 use crate::crypto::sha256;
@@ -33,6 +34,8 @@ pub struct Admin {
     pub key_sets: Vec<Arc<KeyCache>>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// What the public listener takes on.
+    pub admission: Arc<Admission>,
     /// Whether the service is draining.
     pub draining: Arc<AtomicBool>,
     /// The clients that are registered at run time.
@@ -70,6 +73,7 @@ impl Admin {
     }
 
     fn metrics(&self) -> String {
+        self.metrics.loaded(self.admission.load());
         let ages = self
             .key_sets
             .iter()
@@ -103,7 +107,7 @@ async fn clients<B: Buf>(
     if !bool::from(expected.ct_eq(&sent)) {
         return Err(Refusal::new(Code::AdminTokenInvalid));
     }
-    let bytes = body::read(headers, stream).await?;
+    let bytes = body::read_alone(headers, stream).await?;
     let order: Order = serde_json::from_slice(&bytes).map_err(|error| {
         Refusal::because(
             Code::BodyMalformed,

@@ -61,6 +61,8 @@ impl Audited {
         };
         let base = about.event(action);
         match outcome {
+            // Nothing was decided, and a queue in which each waits its turn would be one more.
+            Outcome::Refused(refusal) if refusal.code.is_shed() => {}
             Outcome::Refused(refusal) => self.refused(base, refusal).await,
             Outcome::Exchanged(exchanged) => self.exchanged(base, exchanged).await,
             Outcome::Issued(issued) => self.issued(base, issued).await,

@@ -1,5 +1,6 @@
 //! `POST /auth/exchange`: parse, exchange, answer.
 
+use super::body::Incoming;
 use super::headers::{self, BearerError, are_scopes};
 use super::outcome::Outcome;
 use super::{answer, body, dpop, front};
@@ -91,9 +92,9 @@ pub async fn handle<B: Buf>(
     oauth: &OAuth,
     headers: &HeaderMap,
     address: Option<IpAddr>,
-    stream: impl Stream<Item = Result<B, warp::Error>>,
+    body: Incoming<impl Stream<Item = Result<B, warp::Error>>>,
 ) -> Answer {
-    match attempt(oauth, headers, address, stream).await {
+    match attempt(oauth, headers, address, body).await {
         Ok(given) => success(given),
         Err(refusal) => answer::refused(refusal),
     }
@@ -103,10 +104,10 @@ async fn attempt<B: Buf>(
     oauth: &OAuth,
     headers: &HeaderMap,
     address: Option<IpAddr>,
-    stream: impl Stream<Item = Result<B, warp::Error>>,
+    body: Incoming<impl Stream<Item = Result<B, warp::Error>>>,
 ) -> Result<Given, Box<Refusal>> {
     // First, so that the connection can go on whatever is refused.
-    let bytes = body::read(headers, stream).await?;
+    let bytes = body::read(headers, body).await?;
     headers::accepts_json(headers)?;
     let bearer = bearer(headers)?;
     let body = if bytes.is_empty() {

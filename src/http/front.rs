@@ -111,7 +111,9 @@ impl Front {
             let entry = refusal.code.entry();
             response = answer::refusal(refusal, allowed, id.to_str().unwrap_or_default());
             // The body was not read, so the connection ends: let nobody send a request after it.
-            if has_body && matches!(entry.status, 404 | 405 | 408 | 413 | 414 | 431) {
+            let unread = matches!(entry.status, 404 | 405 | 408 | 413 | 414 | 431)
+                || refusal.code == Code::BodiesTooMany;
+            if has_body && unread {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(CONNECTION, close);
             }

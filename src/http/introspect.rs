@@ -1,5 +1,6 @@
 //! `POST /oauth/introspect` (RFC 7662): parse, authenticate, look, answer.
 
+use super::body::Incoming;
 use super::client::proof;
 use super::form::Form;
 use super::outcome::Outcome;
@@ -32,9 +33,9 @@ pub async fn handle<B: Buf>(
     oauth: &OAuth,
     headers: &HeaderMap,
     address: Option<IpAddr>,
-    stream: impl Stream<Item = Result<B, warp::Error>>,
+    body: Incoming<impl Stream<Item = Result<B, warp::Error>>>,
 ) -> Answer {
-    match attempt(oauth, headers, address, stream).await {
+    match attempt(oauth, headers, address, body).await {
         Ok(introspected) => told(introspected),
         Err(refusal) => answer::refused(refusal),
     }
@@ -44,9 +45,9 @@ async fn attempt<B: Buf>(
     oauth: &OAuth,
     headers: &HeaderMap,
     address: Option<IpAddr>,
-    stream: impl Stream<Item = Result<B, warp::Error>>,
+    body: Incoming<impl Stream<Item = Result<B, warp::Error>>>,
 ) -> Result<Introspected, Box<Refusal>> {
-    let bytes = body::read(headers, stream).await?;
+    let bytes = body::read(headers, body).await?;
     let form = Form::read(headers, &bytes)?;
     let caller = Caller::at(address);
     // `token_type_hint` would only shorten a search (§2.1): a token says itself what it is.

@@ -186,6 +186,8 @@ impl Line<'_> {
             };
         }
         match entry.status {
+            // Said once for many, by whoever refuses them.
+            _ if refusal.code.is_shed() => line!(debug, "shed"),
             500 => line!(error, "failed"),
             503 => line!(warn, "failed"),
             _ => line!(info, "refused"),

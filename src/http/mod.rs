@@ -1,12 +1,15 @@
 //! HTTP: bytes in, answers out. Nothing below knows of it.
 
 pub mod admin;
+pub mod admission;
 pub mod answer;
 pub mod audited;
 pub mod body;
 pub mod caller;
 mod client;
+mod connection;
 pub mod cors;
+pub mod delay;
 mod dpop;
 pub mod exchange;
 pub mod form;

@@ -1,5 +1,6 @@
 //! `POST /oauth/revoke` (RFC 7009): parse, authenticate, revoke, answer.
 
+use super::body::Incoming;
 use super::client::proof;
 use super::form::Form;
 use super::outcome::Outcome;
@@ -20,9 +21,9 @@ pub async fn handle<B: Buf>(
     oauth: &OAuth,
     headers: &HeaderMap,
     address: Option<IpAddr>,
-    stream: impl Stream<Item = Result<B, warp::Error>>,
+    body: Incoming<impl Stream<Item = Result<B, warp::Error>>>,
 ) -> Answer {
-    match attempt(oauth, headers, address, stream).await {
+    match attempt(oauth, headers, address, body).await {
         Ok(revoked) => {
             let mut response = answer::empty();
             let outcome = Outcome::Revoked(Arc::new(revoked));
@@ -37,9 +38,9 @@ async fn attempt<B: Buf>(
     oauth: &OAuth,
     headers: &HeaderMap,
     address: Option<IpAddr>,
-    stream: impl Stream<Item = Result<B, warp::Error>>,
+    body: Incoming<impl Stream<Item = Result<B, warp::Error>>>,
 ) -> Result<Revoked, Box<Refusal>> {
-    let bytes = body::read(headers, stream).await?;
+    let bytes = body::read(headers, body).await?;
     let form = Form::read(headers, &bytes)?;
     let caller = Caller::at(address);
     // A `token_type_hint` that is wrong or unknown changes nothing (§2.1).

@@ -1,8 +1,9 @@
 //! The whole public surface on one page.
 
+use super::admission::Admission;
 use super::{
-    answer, caller, exchange, introspect, login, metadata, resource, revoke, status_list, token,
-    webhooks,
+    answer, body, caller, exchange, introspect, login, metadata, resource, revoke, status_list,
+    token, webhooks,
 };
 use crate::exchange::Exchange;
 use crate::explain::{Code, Refusal};
@@ -24,7 +25,14 @@ const POST: &str = "POST, OPTIONS";
 const POST_ALONE: &str = "POST";
 
 /// The public listener's routes.
-pub fn public(oauth: Arc<OAuth>, proxies: Arc<[IpNet]>) -> BoxedFilter<(Answer,)> {
+pub fn public(
+    oauth: Arc<OAuth>,
+    proxies: Arc<[IpNet]>,
+    admission: Arc<Admission>,
+) -> BoxedFilter<(Answer,)> {
+    let body = || body::incoming(&admission);
+    let entrance = Arc::clone(&admission);
+    let entrance = warp::any().map(move || Arc::clone(&entrance));
     let exchange = Arc::clone(&oauth.exchange);
     let oauth = warp::any().map(move || Arc::clone(&oauth));
     let address = caller::address(proxies);
@@ -37,7 +45,7 @@ pub fn public(oauth: Arc<OAuth>, proxies: Arc<[IpNet]>) -> BoxedFilter<(Answer,)
         .and(oauth.clone())
         .and(warp::header::headers_cloned())
         .and(address.clone())
-        .and(warp::body::stream())
+        .and(body())
         .then(|oauth: Arc<OAuth>, headers: HeaderMap, address, body| {
             // Boxed, or each filter around it would move all that an exchange may need.
             Box::pin(async move { exchange::handle(&oauth, &headers, address, body).await })
@@ -47,7 +55,7 @@ pub fn public(oauth: Arc<OAuth>, proxies: Arc<[IpNet]>) -> BoxedFilter<(Answer,)
         .and(oauth.clone())
         .and(warp::header::headers_cloned())
         .and(address.clone())
-        .and(warp::body::stream())
+        .and(body())
         .then(|oauth: Arc<OAuth>, headers: HeaderMap, address, body| {
             Box::pin(async move { token::handle(&oauth, &headers, address, body).await })
         });
@@ -56,7 +64,7 @@ pub fn public(oauth: Arc<OAuth>, proxies: Arc<[IpNet]>) -> BoxedFilter<(Answer,)
         .and(oauth.clone())
         .and(warp::header::headers_cloned())
         .and(address.clone())
-        .and(warp::body::stream())
+        .and(body())
         .then(|oauth: Arc<OAuth>, headers: HeaderMap, address, body| {
             Box::pin(async move { introspect::handle(&oauth, &headers, address, body).await })
         });
@@ -65,7 +73,7 @@ pub fn public(oauth: Arc<OAuth>, proxies: Arc<[IpNet]>) -> BoxedFilter<(Answer,)
         .and(oauth.clone())
         .and(warp::header::headers_cloned())
         .and(address.clone())
-        .and(warp::body::stream())
+        .and(body())
         .then(|oauth: Arc<OAuth>, headers: HeaderMap, address, body| {
             Box::pin(async move { revoke::handle(&oauth, &headers, address, body).await })
         });
@@ -75,11 +83,17 @@ pub fn public(oauth: Arc<OAuth>, proxies: Arc<[IpNet]>) -> BoxedFilter<(Answer,)
         .and(query())
         .and(warp::header::headers_cloned())
         .and(address.clone())
+        .and(entrance.clone())
         .then(
-            |provider: String, oauth: Arc<OAuth>, query: String, headers: HeaderMap, address| {
-                Box::pin(
-                    async move { login::login(&oauth, &provider, &query, &headers, address).await },
-                )
+            |provider: String,
+             oauth: Arc<OAuth>,
+             query: String,
+             headers: HeaderMap,
+             address,
+             admission| {
+                let step =
+                    async move { login::login(&oauth, &provider, &query, &headers, address).await };
+                Box::pin(admitted(admission, step))
             },
         );
     let callbacks = below(login::CALLBACK)
@@ -88,18 +102,25 @@ pub fn public(oauth: Arc<OAuth>, proxies: Arc<[IpNet]>) -> BoxedFilter<(Answer,)
         .and(query())
         .and(warp::header::headers_cloned())
         .and(address)
+        .and(entrance)
         .then(
-            |provider: String, oauth: Arc<OAuth>, query: String, headers: HeaderMap, address| {
-                Box::pin(async move {
+            |provider: String,
+             oauth: Arc<OAuth>,
+             query: String,
+             headers: HeaderMap,
+             address,
+             admission| {
+                let step = async move {
                     login::callback(&oauth, &provider, &query, &headers, address).await
-                })
+                };
+                Box::pin(admitted(admission, step))
             },
         );
     let webhooks = below("/webhooks/clerk/")
         .and(only(POST_ALONE))
         .and(exchange.clone())
         .and(warp::header::headers_cloned())
-        .and(warp::body::stream())
+        .and(body())
         .then(
             |app: String, exchange: Arc<Exchange>, headers: HeaderMap, body| {
                 Box::pin(async move { webhooks::handle(&exchange, &app, &headers, body).await })
@@ -171,6 +192,14 @@ pub fn public(oauth: Arc<OAuth>, proxies: Arc<[IpNet]>) -> BoxedFilter<(Answer,)
         .recover(refused)
         .unify()
         .boxed()
+}
+
+/// What a door answers to a request without a body, if it is let in.
+async fn admitted(admission: Arc<Admission>, door: impl Future<Output = Answer>) -> Answer {
+    match admission.enter().await {
+        Ok(_place) => door.await,
+        Err(refusal) => answer::refused(refusal),
+    }
 }
 
 /// Exactly this path: warp's own `path!` lets a slash follow.

@@ -1,5 +1,6 @@
 //! `POST /oauth/token` (RFC 6749 §3.2): parse, authenticate, issue, answer.
 
+use super::body::Incoming;
 use super::client::proof;
 use super::form::Form;
 use super::headers::are_scopes;
@@ -41,9 +42,9 @@ pub async fn handle<B: Buf>(
     oauth: &OAuth,
     headers: &HeaderMap,
     address: Option<IpAddr>,
-    stream: impl Stream<Item = Result<B, warp::Error>>,
+    body: Incoming<impl Stream<Item = Result<B, warp::Error>>>,
 ) -> Answer {
-    match attempt(oauth, headers, address, stream).await {
+    match attempt(oauth, headers, address, body).await {
         Ok(issued) => success(issued),
         Err(refusal) => answer::refused(refusal),
     }
@@ -53,9 +54,9 @@ async fn attempt<B: Buf>(
     oauth: &OAuth,
     headers: &HeaderMap,
     address: Option<IpAddr>,
-    stream: impl Stream<Item = Result<B, warp::Error>>,
+    body: Incoming<impl Stream<Item = Result<B, warp::Error>>>,
 ) -> Result<Issued, Box<Refusal>> {
-    let bytes = body::read(headers, stream).await?;
+    let bytes = body::read(headers, body).await?;
     let form = Form::read(headers, &bytes)?;
     let shown = dpop::proof(headers)?;
     let uri = [format!("{}/oauth/token", oauth.exchange.issuer)];

@@ -7,6 +7,7 @@
 //! A 200 always has every identity header, empty where there is nothing to say, so that a
 //! gateway that copies them overwrites whatever a client smuggled in.
 
+use super::admission::Admission;
 use super::headers::{self, Scheme, are_scopes};
 use super::identity_signature::{self, Original};
 use super::{answer, dpop, front, resource};
@@ -122,13 +123,15 @@ impl Remembered {
 pub struct Verify {
     gate: Gate,
     remembered: Option<Remembered>,
+    admission: Arc<Admission>,
 }
 
 impl Verify {
     /// The door before a gate; with `remembering`, what was verified is.
-    pub fn new(gate: Gate, remembering: bool) -> Self {
+    pub fn new(gate: Gate, remembering: bool, admission: Arc<Admission>) -> Self {
         Self {
             gate,
+            admission,
             remembered: remembering.then(Remembered::new),
         }
     }
@@ -156,6 +159,7 @@ impl Verify {
         request: &Request<B>,
         ladder: &mut Ladder,
     ) -> Result<HeaderMap, Box<Refusal>> {
+        let _place = self.admission.enter().await?;
         let headers = request.headers();
         let asked = Asked::parse(request.uri().query())?;
         let demand = Demand {

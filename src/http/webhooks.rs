@@ -1,6 +1,7 @@
 //! `POST /webhooks/clerk/{app}`: the headers of a signed message, its body, and what became
 //! of it.
 
+use super::body::Incoming;
 use super::outcome::Outcome;
 use super::{answer, body, headers};
 use crate::exchange::Exchange;
@@ -35,9 +36,9 @@ pub async fn handle<B: Buf>(
     exchange: &Exchange,
     app: &str,
     headers: &HeaderMap,
-    stream: impl Stream<Item = Result<B, warp::Error>>,
+    body: Incoming<impl Stream<Item = Result<B, warp::Error>>>,
 ) -> Answer {
-    match attempt(exchange, app, headers, stream).await {
+    match attempt(exchange, app, headers, body).await {
         Ok(taken) => {
             let result = taken.outcome.name();
             let mut response = answer::ok(&Acknowledged { result }, 32);
@@ -54,10 +55,10 @@ async fn attempt<B: Buf>(
     exchange: &Exchange,
     app: &str,
     headers: &HeaderMap,
-    stream: impl Stream<Item = Result<B, warp::Error>>,
+    body: Incoming<impl Stream<Item = Result<B, warp::Error>>>,
 ) -> Result<Taken, Box<Refusal>> {
     let door = webhooks::door(exchange, app)?;
-    let body = body::read_up_to(MAX_BODY, headers, stream).await?;
+    let body = body::read_up_to(MAX_BODY, headers, body).await?;
     headers::has_type(headers, "application/json")?;
     let [id, timestamp, signatures] = signed(headers)?;
     let message = Message {

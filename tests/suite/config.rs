@@ -131,6 +131,11 @@ const GOOD: &[(&str, &[&str])] = &[
     ),
     ("EXCHEQUER_AUDIT", &["off", "stdout", "file:audit.log"]),
     ("EXCHEQUER_VERIFY_CACHE", &["on", "off"]),
+    ("EXCHEQUER_MAX_CONCURRENCY", &["1", "512", "65536"]),
+    (
+        "EXCHEQUER_MAX_QUEUE_DELAY",
+        &["1ms", "25ms", "1000ms", "off"],
+    ),
     ("EXCHEQUER_LOG", &["debug", "warn,exchequer=trace"]),
     ("EXCHEQUER_LOG_FORMAT", &["json", "text"]),
 ];
@@ -315,6 +320,16 @@ const BAD: &[(&str, &[&str], &str)] = &[
         "EXCHEQUER_VERIFY_CACHE",
         &["yes", "1", "ON"],
         "is neither on nor off",
+    ),
+    (
+        "EXCHEQUER_MAX_CONCURRENCY",
+        &["0", "-1", "65537", "many", "1e3"],
+        "is no number from 1 to 65536",
+    ),
+    (
+        "EXCHEQUER_MAX_QUEUE_DELAY",
+        &["0ms", "1001ms", "25", "1s", "on", "-1ms"],
+        "is neither off nor 1ms to 1000ms",
     ),
     (
         "EXCHEQUER_LOG",

@@ -39,6 +39,7 @@ mod multi_issuer;
 mod oauth_clients;
 mod observability;
 mod opaque;
+mod overload;
 mod policy;
 mod profiles;
 mod redis_client;

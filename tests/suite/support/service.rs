@@ -14,6 +14,7 @@ use tempfile::TempDir;
 pub struct Builder {
     dir: TempDir,
     variables: Vec<(String, String)>,
+    files: Option<u32>,
 }
 
 /// A running service. Dropping it kills it.
@@ -114,10 +115,17 @@ impl Builder {
         ))
     }
 
+    /// Lets it open so many files.
+    #[must_use]
+    pub fn files(mut self, most: u32) -> Self {
+        self.files = Some(most);
+        self
+    }
+
     /// Starts the service and waits until it listens.
     pub async fn start(self) -> Service {
         let variables = self.variables;
-        let (process, log, url, admin) = spawn(&self.dir, &variables).await;
+        let (process, log, url, admin) = spawn(&self.dir, &variables, self.files).await;
         Service {
             url,
             admin,
@@ -144,8 +152,15 @@ pub fn client() -> reqwest::Client {
 async fn spawn(
     dir: &TempDir,
     variables: &[(String, String)],
+    files: Option<u32>,
 ) -> (Child, Arc<Mutex<Vec<String>>>, String, String) {
-    let mut process = Command::new(env!("CARGO_BIN_EXE_exchequer"))
+    const BINARY: &str = env!("CARGO_BIN_EXE_exchequer");
+    let mut command = Command::new(BINARY);
+    if let Some(files) = files {
+        command = Command::new("prlimit");
+        command.arg(format!("--nofile={files}")).arg(BINARY);
+    }
+    let mut process = command
         .arg("serve")
         .current_dir(dir.path())
         .env_clear()
@@ -154,6 +169,9 @@ async fn spawn(
         .env("EXCHEQUER_CLOCK_SHIFT_FILE", dir.path().join("clock"))
         // Most tests ask for one subject far more often than its app would.
         .env("EXCHEQUER_RATE_LIMIT", "off")
+        // And some a thousand times at once, on machines that have other things to do.
+        .env("EXCHEQUER_MAX_CONCURRENCY", "4096")
+        .env("EXCHEQUER_MAX_QUEUE_DELAY", "off")
         .envs(variables.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -201,6 +219,7 @@ impl Service {
         Builder {
             dir: tempfile::tempdir().unwrap(),
             variables: Vec::new(),
+            files: None,
         }
     }
 
@@ -356,7 +375,7 @@ impl Service {
         let _ = self.process.kill();
         let _ = self.process.wait();
         secrecy::assert_kept(&self.log());
-        let (process, log, url, admin) = spawn(&self.dir, &self.variables).await;
+        let (process, log, url, admin) = spawn(&self.dir, &self.variables, None).await;
         self.process = process;
         self.log = log;
         self.url = url;
