@@ -12,6 +12,7 @@ under the same load, each pinned to one core with the load generator on another:
     a session id exchanged         against  the provider asked for the session
     the store in Redis, in a file  against  the store in memory, each with rate limits on
     two cores                      against  one
+    three times as many exchanges  against  as many as it can answer: what of that is still answered
 
 Refreshes have no bound beside them: each reads and replaces an entry of the store in a file, which
 is on disk before the answer. What they cost is said as refreshes a second of processor time.
@@ -34,6 +35,7 @@ import http.server
 import json
 import os
 import platform
+import resource
 import shutil
 import signal
 import socket
@@ -84,6 +86,15 @@ MIN_TWO_CORES_RATIO = 1.8
 LIMITS = {"EXCHEQUER_RATE_LIMIT": "1000000/1s"}
 # What an exchange adds is no more than the provider's own time.
 MAX_ADDED_RATIO = 1.0
+# An open load of so many times what it can answer.
+OVERLOAD = 3
+OVERLOAD_CONNECTIONS = 4000
+# Reading a request and refusing it costs a part of what answering it does; what is lost is that.
+MIN_GOODPUT = {"ES256": 0.5, "RS256": 0.9}
+MAX_OVERLOAD_P99_MS = 200.0
+MAX_PROBE_MS = 50.0
+IDLE = 10_000
+MAX_IDLE_MIB = 150.0
 
 
 class Failed(Exception):
@@ -693,6 +704,91 @@ def refresh(stack, cores, folder, service_path, token, public_key, options):
 
 
 # ---------------------------------------------------------------------------------------------------
+# Too much of everything
+
+
+@dataclass
+class Overload:
+    """What came of an open load: shares are of what the service can answer."""
+
+    capacity: float
+    offered: float
+    goodput: float
+    result: dict
+    probe_ms: list
+
+
+def probe(admin, stop, took):
+    """Asks /livez on a connection of its own, fifty times a second."""
+    connection = http.client.HTTPConnection(*admin, timeout=5)
+    while not stop.is_set():
+        took.append(timed(connection, "GET", "/livez"))
+        time.sleep(0.02)
+
+
+def overload(stack, cores, folder, service_path, overload_path, token, public_key, algorithm, options):
+    """Three times as many requests as the service can answer, whether it answers or not."""
+    service = start_service(
+        stack, cores, service_path, folder, public_key, options.log, f"overload-{algorithm}",
+        settings={"EXCHEQUER_KEY_ALG": algorithm, "EXCHEQUER_KEYS_DIR": str(folder / f"keys-{algorithm}")},
+    )
+    body = json.dumps({"session_token": token}, separators=(",", ":"))
+    script, request = folder / "overload.lua", folder / "overload.http"
+    script.write_text(lua("POST", body))
+    request.write_text(
+        "POST /auth/exchange HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\n\r\n{body}"
+    )
+    load(service, cores, script, "/auth/exchange", 1)
+    capacity = load(service, cores, script, "/auth/exchange", options.seconds).rate
+    os.truncate(service.log, 0)
+    stop, took = threading.Event(), []
+    prober = threading.Thread(target=probe, args=(service.admin, stop, took), daemon=True)
+    prober.start()
+    asked = subprocess.run(
+        list(map(str, [
+            "taskset", "-c", cores.load, overload_path, "ask", "{}:{}".format(*service.address), request,
+            OVERLOAD * capacity, 2 * options.seconds, OVERLOAD_CONNECTIONS,
+        ])),
+        stdout=subprocess.PIPE, text=True,
+    )
+    stop.set()
+    prober.join()
+    if asked.returncode != 0:
+        service.fail("the open load ended badly")
+    result = json.loads(asked.stdout)
+    if result["other"] or result["broken"]:
+        service.fail(f"under an open load: {result}")
+    # It comes back at once.
+    service.get("POST", "/auth/exchange", body)
+    service.stop()
+    answers = result["well"] + result["shed"]
+    return Overload(
+        capacity, answers / result["seconds"] / capacity,
+        result["well"] / result["seconds"] / capacity, result, sorted(took),
+    )
+
+
+def hold_idle(stack, cores, folder, service_path, public_key, options):
+    """Resident memory with many idle connections, in MiB; each has been used once."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < IDLE + 1000:
+        raise Failed(f"the limit of open files is {hard}; {IDLE} connections need {IDLE + 1000}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, IDLE + 1000), hard))
+    service = start_service(stack, cores, service_path, folder, public_key, options.log, "idle")
+    request = f"GET {JWKS_PATH} HTTP/1.1\r\nhost: bench\r\n\r\n".encode()
+    with contextlib.ExitStack() as connections:
+        for _ in range(IDLE):
+            connection = connections.enter_context(socket.create_connection(service.address, timeout=5))
+            connection.sendall(request)
+            if not connection.recv(4096).startswith(b"HTTP/1.1 200"):
+                service.fail("does not answer while it holds idle connections")
+        held = memory_mib(service.pid, "VmRSS")
+    service.stop()
+    return held
+
+
+# ---------------------------------------------------------------------------------------------------
 # The report
 
 
@@ -843,8 +939,54 @@ def hold_revocations(stack, cores, folder, service_path, revoked_path, public_ke
     return Turns(*services)
 
 
-def measure(options, stack, cores, folder, service_path, bare_path, revoked_path):
+def report_overload(algorithm, one):
+    result, probes = one.result, one.probe_ms
+    print(
+        f"\nan open load of {one.offered:.1f} × the capacity of {one.capacity:,.0f}/s ({algorithm}):"
+        f" {one.goodput:.0%} of it answered well, p50 {result['well_p50']:.1f} ms,"
+        f" p99 {result['well_p99']:.1f} ms; {result['shed']:,} shed,"
+        f" p50 {result['shed_p50']:.1f} ms, p99 {result['shed_p99']:.1f} ms;"
+        f" /livez p50 {probes[len(probes) // 2]:.1f} ms, at most {probes[-1]:.1f} ms"
+    )
+    if one.offered < OVERLOAD * 0.9:
+        print("note: the load generator could not offer more")
+
+
+def judge_overload(algorithm, one):
+    return [
+        judge(f"goodput under overload / capacity, {algorithm}", one.goodput,
+              MIN_GOODPUT[algorithm], "{:.2f}".format, most=False),
+        judge(f"p99 of what is answered then, {algorithm}", one.result["well_p99"],
+              MAX_OVERLOAD_P99_MS, "{:.1f} ms".format),
+        judge(f"/livez then, {algorithm}", one.probe_ms[-1], MAX_PROBE_MS, "{:.1f} ms".format),
+    ]
+
+
+def measure_overload(options, stack, cores, folder, service_path, overload_path, token, public_key):
+    """The part about too much of everything; gives what it judges."""
+    print(f"bringing {OVERLOAD} times as many exchanges as can be answered", flush=True)
+    loads = {
+        algorithm: overload(stack, cores, folder, service_path, overload_path, token, public_key,
+                            algorithm, options)
+        for algorithm in MIN_GOODPUT
+    }
+    print(f"holding {IDLE:,} idle connections", flush=True)
+    held = hold_idle(stack, cores, folder, service_path, public_key, options)
+    for algorithm, one in loads.items():
+        report_overload(algorithm, one)
+    print(f"\nRSS with {IDLE:,} idle connections {held:.1f} MiB\n")
+    verdicts = [verdict for algorithm, one in loads.items() for verdict in judge_overload(algorithm, one)]
+    return [*verdicts, judge(f"RSS with {IDLE:,} idle connections", held, MAX_IDLE_MIB, "{:.1f} MiB".format)]
+
+
+def measure(options, stack, cores, folder, service_path, bare_path, revoked_path, overload_path):
     token, public_key = make_token(folder)
+    if options.only == "overload":
+        verdicts = measure_overload(
+            options, stack, cores, folder, service_path, overload_path, token, public_key
+        )
+        table([("", "measured", "target", ""), *(row for _, row in verdicts)])
+        return all(reached for reached, _ in verdicts)
 
     print(f"starting {STARTS + 1} times", flush=True)
     starts = []
@@ -929,6 +1071,10 @@ def measure(options, stack, cores, folder, service_path, bare_path, revoked_path
     refreshed = refresh(stack, cores, folder, service_path, token, public_key, options)
     refreshes = [1e6 / one.cpu_us for one in refreshed]
 
+    overloaded = measure_overload(
+        options, stack, cores, folder, service_path, overload_path, token, public_key
+    )
+
     common = [
         ("requests/s", "rate", 0),
         ("p50, ms", "p50_ms", 2),
@@ -994,6 +1140,7 @@ def measure(options, stack, cores, folder, service_path, bare_path, revoked_path
               MAX_REVOCATIONS_MIB, "{:.1f} MiB".format),
         judge("p99 with them / without", statistics.median(held.ratio("p99_ms")),
               MAX_REVOCATIONS_P99_RATIO, "{:.3f}".format),
+        *overloaded,
     ]
     table([("", "measured", "target", ""), *(row for _, row in verdicts)])
     return all(reached for reached, _ in verdicts)
@@ -1013,11 +1160,13 @@ def main():
     parser.add_argument("--service", type=Path, metavar="PATH", help="measure this executable; build none")
     parser.add_argument("--bare", type=Path, metavar="PATH", help="the same for the bare handler")
     parser.add_argument("--revoked", type=Path, metavar="PATH", help="the same for what fills a store")
+    parser.add_argument("--overload", type=Path, metavar="PATH", help="the same for the open load")
+    parser.add_argument("--only", choices=("overload",), help="measure this part alone")
     options = parser.parse_args()
     if options.rounds < 1 or options.seconds < 1:
         parser.error("--rounds and --seconds must be at least 1")
 
-    for path in (options.service, options.bare, options.revoked):
+    for path in (options.service, options.bare, options.revoked, options.overload):
         if path and not os.access(path, os.X_OK):
             parser.error(f"{path} is not an executable file")
 
@@ -1025,14 +1174,18 @@ def main():
     try:
         require_tools()
         service_path = options.service or build("bin", "exchequer", options.features)
-        bare_path = options.bare or build("bench", "bare", options.features)
-        revoked_path = options.revoked or build("bench", "revoked", options.features)
+        overload_path = options.overload or build("bench", "overload", options.features)
+        # What the part that is asked for does not need is not built.
+        bare_path = revoked_path = service_path
+        if not options.only:
+            bare_path = options.bare or build("bench", "bare", options.features)
+            revoked_path = options.revoked or build("bench", "revoked", options.features)
 
         def too_long(*_):
             raise Failed("took far longer than it should; ended")
 
         signal.signal(signal.SIGALRM, too_long)
-        signal.alarm(300 + 20 * options.rounds * (options.seconds + 3))
+        signal.alarm(360 + 22 * options.rounds * (options.seconds + 3))
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="exchequer-bench-")))
             cores = Cores.choose()
@@ -1040,7 +1193,7 @@ def main():
             os.sched_setaffinity(0, {cores.load})
             reached = measure(
                 options, stack, cores, folder,
-                *(path.resolve() for path in (service_path, bare_path, revoked_path)),
+                *(path.resolve() for path in (service_path, bare_path, revoked_path, overload_path)),
             )
     except Failed as error:
         print(f"bench: {error}", file=sys.stderr)
