@@ -23,7 +23,7 @@ test: interop ## Run every test; installs what it lacks
 
 test-faults: ## Kill, freeze, fill and rotate for minutes (FAULT_ROUNDS=200, FAULT_SEED=)
 	FAULT_ROUNDS=$(FAULT_ROUNDS) $(CARGO) test --locked --features settable-clock --test faults -- \
-	  --nocapture --test-threads=3
+	  --nocapture --test-threads=8
 
 interop:
 	tests/interop/install.sh

@@ -1,4 +1,4 @@
-//! How long a scenario runs, and what chooses its moments.
+//! How long a scenario runs and waits, and what chooses its moments.
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -12,6 +12,17 @@ fn number(name: &str) -> Option<u64> {
 /// So many rounds in `make test`, and so many in a run of `FAULT_ROUNDS=200`.
 pub fn rounds(short: u64, long: u64) -> u64 {
     number("FAULT_ROUNDS").map_or(short, |rounds| (long * rounds).div_ceil(200))
+}
+
+/// Waits for what takes its time on a busy machine, a minute at most.
+pub async fn at_last(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    for _ in 0..1200 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("never: {what}");
 }
 
 /// What chance decides in a scenario; the same again with the same seed.

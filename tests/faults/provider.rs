@@ -2,7 +2,7 @@
 
 use super::figures::{Figures, Violation};
 use super::load::{Habits, Load};
-use super::plan::{Chance, rounds};
+use super::plan::{Chance, at_last, rounds};
 use super::support::issuer::{DISCOVERY, JWKS};
 use super::support::{Behaviour, Key};
 use super::world::World;
@@ -41,14 +41,13 @@ async fn a_provider_that_misbehaves_is_not_missed_while_its_keys_are_known() {
         for path in [JWKS, DISCOVERY] {
             world.provider.plain.behave(path, behaviour.clone());
         }
-        let asked = world.provider.plain.asked(JWKS);
+        let plain = &world.provider.plain;
+        let asked = || plain.asked(JWKS) + plain.asked(DISCOVERY);
+        let before = asked();
         // Every set is due to be fetched anew.
         monotonic += 700;
         world.shift_clocks(0, monotonic);
-        super::support::eventually("it is asked again", async || {
-            world.provider.plain.asked(JWKS) > asked
-        })
-        .await;
+        at_last("it is asked again", async || asked() > before).await;
         load.minted(20).await;
         figures.count().faults += 1;
         for path in [JWKS, DISCOVERY] {
@@ -95,7 +94,7 @@ async fn a_replica_that_starts_without_the_provider_says_so_soon_and_serves_once
         } else {
             world.provider.plain.behave(JWKS, Behaviour::Well);
         }
-        super::support::eventually("it serves by itself", async || {
+        at_last("it serves by itself", async || {
             let token = world.provider.token();
             world.replicas.services[0].session(&token).await.status == 200
         })

@@ -1,5 +1,6 @@
 //! Many processes of the service, and where they are.
 
+use super::plan::at_last;
 use super::support::Service;
 use super::support::service::Builder;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +33,14 @@ impl Place {
     }
 }
 
+/// Waits until its probe is good: it may listen before it has its keys.
+async fn ready(service: &Service) {
+    at_last("it is ready", async || {
+        service.admin("/readyz").await.status == 200
+    })
+    .await;
+}
+
 /// Where all of them are; whoever was started anew is somewhere else.
 pub type Places = Arc<RwLock<Vec<Place>>>;
 
@@ -46,7 +55,9 @@ impl Replicas {
     pub async fn start(builders: Vec<Builder>) -> Self {
         let mut services = Vec::new();
         for builder in builders {
-            services.push(builder.start().await);
+            let service = builder.start().await;
+            ready(&service).await;
+            services.push(service);
         }
         let places = services.iter().map(Place::of).collect();
         Self {
@@ -58,7 +69,7 @@ impl Replicas {
     /// Kills one (SIGKILL) and starts it anew.
     pub async fn kill(&mut self, index: usize) {
         self.services[index].restart().await;
-        self.moved(index);
+        self.moved(index).await;
     }
 
     /// Stops one in good order (SIGTERM) and starts it anew.
@@ -67,10 +78,11 @@ impl Replicas {
         service.signal("TERM");
         assert_eq!(service.ended().await, Some(0), "{:#?}", service.log());
         service.restart().await;
-        self.moved(index);
+        self.moved(index).await;
     }
 
-    fn moved(&self, index: usize) {
+    async fn moved(&self, index: usize) {
+        ready(&self.services[index]).await;
         self.places.write().unwrap()[index] = Place::of(&self.services[index]);
     }
 }

@@ -7,13 +7,13 @@
 
 use super::figures::{Figures, Violation};
 use super::load::{Habits, Load};
-use super::plan::{Chance, rounds};
+use super::plan::{Chance, at_last, rounds};
 use super::replicas::Replicas;
-use super::support::eventually;
 use super::support::ring::verifies;
 use super::support::service::{Answer, Builder};
+use super::support::token;
 use super::world::World;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::time::{Duration, Instant};
 
 /// A key signs for so long, seconds: with [`KEEP`] a third of it is spent as one of two retired.
@@ -27,14 +27,37 @@ async fn shown(replicas: &Replicas, index: usize) -> Value {
     answer.body
 }
 
-/// The key that a replica signs with.
-async fn signer(replicas: &Replicas, index: usize, subject: &str) -> (String, Value) {
-    let answer = replicas.services[index]
-        .exchange(&json!({ "session_token": subject }))
-        .await;
-    let token = answer.token().to_owned();
-    let kid = super::support::token::header(&token)["kid"].clone();
-    (token, kid)
+/// A token of a replica; none where it refuses.
+async fn minted(world: &World, index: usize) -> Option<String> {
+    let subject = world.provider.token();
+    let answer = world.replicas.services[index].session(&subject).await;
+    answer.body["token"].as_str().map(str::to_owned)
+}
+
+/// What all replicas sign with, where they agree on that and on what they show; and what each
+/// of their tokens looks like to whoever still holds these key sets.
+pub async fn agreed(
+    world: &World,
+    held: &[Value],
+    figures: &Figures,
+) -> Option<(Value, Vec<Value>)> {
+    let mut kids = Vec::new();
+    let mut sets = Vec::new();
+    for index in 0..world.replicas.services.len() {
+        let token = minted(world, index).await?;
+        let kid = token::header(&token)["kid"].clone();
+        for set in held {
+            figures.count().verifications += 1;
+            if !verifies(&token, set) {
+                let seen = format!("{kid} by what was published a round ago");
+                figures.violated(Violation::Unverified, seen);
+            }
+        }
+        kids.push(kid);
+        sets.push(shown(&world.replicas, index).await);
+    }
+    let agreed = kids.iter().all(|kid| *kid == kids[0]) && sets.iter().all(|set| *set == sets[0]);
+    agreed.then(|| (kids.swap_remove(0), sets))
 }
 
 /// A replica that rotates as often as it may, by the clock of all.
@@ -58,43 +81,25 @@ pub fn habits() -> Habits {
 pub async fn rotate(scenario: &'static str, world: World, rounds: u64) {
     let figures = Figures::new(scenario, Chance::new().seed);
     let load = Load::on(&world, habits(), &figures);
-    let replicas = &world.replicas;
     let mut shift = 0;
-    let mut held = Vec::new();
-    for index in 0..replicas.services.len() {
-        held.push(shown(replicas, index).await);
-    }
+    let mut now = None;
+    at_last("they agree", async || {
+        now = agreed(&world, &[], &figures).await;
+        now.is_some()
+    })
+    .await;
+    let (mut signer, mut held) = now.unwrap();
     for _ in 0..rounds {
         let began = Instant::now();
-        let (_, before) = signer(replicas, 0, &world.provider.token()).await;
         shift += EVERY + 1;
         world.shift_clocks(shift, shift);
-        eventually(
-            "all sign with the next key and show the same keys",
-            async || {
-                let mut kids = Vec::new();
-                let mut sets = Vec::new();
-                for index in 0..replicas.services.len() {
-                    let (token, kid) = signer(replicas, index, &world.provider.token()).await;
-                    for set in &held {
-                        figures.count().verifications += 1;
-                        if !verifies(&token, set) {
-                            let seen = format!("{kid} by what was published a round ago");
-                            figures.violated(Violation::Unverified, seen);
-                        }
-                    }
-                    kids.push(kid);
-                    sets.push(shown(replicas, index).await);
-                }
-                let settled = kids.iter().all(|kid| *kid == kids[0] && *kid != before)
-                    && sets.iter().all(|set| *set == sets[0]);
-                if settled {
-                    held = sets;
-                }
-                settled
-            },
-        )
+        let mut now = None;
+        at_last("all sign with the next key", async || {
+            now = agreed(&world, &held, &figures).await;
+            now.as_ref().is_some_and(|(kid, _)| *kid != signer)
+        })
         .await;
+        (signer, held) = now.unwrap();
         load.check().await;
         figures.count().faults += 1;
         tokio::time::sleep(Duration::from_secs(1).saturating_sub(began.elapsed())).await;
