@@ -21,6 +21,8 @@ type AnyError = Box<dyn Error + Send + Sync>;
 const USAGE: &str = "usage: overload ask ADDR REQUEST_PATH RATE SECONDS CONNECTIONS";
 /// Whatever takes longer has hung.
 const HUNG: Duration = Duration::from_secs(10);
+/// In which the connections begin, one after the other; what is asked meanwhile does not count.
+const RAMP: Duration = Duration::from_secs(2);
 
 /// What came of the requests of one connection: how long each took, in microseconds.
 #[derive(Default)]
@@ -58,17 +60,24 @@ async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) -> Result<u16, AnyErr
     }
 }
 
-/// Asks at `first` and then every `every`, until `end`.
+/// Connects and asks at `first`, then asks every `every`, until `end`.
 async fn connection(
-    mut stream: TcpStream,
+    address: String,
     request: &[u8],
     first: Instant,
     every: Duration,
-    end: Instant,
+    [from, end]: [Instant; 2],
 ) -> Told {
     let mut told = Told::default();
     let mut buffer = [0; 8192];
     let mut due = first;
+    // Not before: whoever connects and does not ask for long is cut off.
+    sleep_until(first).await;
+    let Ok(mut stream) = TcpStream::connect(&address).await else {
+        told.broken += 1;
+        return told;
+    };
+    let _ = stream.set_nodelay(true);
     while due < end {
         sleep_until(due).await;
         let asked = async {
@@ -78,6 +87,7 @@ async fn connection(
         let status = timeout(HUNG, asked).await;
         let took = u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX);
         match status {
+            Ok(Ok(200 | 503)) if due < from => {}
             Ok(Ok(200)) => told.well.push(took),
             Ok(Ok(503)) => told.shed.push(took),
             Ok(Ok(_)) => told.other += 1,
@@ -103,19 +113,15 @@ async fn ask(arguments: &[String]) -> Result<(), AnyError> {
     };
     let request: &'static [u8] = std::fs::read(path)?.leak();
     let (rate, connections): (f64, u32) = (rate.parse()?, connections.parse()?);
-    let mut streams = Vec::new();
-    for _ in 0..connections {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        streams.push(stream);
-    }
     let every = Duration::from_secs_f64(f64::from(connections) / rate);
     let begin = Instant::now() + Duration::from_millis(100);
-    let end = begin + Duration::from_secs(seconds.parse()?);
+    let from = begin + RAMP.max(every);
+    let end = from + Duration::from_secs(seconds.parse()?);
     let mut tasks = JoinSet::new();
-    for (number, stream) in (0..connections).zip(streams) {
-        let first = begin + every * number / connections;
-        tasks.spawn(connection(stream, request, first, every, end));
+    for number in 0..connections {
+        let first = begin + (from - begin) * number / connections;
+        let times = [from, end];
+        tasks.spawn(connection(address.clone(), request, first, every, times));
     }
     let mut all = Told::default();
     while let Some(told) = tasks.join_next().await {
@@ -127,7 +133,7 @@ async fn ask(arguments: &[String]) -> Result<(), AnyError> {
     }
     all.well.sort_unstable();
     all.shed.sort_unstable();
-    let took = begin.elapsed().as_secs_f64();
+    let took = from.elapsed().as_secs_f64();
     writeln!(
         std::io::stdout(),
         r#"{{"seconds":{took:.3},"well":{},"shed":{},"other":{},"broken":{},"well_p50":{},"well_p99":{},"shed_p50":{},"shed_p99":{}}}"#,
