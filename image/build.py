@@ -3,7 +3,7 @@
 
 What it is: a static binary, the certificate authorities of this machine and nothing else, as an OCI
 image layout in one file, target/image/exchequer.oci.tar, with a list of what is in the binary
-(CycloneDX) beside it. The same sources give the same digest.
+(CycloneDX) beside it. The same commit and binary give the same digest.
 What it is not: a build for other machines than this one's processor.
 """
 
