@@ -377,9 +377,10 @@ impl Redis {
                     0 => return Ok(Committed::Repeated),
                     -1 => {}
                     count @ 1.. => {
-                        epoch.made(count);
                         self.learn(change.revocations.clone(), now);
+                        // What too few have was refused: where it is lost, nothing is.
                         copies?;
+                        epoch.made(count);
                         return Ok(Committed::Done);
                     }
                     _ => {
