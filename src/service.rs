@@ -16,6 +16,7 @@ use crate::http::audited::Audited;
 use crate::http::cors::Cors;
 use crate::http::delay::Delay;
 use crate::http::front::Front;
+use crate::http::server::Stop;
 use crate::http::verify::Verify;
 use crate::http::{routes, server};
 use crate::keys::keeper::KeeperError;
@@ -278,8 +279,8 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Serves until `stop` becomes true and what is in flight has ended.
-    pub async fn serve(self, stop: watch::Receiver<bool>) {
+    /// Serves until it is to stop now, and what is in flight has ended.
+    pub async fn serve(self, stop: Stop) {
         let Service {
             exchange,
             clients,
@@ -365,11 +366,12 @@ impl Bound {
         }
         let here = Handle::current();
         let aside = apart.as_ref().map_or(&here, Apart::handle);
+        let admin_stops = Stop::at_once(admin_stops);
         let admin = aside.spawn(serve_moved(self.admin, admin, admin_stops));
         let watching = aside.spawn(delay.watch(here.clone(), Arc::clone(&metrics)));
-        let mut stopping = stop.clone();
+        let mut leaving = stop.leaving.clone();
         let watcher = tokio::spawn(async move {
-            if stopping.wait_for(|stop| *stop).await.is_ok() {
+            if leaving.wait_for(|leaving| *leaving).await.is_ok() {
                 draining.store(true, Ordering::Relaxed);
             }
         });
@@ -408,7 +410,7 @@ fn let_in(settings: &Settings, address: Option<SocketAddr>) -> Option<(PathBuf, 
 }
 
 /// Serves the admin listener on the runtime that this runs on.
-async fn serve_moved(listener: TcpListener, front: Arc<Front>, stop: watch::Receiver<bool>) {
+async fn serve_moved(listener: TcpListener, front: Arc<Front>, stop: Stop) {
     match listener.into_std().and_then(TcpListener::from_std) {
         Ok(listener) => server::serve(listener, front, None, stop).await,
         Err(error) => tracing::error!(%error, "the admin listener cannot be served"),

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use url::Url;
 
@@ -117,7 +118,7 @@ async fn show(once: bool) -> Result<ExitCode, Failed> {
         access: None,
         service,
     };
-    let stop = super::serve::stop_on_signal()?;
+    let stop = super::serve::stop_on_signal(Duration::ZERO)?;
     let serving = tokio::spawn(bound.serve(stop));
 
     exchange(&provider, &base, &issuer).await?;

@@ -1,12 +1,14 @@
 //! `exchequer serve`: the service.
 
+use crate::http::server::Stop;
 use crate::service::{Place, Service};
 use crate::telemetry;
 use std::process::ExitCode;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// Runs until SIGTERM or SIGINT; a second one ends it at once.
+/// Runs until SIGTERM, and serves on for a while; or until SIGINT. A second one ends it at once.
 pub(super) async fn run() -> ExitCode {
     let (settings, findings) = match super::settings() {
         Ok(settings) => settings,
@@ -17,6 +19,7 @@ pub(super) async fn run() -> ExitCode {
         tracing::warn!(place = note.place, "{}", note.message);
     }
     let issuer = settings.issuer.clone();
+    let delay = settings.shutdown_delay;
     let bound = match Service::new(settings, Place::Disk) {
         Ok(service) => service.bind().await,
         Err(error) => Err(error),
@@ -28,7 +31,7 @@ pub(super) async fn run() -> ExitCode {
             return super::wrong();
         }
     };
-    let stop = match stop_on_signal() {
+    let stop = match stop_on_signal(delay) {
         Ok(stop) => stop,
         Err(error) => {
             eprintln!("error: signals cannot be handled: {error}");
@@ -54,23 +57,29 @@ pub(super) async fn run() -> ExitCode {
     super::DONE
 }
 
-/// A channel that becomes true with the first SIGTERM or SIGINT.
-pub(super) fn stop_on_signal() -> std::io::Result<watch::Receiver<bool>> {
+/// What stops the service: SIGTERM, after so long, for whoever sends it tells the balancers at
+/// the same time; SIGINT at once, for a person waits for it.
+pub(super) fn stop_on_signal(delay: Duration) -> std::io::Result<Stop> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let (stop, stopped) = watch::channel(false);
+    let (leave, leaving) = watch::channel(false);
+    let (stop, now) = watch::channel(false);
     tokio::spawn(async move {
-        for round in 0.. {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            if round > 0 {
-                std::process::exit(1);
-            }
-            tracing::info!("draining");
+        let delay = tokio::select! {
+            _ = terminate.recv() => delay,
+            _ = interrupt.recv() => Duration::ZERO,
+        };
+        tracing::info!(serves_on_s = delay.as_secs(), "draining");
+        let _ = leave.send(true);
+        tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
             let _ = stop.send(true);
+        });
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
+        std::process::exit(1);
     });
-    Ok(stopped)
+    Ok(Stop { leaving, now })
 }

@@ -131,6 +131,11 @@ pub const VARIABLES: &[Variable] = &[
         "1ms to 1000ms, or off: how long requests may wait for a processor; while they would wait longer, those that cost something are refused with 503",
     ),
     variable(
+        "EXCHEQUER_SHUTDOWN_DELAY",
+        "5s",
+        "how long it serves on after SIGTERM, while balancers leave it; 0s to 5m",
+    ),
+    variable(
         "EXCHEQUER_LOG",
         "info",
         "log filter, as in RUST_LOG; libraries never below info",
@@ -168,6 +173,7 @@ struct Plain {
     verify_cache: Option<String>,
     max_concurrency: Option<String>,
     max_queue_delay: Option<String>,
+    shutdown_delay: Option<String>,
     log: Option<String>,
     log_format: Option<String>,
 }
@@ -191,6 +197,7 @@ pub(super) struct Common {
     pub verify_cache: bool,
     pub max_concurrency: usize,
     pub max_queue_delay: Option<Duration>,
+    pub shutdown_delay: Duration,
     pub log: String,
     pub log_format: LogFormat,
 }
@@ -444,6 +451,13 @@ fn judge(plain: Plain, terminal: bool, findings: &mut Findings) -> Common {
         findings,
         queue_delay,
     );
+    let shutdown_delay = parsed(
+        "EXCHEQUER_SHUTDOWN_DELAY",
+        plain.shutdown_delay.as_deref(),
+        Duration::from_secs(5),
+        findings,
+        |text| bounded(text, 0, 300).map(|seconds| Duration::from_secs(seconds.unsigned_abs())),
+    );
     let trusted_proxies = listed(plain.trusted_proxies.as_deref())
         .filter_map(|text| match network(text) {
             Ok(network) => Some(network),
@@ -511,6 +525,7 @@ fn judge(plain: Plain, terminal: bool, findings: &mut Findings) -> Common {
         verify_cache,
         max_concurrency,
         max_queue_delay,
+        shutdown_delay,
         log,
         log_format,
     }

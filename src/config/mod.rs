@@ -138,6 +138,8 @@ pub struct Settings {
     pub max_queue_delay: Option<Duration>,
     /// How many requests are at work at once.
     pub max_concurrency: usize,
+    /// How long the service serves on after SIGTERM.
+    pub shutdown_delay: Duration,
 }
 
 /// Where what must be remembered is kept.
@@ -659,6 +661,7 @@ pub fn load(sources: &Sources) -> (Option<Settings>, Findings) {
         verify_cache: common.verify_cache,
         max_queue_delay: common.max_queue_delay,
         max_concurrency: common.max_concurrency,
+        shutdown_delay: common.shutdown_delay,
     });
     (settings, findings)
 }

@@ -7,6 +7,7 @@
 
 use super::caller::Peer;
 use super::front::Front;
+use super::server::Stop;
 use crate::telemetry::Cut;
 use bytes::BytesMut;
 use hyper::body::Incoming;
@@ -104,14 +105,14 @@ pub(super) struct Connection<C> {
     pub(super) peer: Peer,
     /// Whether most connections are taken.
     pub(super) crowded: C,
-    /// Becomes true when the service stops.
-    pub(super) stop: watch::Receiver<bool>,
+    /// When the service stops.
+    pub(super) stop: Stop,
 }
 
 impl<C: Fn() -> bool> Connection<C> {
     /// Serves it to its end; gives why it was cut off, if it was.
     pub(super) async fn serve(mut self, stream: TcpStream) -> Option<Cut> {
-        let activity = Arc::new(Activity::new());
+        let activity = Arc::new(Activity::new(self.stop.leaving.clone()));
         let mut io = Watched {
             inner: TokioIo::new(stream),
             activity: Arc::clone(&activity),
@@ -123,7 +124,7 @@ impl<C: Fn() -> bool> Connection<C> {
             tokio::select! {
                 begun = io.begin() => begun.ok()?,
                 cut = activity.stalled(&self.crowded) => return Some(cut),
-                _ = self.stop.wait_for(|stop| *stop) => return None,
+                _ = self.stop.now.wait_for(|now| *now) => return None,
             }
             // Boxed, so that who sleeps needs no room for it.
             let turn = if first && io.ahead == PREFACE {
@@ -153,7 +154,7 @@ impl<C: Fn() -> bool> Connection<C> {
                     Some(cut) => return Turn::Over(Some(cut)),
                     None => break,
                 },
-                _ = self.stop.wait_for(|stop| *stop), if !stopping => {
+                _ = self.stop.now.wait_for(|now| *now), if !stopping => {
                     stopping = true;
                     Pin::new(&mut connection).graceful_shutdown();
                 }
@@ -183,7 +184,7 @@ impl<C: Fn() -> bool> Connection<C> {
                 biased;
                 _ = &mut connection => return Turn::Over(None),
                 cut = activity.stalled(&self.crowded) => return Turn::Over(Some(cut)),
-                _ = self.stop.wait_for(|stop| *stop), if !stopping => {
+                _ = self.stop.now.wait_for(|now| *now), if !stopping => {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
                 }
@@ -207,8 +208,15 @@ fn service(
     service_fn(move |request: http::Request<Incoming>| {
         let (front, activity) = (Arc::clone(&front), Arc::clone(&activity));
         async move {
-            let _busy = activity.request(request.version());
-            Ok::<_, Infallible>(front.answer(request, peer).await)
+            let version = request.version();
+            let _busy = activity.request(version);
+            let mut answer = front.answer(request, peer).await;
+            // HTTP/2 has GOAWAY for that, when the listener stops.
+            if *activity.leaving.borrow() && version != http::Version::HTTP_2 {
+                let close = http::HeaderValue::from_static("close");
+                answer.headers_mut().insert(http::header::CONNECTION, close);
+            }
+            Ok::<_, Infallible>(answer)
         }
     })
 }
@@ -226,6 +234,8 @@ struct Activity {
     unwritten: AtomicU64,
     /// Whether it is HTTP/2.
     framed: AtomicBool,
+    /// Whether clients are to go elsewhere.
+    leaving: watch::Receiver<bool>,
 }
 
 /// A request under way; ends when dropped, however it ends.
@@ -239,8 +249,9 @@ impl Drop for Busy<'_> {
 }
 
 impl Activity {
-    fn new() -> Self {
+    fn new(leaving: watch::Receiver<bool>) -> Self {
         Self {
+            leaving,
             started: Instant::now(),
             busy: AtomicU32::new(0),
             turned: AtomicU64::new(0),

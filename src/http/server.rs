@@ -22,13 +22,32 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// How long it waits where no connection can be accepted.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves a listener until `stop` becomes true, then drains it: with `metrics` the public one,
+/// When a listener stops, in two steps.
+#[derive(Clone)]
+pub struct Stop {
+    /// Becomes true when clients are to go elsewhere: each is served, and told so.
+    pub leaving: watch::Receiver<bool>,
+    /// Becomes true when nobody is accepted any more.
+    pub now: watch::Receiver<bool>,
+}
+
+impl Stop {
+    /// Both steps in one.
+    pub fn at_once(now: watch::Receiver<bool>) -> Self {
+        Self {
+            leaving: now.clone(),
+            now,
+        }
+    }
+}
+
+/// Serves a listener until it is to stop now, then drains it: with `metrics` the public one,
 /// without the admin one.
 pub async fn serve(
     listener: TcpListener,
     front: Arc<Front>,
     metrics: Option<Arc<Metrics>>,
-    mut stop: watch::Receiver<bool>,
+    mut stop: Stop,
 ) {
     let most = match &metrics {
         Some(_) => max_connections(),
@@ -40,7 +59,7 @@ pub async fn serve(
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = stop.wait_for(|stop| *stop) => break,
+            _ = stop.now.wait_for(|now| *now) => break,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,

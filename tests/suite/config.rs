@@ -136,6 +136,7 @@ const GOOD: &[(&str, &[&str])] = &[
         "EXCHEQUER_MAX_QUEUE_DELAY",
         &["1ms", "25ms", "1000ms", "off"],
     ),
+    ("EXCHEQUER_SHUTDOWN_DELAY", &["0s", "10s", "5m"]),
     ("EXCHEQUER_LOG", &["debug", "warn,exchequer=trace"]),
     ("EXCHEQUER_LOG_FORMAT", &["json", "text"]),
 ];
@@ -330,6 +331,11 @@ const BAD: &[(&str, &[&str], &str)] = &[
         "EXCHEQUER_MAX_QUEUE_DELAY",
         &["0ms", "1001ms", "25", "1s", "on", "-1ms"],
         "is neither off nor 1ms to 1000ms",
+    ),
+    (
+        "EXCHEQUER_SHUTDOWN_DELAY",
+        &["301s", "6m"],
+        "is out of range: 0s to 5m",
     ),
     (
         "EXCHEQUER_LOG",

@@ -383,6 +383,46 @@ async fn what_is_in_flight_ends_well_when_the_service_stops() {
 }
 
 #[tokio::test]
+async fn after_sigterm_it_serves_on_while_balancers_leave_it_and_sends_everybody_away_politely() {
+    let issuer = Issuer::start().await;
+    let mut service = Service::builder()
+        .env("CLERK_JWT_ISSUER", &issuer.url)
+        .env("EXCHEQUER_SHUTDOWN_DELAY", "4s")
+        .start()
+        .await;
+    let ask = format!("GET {JWKS} HTTP/1.1\r\nhost: x\r\n\r\n");
+    let mut known = Wire::to(&service.url).await;
+    known.send(&ask).await;
+    let answer = known.answer().await.unwrap();
+    assert_eq!((answer.status, answer.header("connection")), (200, ""));
+    service.signal("TERM");
+    eventually("the probe says so", async || {
+        service.admin("/readyz").await.status == 503
+    })
+    .await;
+    let mut new = Wire::to(&service.url).await;
+    for wire in [&mut known, &mut new] {
+        wire.send(&ask).await;
+        let answer = wire.answer().await.unwrap();
+        assert_eq!((answer.status, answer.header("connection")), (200, "close"));
+        assert!(wire.answer().await.is_none(), "and closed");
+    }
+    assert_eq!(service.ended().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_person_who_interrupts_it_does_not_wait_for_balancers() {
+    let issuer = Issuer::start().await;
+    let mut service = Service::builder()
+        .env("CLERK_JWT_ISSUER", &issuer.url)
+        .env("EXCHEQUER_SHUTDOWN_DELAY", "5m")
+        .start()
+        .await;
+    service.signal("INT");
+    assert_eq!(service.ended().await, Some(0));
+}
+
+#[tokio::test]
 async fn a_service_with_nothing_to_do_stops_at_once() {
     for name in ["TERM", "INT"] {
         let issuer = Issuer::start().await;

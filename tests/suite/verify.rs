@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use exchequer::clock::Clock;
 use exchequer::config::{self, Sources};
+use exchequer::http::server::Stop;
 use exchequer::http::verify::PATH;
 use exchequer::service::{Place, Service as Parts};
 use exchequer::standin::{Session, StandIn};
@@ -676,7 +677,7 @@ async fn in_process(
     let exchange = Arc::clone(&bound.service.exchange);
     let (stop, stopping) = tokio::sync::watch::channel(false);
     tokio::spawn(async move {
-        bound.serve(stopping).await;
+        bound.serve(Stop::at_once(stopping)).await;
         drop(stop);
     });
     (url, exchange)

@@ -172,6 +172,7 @@ async fn spawn(
         // And some a thousand times at once, on machines that have other things to do.
         .env("EXCHEQUER_MAX_CONCURRENCY", "4096")
         .env("EXCHEQUER_MAX_QUEUE_DELAY", "off")
+        .env("EXCHEQUER_SHUTDOWN_DELAY", "0s")
         .envs(variables.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
