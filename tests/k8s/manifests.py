@@ -342,10 +342,12 @@ class Manifests(unittest.TestCase):
         server = (ROOT / "src/http/server.rs").read_text()
         drain = int(re.search(r"const DRAIN: Duration = Duration::from_secs\((\d+)\)", server)[1])
         audit_log = 5
+        variables = (ROOT / "k8s/base/exchequer.env").read_text()
+        delay = int(re.search(r"^EXCHEQUER_SHUTDOWN_DELAY=(\d+)s$", variables, re.MULTILINE)[1])
         for overlay in rendered.OVERLAYS:
             pod = rendered.one(rendered.objects(overlay), "Deployment")["spec"]["template"]["spec"]
             pause = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
-            self.assertGreater(pod["terminationGracePeriodSeconds"], pause + drain + audit_log)
+            self.assertGreater(pod["terminationGracePeriodSeconds"], pause + delay + drain + audit_log)
 
     def test_who_is_scaled_has_no_replicas_of_its_own_and_prod_runs_by_digest(self):
         deployment = rendered.one(self.prod, "Deployment")["spec"]

@@ -297,12 +297,12 @@ const BAD: &[(&str, &[&str], &str)] = &[
     ),
     (
         "EXCHEQUER_STORE_DOWN_REVOCATION",
-        &["local", "", "closed"],
+        &["local", "closed"],
         "is neither last_known nor refuse",
     ),
     (
         "EXCHEQUER_STORE_DOWN_LIMITS",
-        &["last_known", "", "open"],
+        &["last_known", "open"],
         "is neither local nor refuse",
     ),
     ("EXCHEQUER_RATE_LIMIT", &["10/2d"], "out of range"),
