@@ -435,12 +435,12 @@ impl Crowd {
             let revoked = self.revoked.lock().unwrap().clone();
             (self.used.lock().unwrap().clone(), revoked)
         };
-        // The last ones of each, and some of all that went before.
+        // The last twenty of each, and some twenty of all that went before.
         let some = |count: usize| -> BTreeSet<usize> {
             (0..count)
                 .rev()
                 .take(20)
-                .chain((0..count).step_by(10))
+                .chain((0..count).step_by(count / 20 + 1))
                 .collect()
         };
         for index in some(used.len()) {

@@ -106,7 +106,7 @@ async fn a_redis_that_is_gone_frozen_or_emptied_costs_no_token_and_no_memory() {
     let load = Load::on(&world, patient(), &figures);
     load.minted(20).await;
     // What forgets comes last: session ids are refused for a minute then.
-    let rounds = usize::try_from(rounds(1, 8)).unwrap();
+    let rounds = usize::try_from(rounds(1, 4)).unwrap();
     let keep = [Fault::Stopped, Fault::Killed, Fault::Frozen].repeat(rounds);
     let forget = [Fault::Flushed, Fault::Emptied].repeat(rounds);
     for fault in keep.into_iter().chain(forget) {
