@@ -895,8 +895,12 @@ def keep_elsewhere(stack, cores, folder, service_path, public_key, exchange, opt
     """Exchanges with the store in Redis and in a file, each against memory."""
     redis = start_redis(stack, cores, folder)
     host, port = redis.address
-    secret = {"EXCHEQUER_KEYS_SECRET": base64.b64encode(bytes(32)).decode()}
-    stores = {"redis": (f"redis://{host}:{port}", LIMITS | secret), "file": (folder / "limits.redb", LIMITS)}
+    # A ring that Redis has is sealed; the others' is not.
+    shared = {
+        "EXCHEQUER_KEYS_SECRET": base64.b64encode(bytes(32)).decode(),
+        "EXCHEQUER_KEYS_DIR": str(folder / "keys-redis"),
+    }
+    stores = {"redis": (f"redis://{host}:{port}", LIMITS | shared), "file": (folder / "limits.redb", LIMITS)}
     pairs = {}
     for name, (store, settings) in stores.items():
         ours = start_service(stack, cores, service_path, folder, public_key, options.log, name, store, settings)
@@ -979,12 +983,51 @@ def measure_overload(options, stack, cores, folder, service_path, overload_path,
     return [*verdicts, judge(f"RSS with {IDLE:,} idle connections", held, MAX_IDLE_MIB, "{:.1f} MiB".format)]
 
 
+COMMON = [
+    ("requests/s", "rate", 0),
+    ("p50, ms", "p50_ms", 2),
+    ("p99, ms", "p99_ms", 2),
+    ("CPU, µs each", "cpu_us", 2),
+    ("share of the core", "busy", 2),
+    ("RSS, MiB", "rss_mib", 1),
+]
+
+
+def measure_stores(options, stack, cores, folder, service_path, public_key, exchange):
+    """The part about where things are remembered, and on how many cores; gives what it judges."""
+    print("exchanging with the store in Redis, in a file and in memory", flush=True)
+    in_redis, in_file = keep_elsewhere(stack, cores, folder, service_path, public_key, exchange, options)
+    print("exchanging on two cores and on one", flush=True)
+    spread_out, two_cores = spread_over_cores(
+        stack, cores, folder, service_path, public_key, exchange, options
+    )
+    report_turns("POST /auth/exchange, the store in Redis and in memory", in_redis, COMMON)
+    report_turns("POST /auth/exchange, the store in a file and in memory", in_file, COMMON)
+    report_turns("POST /auth/exchange on two cores and on one", spread_out, COMMON)
+    return [
+        judge("exchanges/s, Redis / memory", statistics.median(in_redis.ratio("rate")),
+              MIN_REDIS_RATIO, "{:.3f}".format, most=False),
+        judge("exchanges/s, file / memory", statistics.median(in_file.ratio("rate")),
+              MIN_FILE_RATIO, "{:.3f}".format, most=False),
+        judge("exchanges/s, two cores / one" + ("" if cores.available > 2 else ", by processor time"),
+              statistics.median(two_cores), MIN_TWO_CORES_RATIO, "{:.3f}".format, most=False),
+    ]
+
+
 def measure(options, stack, cores, folder, service_path, bare_path, revoked_path, overload_path):
     token, public_key = make_token(folder)
-    if options.only == "overload":
-        verdicts = measure_overload(
-            options, stack, cores, folder, service_path, overload_path, token, public_key
-        )
+    body = json.dumps({"session_token": token}, separators=(",", ":"))
+    exchange = folder / "exchange.lua"
+    exchange.write_text(lua("POST", body))
+    if options.only:
+        if options.only == "overload":
+            verdicts = measure_overload(
+                options, stack, cores, folder, service_path, overload_path, token, public_key
+            )
+        else:
+            verdicts = measure_stores(
+                options, stack, cores, folder, service_path, public_key, exchange
+            )
         table([("", "measured", "target", ""), *(row for _, row in verdicts)])
         return all(reached for reached, _ in verdicts)
 
@@ -1001,9 +1044,6 @@ def measure(options, stack, cores, folder, service_path, bare_path, revoked_path
     idle = memory_mib(service.pid, "VmRSS")
     bare = start_bare(stack, cores, bare_path, folder, public_key)
 
-    body = json.dumps({"session_token": token}, separators=(",", ":"))
-    exchange = folder / "exchange.lua"
-    exchange.write_text(lua("POST", body))
     for server in (service, bare):
         _, content = server.get("POST", "/auth/exchange", body)
         if json.loads(content).get("token", "").count(".") != 2:
@@ -1056,12 +1096,7 @@ def measure(options, stack, cores, folder, service_path, bare_path, revoked_path
     held = hold_revocations(stack, cores, folder, service_path, revoked_path, public_key, options)
     held.run(cores, exchange, "/auth/exchange", rounds, seconds, 1)
 
-    print("exchanging with the store in Redis, in a file and in memory", flush=True)
-    in_redis, in_file = keep_elsewhere(stack, cores, folder, service_path, public_key, exchange, options)
-    print("exchanging on two cores and on one", flush=True)
-    spread_out, two_cores = spread_over_cores(
-        stack, cores, folder, service_path, public_key, exchange, options
-    )
+    stores = measure_stores(options, stack, cores, folder, service_path, public_key, exchange)
 
     print(f"exchanging session ids, the provider answering in {PROVIDER_MS} ms", flush=True)
     asked, exchanged = exchange_session_ids(stack, cores, folder, service_path, public_key, options)
@@ -1075,29 +1110,18 @@ def measure(options, stack, cores, folder, service_path, bare_path, revoked_path
         options, stack, cores, folder, service_path, overload_path, token, public_key
     )
 
-    common = [
-        ("requests/s", "rate", 0),
-        ("p50, ms", "p50_ms", 2),
-        ("p99, ms", "p99_ms", 2),
-        ("CPU, µs each", "cpu_us", 2),
-        ("share of the core", "busy", 2),
-        ("RSS, MiB", "rss_mib", 1),
-    ]
     print(
         f"\n{processor()}, {cores.available} cores,"
         f" {platform.system()} {platform.release()};"
         f" {'aws-lc-rs' if 'aws-lc' in options.features else 'ring'}, log {options.log};"
         f" server on core {cores.server}, wrk on core {cores.load}"
     )
-    report_turns("POST /auth/exchange", exchanges, common)
-    report_turns(f"POST {TOKEN_PATH}, and /auth/exchange", tokens, common)
-    report_turns(f"GET {VERIFY_PATH}", verifications, common)
-    report_turns(f"GET {VERIFY_PATH}, its cache on and off", gains, common)
-    report_turns(f"GET {JWKS_PATH}", fetches, common)
-    report_turns(f"POST /auth/exchange with {REVOCATIONS:,} revocations, and with none", held, common)
-    report_turns("POST /auth/exchange, the store in Redis and in memory", in_redis, common)
-    report_turns("POST /auth/exchange, the store in a file and in memory", in_file, common)
-    report_turns("POST /auth/exchange on two cores and on one", spread_out, common)
+    report_turns("POST /auth/exchange", exchanges, COMMON)
+    report_turns(f"POST {TOKEN_PATH}, and /auth/exchange", tokens, COMMON)
+    report_turns(f"GET {VERIFY_PATH}", verifications, COMMON)
+    report_turns(f"GET {VERIFY_PATH}, its cache on and off", gains, COMMON)
+    report_turns(f"GET {JWKS_PATH}", fetches, COMMON)
+    report_turns(f"POST /auth/exchange with {REVOCATIONS:,} revocations, and with none", held, COMMON)
     print(
         f"\nexchange of a session id {spread(exchanged, 2)} ms, the provider alone"
         f" {spread(asked, 2)} ms, added {spread(added, 2)} ms"
@@ -1128,12 +1152,7 @@ def measure(options, stack, cores, folder, service_path, bare_path, revoked_path
               MIN_REFRESHES, "{:,.0f}".format, most=False),
         judge("key set requests/s / nginx", statistics.median(fetches.ratio("rate")),
               MIN_JWKS_RATIO, "{:.3f}".format, most=False),
-        judge("exchanges/s, Redis / memory", statistics.median(in_redis.ratio("rate")),
-              MIN_REDIS_RATIO, "{:.3f}".format, most=False),
-        judge("exchanges/s, file / memory", statistics.median(in_file.ratio("rate")),
-              MIN_FILE_RATIO, "{:.3f}".format, most=False),
-        judge("exchanges/s, two cores / one" + ("" if cores.available > 2 else ", by processor time"),
-              statistics.median(two_cores), MIN_TWO_CORES_RATIO, "{:.3f}".format, most=False),
+        *stores,
         judge("ready", statistics.median(starts), MAX_READY_MS, "{:.1f} ms".format),
         judge("RSS under load", exchanges.median("rss_mib"), MAX_RSS_MIB, "{:.1f} MiB".format),
         judge(f"RSS of {REVOCATIONS:,} revocations", held.growth("rss_mib"),
@@ -1161,7 +1180,7 @@ def main():
     parser.add_argument("--bare", type=Path, metavar="PATH", help="the same for the bare handler")
     parser.add_argument("--revoked", type=Path, metavar="PATH", help="the same for what fills a store")
     parser.add_argument("--overload", type=Path, metavar="PATH", help="the same for the open load")
-    parser.add_argument("--only", choices=("overload",), help="measure this part alone")
+    parser.add_argument("--only", choices=("stores", "overload"), help="measure this part alone")
     options = parser.parse_args()
     if options.rounds < 1 or options.seconds < 1:
         parser.error("--rounds and --seconds must be at least 1")
