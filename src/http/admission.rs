@@ -66,7 +66,7 @@ impl Admission {
         most.div_ceil(WAITING)
     }
 
-    /// Takes a place, now or within [`PATIENCE`].
+    /// Takes a place, now or within a tenth of a second.
     pub async fn enter(&self) -> Result<Place, Box<Refusal>> {
         if self.delay.is_too_long(Instant::now()) {
             return Err(self.shed(Shed::Delay));

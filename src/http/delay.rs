@@ -12,7 +12,7 @@
 //!
 //! A processor that was taken away (a busy neighbour, a container that used up its share, a
 //! machine that slept) delays the task too, and refusing anybody would not bring it back. Then
-//! few requests pass while the task lies there: it is a queue of requests only after [`PASSED`]
+//! few requests pass while the task lies there: it is a queue of requests only after `PASSED`
 //! of them.
 
 use crate::telemetry::Metrics;
