@@ -28,7 +28,7 @@ import run
 FIGURES = run.ROOT / "benches" / "scale.json"
 BUCKET = run.ROOT / "src" / "store" / "redis" / "bucket.lua"
 EXCHANGES = 500
-IDLE = 1_000
+IDLE = 10_000
 KEYS = 20_000
 # Session, user, organisation and membership; a subject's bucket and an address's.
 STANDINGS = 4
@@ -95,10 +95,9 @@ def measure_service(stack, folder, executable):
     yield "log_bytes", mean(lines_of(server.log, b"exchange"))
 
     before = run.memory_mib(server.pid, "VmRSS")
-    idle = [stack.enter_context(socket.create_connection(server.address, timeout=10)) for _ in range(IDLE)]
-    for each in idle:
-        # Used once, as a proxy's are.
-        talk(each, post)
+    for _ in range(IDLE):
+        # Used once, as a proxy's are; one after the other, so that those before are asleep.
+        talk(stack.enter_context(socket.create_connection(server.address, timeout=10)), post)
     yield "connection_kib", (run.memory_mib(server.pid, "VmRSS") - before) * 1024 / IDLE
 
 
