@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 FAULT_ROUNDS ?= 200
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults test-k8s test-image interop manifests image bench sim fuzz lint
+.PHONY: help run test test-faults test-k8s test-image interop browser manifests image bench sim fuzz lint
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,7 +19,7 @@ run: ## Build, start the service with a stand-in provider, and show a real excha
 test: interop ## Run every test; installs what it lacks
 	$(CARGO) test --locked --features settable-clock
 	$(CARGO) test --locked --features settable-clock,aws-lc --lib
-	$(MAKE) manifests
+	$(MAKE) browser manifests
 
 test-faults: ## Kill, freeze, fill and rotate for minutes (FAULT_ROUNDS=200, FAULT_SEED=)
 	FAULT_ROUNDS=$(FAULT_ROUNDS) $(CARGO) test --locked --features settable-clock --test faults -- \
@@ -27,6 +27,10 @@ test-faults: ## Kill, freeze, fill and rotate for minutes (FAULT_ROUNDS=200, FAU
 
 interop:
 	tests/interop/install.sh
+
+browser: # with the binary that `cargo test --features settable-clock` built
+	tests/browser/install.sh
+	cd tests/browser && npm test --silent
 
 manifests:
 	tests/k8s/install.sh

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Installs what the tests in a browser need: npm packages in node_modules, and Debian's Chromium.
+#
+# What it is: idempotent and quiet when nothing is to do, so that every test run may call it, also
+# several at once. Debian packages are installed only where one of them is missing.
+# What it is not: a download of a browser; playwright-core drives the one that is here.
+set -eu
+cd "$(dirname "$0")"
+
+fail() {
+  echo "browser/install.sh: $*" >&2
+  exit 1
+}
+
+debian() { # PACKAGE...
+  command -v apt-get >/dev/null || fail "missing: $*. There is no apt-get here; install them yourself and run this again."
+  if [ "$(id -u)" -eq 0 ]; then
+    sudo=
+  elif command -v sudo >/dev/null; then
+    sudo=sudo
+  else
+    fail "missing: $*. Install them as root (apt-get install $*) and run this again."
+  fi
+  { $sudo apt-get update -qq &&
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@"; } >&2 ||
+    fail "apt-get could not install $*."
+}
+
+if command -v flock >/dev/null; then # one at a time; the lock goes when the script ends
+  exec 9<package-lock.json
+  flock 9
+fi
+
+command -v node >/dev/null || debian nodejs
+node -e 'const [major, minor] = process.versions.node.split("."); process.exit(major > 20 || (major == 20 && minor >= 18) ? 0 : 1)' ||
+  fail "node $(node -v) is too old: 20.18 or newer is needed. Where the distribution has none, see https://nodejs.org/en/download"
+if [ ! -e node_modules/.installed ] || [ node_modules/.installed -ot package-lock.json ]; then
+  command -v npm >/dev/null || debian npm
+  npm ci --no-audit --no-fund --loglevel=error >&2 || fail "npm ci failed (see above); is the npm registry reachable?"
+  touch node_modules/.installed
+fi
+
+# Where EXCHEQUER_CHROMIUM names another Chromium, that one is used.
+[ -n "${EXCHEQUER_CHROMIUM:-}" ] || command -v chromium >/dev/null || debian chromium
