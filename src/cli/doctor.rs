@@ -1,5 +1,6 @@
 //! `exchequer doctor`: a live setting, checked from where the service runs.
 
+use super::terminal::{BAD, CAUTION, Color, FAINT, GOOD, STRONG};
 use crate::clock::Clock;
 use crate::config::{IssuerSettings, ProviderSettings, Settings, StoreSettings};
 use crate::crypto::SigningKey;
@@ -23,7 +24,7 @@ use serde::Serialize;
 use serde_json::json;
 use signature::Signer;
 use std::fs::{self, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub(super) struct Args {
     /// As JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    color: Color,
 }
 
 /// How a check ended.
@@ -116,7 +119,10 @@ pub(super) async fn run(args: Args) -> ExitCode {
         }
         Err(error) => report.add("client", Status::Fail, error.to_string()),
     }
-    print(&report, args.json);
+    if let Err(error) = print(&report, &args) {
+        eprintln!("error: {error}");
+        return super::wrong();
+    }
     if report.0.iter().any(|row| row.status == Status::Fail) {
         super::not_right()
     } else {
@@ -124,24 +130,29 @@ pub(super) async fn run(args: Args) -> ExitCode {
     }
 }
 
-fn print(report: &Report, as_json: bool) {
-    if as_json {
+fn print(report: &Report, args: &Args) -> io::Result<()> {
+    let mut out = args.color.stdout();
+    if args.json {
         let ok = report.0.iter().all(|row| row.status != Status::Fail);
-        println!("{}", json!({ "ok": ok, "checks": report.0 }));
-        return;
+        return writeln!(out, "{}", json!({ "ok": ok, "checks": report.0 }));
     }
     for row in &report.0 {
-        let mark = match row.status {
-            Status::Ok => "ok",
-            Status::Warn => "warn",
-            Status::Fail => "FAIL",
+        let (style, mark) = match row.status {
+            Status::Ok => (GOOD, "ok"),
+            Status::Warn => (CAUTION, "warn"),
+            Status::Fail => (BAD, "FAIL"),
         };
         let code = row
             .code
-            .map(|code| format!("   {code}"))
+            .map(|code| format!("   {FAINT}{code}{FAINT:#}"))
             .unwrap_or_default();
-        println!("{:<24} {mark:<5} {}{code}", row.check, row.message);
+        let Row { check, message, .. } = row;
+        writeln!(
+            out,
+            "{STRONG}{check:<24}{STRONG:#} {style}{mark:<5}{style:#} {message}{code}"
+        )?;
     }
+    Ok(())
 }
 
 async fn check_issuer(fetcher: &Fetcher, issuer: &IssuerSettings, report: &mut Report) {

@@ -10,6 +10,7 @@ mod errors;
 mod explain;
 mod keys;
 mod serve;
+mod terminal;
 
 use crate::config::{self, Findings, Settings, Sources};
 use clap::{Parser, Subcommand};
