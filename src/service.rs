@@ -327,6 +327,7 @@ impl Bound {
                 )),
                 Arc::clone(&proxies),
                 Arc::clone(&admission),
+                Arc::clone(&metrics),
             ),
             Some(Verify::new(
                 Gate::new(Arc::clone(&exchange), Arc::clone(&clients)),

@@ -1,7 +1,7 @@
 //! What is seen from outside: the log and the metrics. Never a token, a secret or personal
 //! data: a subject appears under its pseudonym only.
 
-use crate::clock::UnixSeconds;
+use crate::clock::{Clock, UnixSeconds};
 use crate::config::LogFormat;
 use crate::crypto::BACKEND;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -125,6 +125,17 @@ struct ReasonLabels {
 struct EventLabels {
     r#type: &'static str,
     result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LastEventLabels {
+    issuer: String,
+    r#type: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AddressLabels {
+    address: &'static str,
 }
 
 /// What became of a question to a provider's API.
@@ -263,6 +274,8 @@ pub struct Metrics {
     store_losses: Counter,
     store_fallbacks: Family<UseLabels, Counter>,
     events: Family<EventLabels, Counter>,
+    last_events: Family<LastEventLabels, Gauge>,
+    callers: [Counter; 2],
     deliveries: Family<DeliveryLabels, Counter>,
     waiting: Gauge,
     audit_lost: Counter,
@@ -298,6 +311,7 @@ impl Default for Metrics {
                 })
                 .clone(),
         );
+        let callers = Family::<AddressLabels, Counter>::default();
         let metrics = Self {
             requests,
             durations,
@@ -330,6 +344,9 @@ impl Default for Metrics {
             store_losses: Counter::default(),
             store_fallbacks: Family::default(),
             events: Family::default(),
+            last_events: Family::default(),
+            callers: ["known", "unknown"]
+                .map(|address| callers.get_or_create(&AddressLabels { address }).clone()),
             deliveries: Family::default(),
             waiting: Gauge::default(),
             audit_lost: Counter::default(),
@@ -350,6 +367,9 @@ impl Default for Metrics {
             })
             .set(1);
         registry.register("build_info", "Version and cryptographic backend", build);
+        let start = Gauge::<i64>::default();
+        start.set(Clock::system().now());
+        registry.register_with_unit("start_time", "When it started", Unit::Seconds, start);
         registry.register(
             "requests",
             "Requests by route, outcome and code of the catalogue",
@@ -505,6 +525,17 @@ impl Default for Metrics {
             "webhook_events",
             "Well-signed webhook events, by type and by what became of them",
             metrics.events.clone(),
+        );
+        registry.register_with_unit(
+            "webhook_last_event_timestamp",
+            "When the last event of an issuer was taken, by type",
+            Unit::Seconds,
+            metrics.last_events.clone(),
+        );
+        registry.register(
+            "callers",
+            "Requests to the doors that have a limit for addresses, by whether the caller's could be told",
+            callers,
         );
         registry.register(
             "event_deliveries",
@@ -668,14 +699,29 @@ impl Metrics {
             .inc();
     }
 
-    /// A well-signed webhook event was acknowledged; `kind` is one of those known by name.
-    pub fn webhook_taken(&self, kind: &'static str, result: &'static str) {
+    /// A well-signed webhook event of these issuers was acknowledged; `kind` is one of those
+    /// known by name.
+    pub fn webhook_taken(&self, issuers: &[String], kind: &'static str, result: &'static str) {
+        let now = Clock::system().now();
+        for issuer in issuers {
+            let labels = LastEventLabels {
+                issuer: issuer.clone(),
+                r#type: kind,
+            };
+            self.last_events.get_or_create(&labels).set(now);
+        }
         self.events
             .get_or_create(&EventLabels {
                 r#type: kind,
                 result,
             })
             .inc();
+    }
+
+    /// Somebody called whose address could be told, or could not.
+    pub fn called(&self, known: bool) {
+        let [told, untold] = &self.callers;
+        if known { told } else { untold }.inc();
     }
 
     /// An event was sent to an app's backend, or was to be: `delivered`, `failed` and to be

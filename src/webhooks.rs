@@ -94,6 +94,8 @@ pub struct Taken {
     pub app: String,
     /// The `iss` of each issuer that it is believed for.
     pub issuers: Vec<String>,
+    /// Their names in the configuration.
+    pub names: Vec<String>,
     /// The user that it is about.
     pub subject: Option<String>,
     /// The session that it is about.
@@ -154,6 +156,10 @@ impl Door<'_> {
             issuers: signers
                 .iter()
                 .map(|issuer| issuer.settings.issuer.clone())
+                .collect(),
+            names: signers
+                .iter()
+                .map(|issuer| issuer.settings.name.clone())
                 .collect(),
             subject: user.map(pseudonym),
             session: session.map(pseudonym),

@@ -8,6 +8,7 @@
 //! does not, and every proxy in use writes the first.
 
 use crate::subject::address::is_internal;
+use crate::telemetry::Metrics;
 use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 use std::convert::Infallible;
@@ -21,13 +22,18 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
-/// The client's address, where it can be told from others'.
+/// The client's address, where it can be told from others'; counted either way.
 pub(super) fn address(
     proxies: Arc<[IpNet]>,
+    metrics: Arc<Metrics>,
 ) -> impl Filter<Extract = (Option<IpAddr>,), Error = Infallible> + Clone + Send + Sync + 'static {
     warp::ext::optional::<Peer>()
         .and(warp::header::headers_cloned())
-        .map(move |peer: Option<Peer>, headers: HeaderMap| client(peer?.0.ip(), &headers, &proxies))
+        .map(move |peer: Option<Peer>, headers: HeaderMap| {
+            let address = peer.and_then(|Peer(peer)| client(peer.ip(), &headers, &proxies));
+            metrics.called(address.is_some());
+            address
+        })
 }
 
 /// The client's address. An internal one that is no configured proxy may be a proxy that

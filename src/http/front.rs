@@ -143,7 +143,7 @@ impl Front {
                     }
                 }
                 Some(Outcome::Heard(taken)) => {
-                    metrics.webhook_taken(taken.kind, taken.outcome.name());
+                    metrics.webhook_taken(&taken.names, taken.kind, taken.outcome.name());
                 }
                 _ => {}
             }

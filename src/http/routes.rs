@@ -8,6 +8,7 @@ use super::{
 use crate::exchange::Exchange;
 use crate::explain::{Code, Refusal};
 use crate::oauth::OAuth;
+use crate::telemetry::Metrics;
 use http::{HeaderMap, Method, StatusCode};
 use ipnet::IpNet;
 use std::convert::Infallible;
@@ -29,13 +30,14 @@ pub fn public(
     oauth: Arc<OAuth>,
     proxies: Arc<[IpNet]>,
     admission: Arc<Admission>,
+    metrics: Arc<Metrics>,
 ) -> BoxedFilter<(Answer,)> {
     let body = || body::incoming(&admission);
     let entrance = Arc::clone(&admission);
     let entrance = warp::any().map(move || Arc::clone(&entrance));
     let exchange = Arc::clone(&oauth.exchange);
     let oauth = warp::any().map(move || Arc::clone(&oauth));
-    let address = caller::address(proxies);
+    let address = caller::address(proxies, metrics);
     let exchange = warp::any().map(move || Arc::clone(&exchange));
 
     let exchanges = at("/auth/exchange")
