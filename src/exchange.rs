@@ -225,10 +225,7 @@ impl Exchange {
                     let told = self.of_word(token, kind, &app, &issuer, request, ladder);
                     return Box::pin(told).await;
                 }
-                IssuerKind::SignIn => {
-                    ladder.fail(Check::Type, "a token", "a sign-in: it signs no tokens");
-                    return Err(Refusal::new(Code::SubjectTokenKindNotAccepted));
-                }
+                IssuerKind::SignIn => return Err(signs_none(ladder)),
             }
             let subject = unverified.verify(&issuer, now, ladder).await?;
             self.judge(&app, &issuer, &subject, None, request, ladder)
@@ -502,6 +499,12 @@ impl Exchange {
             app: Arc::clone(app),
         })
     }
+}
+
+/// A token of an issuer that signs none that are taken.
+fn signs_none(ladder: &mut Ladder) -> Box<Refusal> {
+    ladder.fail(Check::Type, "a token", "a sign-in: it signs no tokens");
+    Refusal::new(Code::SubjectTokenKindNotAccepted)
 }
 
 /// The proof of a key, where the request shows one or the app or the credential needs one.

@@ -4,7 +4,7 @@
 //! The way of a request, forward only:
 //! [`http`] → [`exchange`] → [`subject`] → [`policy`] → [`token`] with [`keys`] → [`http::answer`].
 //!
-//! Who may call whom: `cli, service, http, standin` → `webhooks, gate, exchange, oauth, dpop` →
+//! Who may call whom: `cli, service, http, standin` → `diagnosis, webhooks, gate, exchange, oauth, dpop` →
 //! `subject, policy, token, directory` → `keys, store` →
 //! `redis_client, audit, standard_webhooks, explain, telemetry, crypto, clock, config`. Never upwards,
 //! and in no circle; `tests/suite/architecture.rs` reads the `use` lines and holds it.
@@ -24,6 +24,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod crypto;
+pub mod diagnosis;
 pub mod directory;
 pub mod dpop;
 pub mod exchange;

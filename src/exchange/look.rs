@@ -1,9 +1,10 @@
 //! A look: what the app would say of whoever a signed token proves.
 //!
 //! It is the story of an exchange up to the grant, and nothing comes of it: no token is minted,
-//! no bucket is taken from and nobody is met, for a gateway asks about each request.
+//! no bucket is taken from and nobody is met, for a gateway asks about each request, and whoever
+//! explains a token asks for none.
 
-use super::{Exchange, Granted};
+use super::{Exchange, Granted, signs_none};
 use crate::explain::{Code, Ladder, Refusal};
 use crate::policy::app::Wish;
 use crate::policy::limits::Takes;
@@ -15,14 +16,15 @@ impl Exchange {
     /// its issuer signs its tokens is the caller's to look at: nobody is asked about one.
     pub async fn look(&self, token: &str, wish: Wish<'_>) -> Result<Vec<u8>, Box<Refusal>> {
         let mut ladder = Ladder::default();
-        let looked = self.looked(token, wish, &mut ladder).await;
+        let looked = self.look_on(token, wish, &mut ladder).await;
         looked.map_err(|mut refusal| {
             refusal.ladder = ladder;
             refusal
         })
     }
 
-    async fn looked(
+    /// The same, noting each check on the ladder.
+    pub async fn look_on(
         &self,
         token: &str,
         wish: Wish<'_>,
@@ -33,6 +35,9 @@ impl Exchange {
         let told = async {
             let now = self.clock.now();
             let (app, issuer) = self.apps.select(wish, unverified.issuer(), ladder)?;
+            if !issuer.settings.kind.signs() {
+                return Err(signs_none(ladder));
+            }
             let subject = unverified.verify(&issuer, now, ladder).await?;
             let nothing = Takes::default();
             let granted = self

@@ -18,6 +18,36 @@ pub enum ErrorAnswer {
     Unknown(String),
 }
 
+impl ErrorAnswer {
+    /// Who wrote it, what that means, and the code that says more.
+    pub fn told(&self) -> (&'static str, String, Option<Code>) {
+        match self {
+            Self::Ours(code) => (
+                "exchequer",
+                "This answer was written by Exchequer.".to_owned(),
+                Some(*code),
+            ),
+            Self::UpstreamClientUnknown => (
+                "upstream-idp",
+                "This answer was not written by Exchequer.  source: upstream-idp (the wording of Ory Hydra, which Clerk's OAuth server uses)".to_owned(),
+                Some(Code::UpstreamClientUnknown),
+            ),
+            Self::BareInvalidClient => (
+                "elsewhere",
+                "This answer was not written by Exchequer: it has no `code`.".to_owned(),
+                Some(Code::UpstreamClientRefused),
+            ),
+            Self::Unknown(error) => (
+                "elsewhere",
+                format!(
+                    "This answer was not written by Exchequer: it has no `code`. Ask the server that wrote it what it means by {error:?}."
+                ),
+                None,
+            ),
+        }
+    }
+}
+
 /// The wording of Ory Hydra, which Clerk's OAuth server uses.
 const HYDRA_UNKNOWN_CLIENT: &str = "The requested OAuth 2.0 Client does not exist";
 

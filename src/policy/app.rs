@@ -18,7 +18,7 @@ type Refused = Box<Refusal>;
 /// What an app's expressions give: `sub`, further claims, scopes.
 type Evaluated = (String, Map<String, Value>, Option<Scopes>);
 /// Who reads an opaque token, and as what.
-type Reader = (Arc<App>, Arc<Issuer>, TokenKind);
+pub type Reader = (Arc<App>, Arc<Issuer>, TokenKind);
 
 /// The longest `iss`, in bytes.
 const MAX_ISSUER: usize = 255;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// From the top down: a module may use its own layer and those below, never one above.
 const LAYERS: [&[&str]; 5] = [
     &["cli", "service", "http", "standin"],
-    &["webhooks", "gate", "exchange", "oauth", "dpop"],
+    &["diagnosis", "webhooks", "gate", "exchange", "oauth", "dpop"],
     &["subject", "policy", "token", "directory"],
     &["keys", "store"],
     &[

@@ -1,33 +1,20 @@
 //! `exchequer explain` of a token of this service: the checks that `/auth/verify` makes, with the
 //! ring of the folder, and with the store where no running service has it open.
 
-use super::{Args, Report};
+use super::Args;
 use crate::clock::Clock;
 use crate::config::{Settings, StoreSettings};
-use crate::explain::{Ladder, Refusal};
-use crate::gate::{Demand, Gate, Shown};
+use crate::diagnosis;
+use crate::gate::{Demand, Gate};
 use crate::keys::{Keeper, RingPlace};
 use crate::service::{Place, Service};
 use crate::store::Store;
-use crate::token::read::{self, CHECKS, Unverified};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// Whether the text is a JWT that names this service as its issuer.
-pub(super) fn is_own(text: &str, issuer: &str) -> bool {
-    let ladder = &mut Ladder::default();
-    let Ok(decoded) = read::decode(text, ladder) else {
-        return false;
-    };
-    Unverified::parse(&decoded, ladder)
-        .is_ok_and(|unverified| unverified.claims().text("iss") == Some(issuer))
-}
-
 /// Explains it.
 pub(super) async fn explain(text: &str, args: &Args, settings: Settings) -> ExitCode {
-    let mut notes = vec![
-        "its `iss` is this service: backends and gateways take it; /auth/exchange would refuse it as subject_token_is_app_token".to_owned(),
-    ];
+    let mut notes = Vec::new();
     let place = RingPlace::for_command(&settings);
     let keys = match Keeper::look(&place, &settings.keys, Clock::system()).await {
         Ok(keys) => keys,
@@ -72,34 +59,9 @@ pub(super) async fn explain(text: &str, args: &Args, settings: Settings) -> Exit
         app: args.app.as_deref(),
         audience: args.audience.as_deref(),
     };
-    let mut ladder = Ladder::detailed();
-    let judged = async {
-        let shown = Shown::Bearer(text);
-        let admitted = gate.admit(shown, demand, &mut ladder).await?;
-        if admitted.is_bound() {
-            notes.push(
-                "it is bound to a key (`cnf`): it passes as `Authorization: DPoP`, with a proof by that key, and not as a bearer token".to_owned(),
-            );
-        } else {
-            gate.sent_by(&admitted, shown, None, gate.now())?;
-        }
-        if looked_at {
-            gate.stands(&admitted, gate.now(), &mut ladder).await?;
-        }
-        Ok::<(), Box<Refusal>>(())
-    };
-    let judged = judged.await;
-    let report = Report {
-        text,
-        what: "token",
-        trust: "decoded; only the checks below make it trusted",
-        rungs: ladder.rungs_of(&CHECKS),
-        refusal: judged.as_ref().err().map(AsRef::as_ref),
-        accepted: "a gateway that asks so would be told whose it is",
-        unasked: None,
-        notes,
-    };
-    report.show(args.json)
+    let mut told = diagnosis::of_own(&gate, text, demand, looked_at).await;
+    told.notes.append(&mut notes);
+    super::show(&told, args.json)
 }
 
 /// The service's store, where it is shared, or a file that nobody has open; never a new file.

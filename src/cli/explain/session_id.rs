@@ -1,8 +1,9 @@
 //! `exchequer explain` of a session id: what its exchange would come to. The Backend API is asked
 //! as the service would ask it, where there is a secret key; nothing is used up.
 
-use super::{Args, Report};
+use super::Args;
 use crate::config::{SessionIdPolicy, Settings};
+use crate::diagnosis::Diagnosis;
 use crate::exchange::{Caller, Credential, Request};
 use crate::explain::{Code, Ladder};
 use crate::policy::app::Wish;
@@ -58,15 +59,10 @@ pub(super) async fn explain(text: &str, args: &Args, settings: Settings) -> Exit
             );
         }
     }
-    let report = Report {
-        text,
-        what: "session id",
-        trust: "an identifier; only the checks below make it trusted",
-        rungs: ladder.rungs(),
-        refusal,
-        accepted: "the exchange would give an app token",
-        unasked: None,
-        notes,
-    };
-    report.show(args.json)
+    let trust = "an identifier; only the checks below make it trusted";
+    let mut told = Diagnosis::of("session id", trust, text);
+    told.rungs = ladder.rungs();
+    told.refusal = exchanged.err();
+    told.notes = notes;
+    super::show(&told, args.json)
 }
