@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 FAULT_ROUNDS ?= 200
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults test-k8s test-image interop browser manifests image bench sim fuzz lint
+.PHONY: help run test docs test-faults test-k8s test-image interop browser manifests image bench sim fuzz lint
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,7 +19,13 @@ run: ## Build, start the service with a stand-in provider, and show a real excha
 test: interop ## Run every test; installs what it lacks
 	$(CARGO) test --locked --features settable-clock
 	$(CARGO) test --locked --features settable-clock,aws-lc --lib
-	$(MAKE) browser manifests
+	$(MAKE) docs browser manifests
+
+docs: ## Check every link, command and snippet of the documents
+	tests/interop/install.sh
+	$(CARGO) build --locked
+	tests/interop/.venv/bin/python tests/docs/checker_test.py --quiet
+	tests/interop/.venv/bin/python tests/docs/check.py
 
 test-faults: ## Kill, freeze, fill and rotate for minutes (FAULT_ROUNDS=200, FAULT_SEED=)
 	FAULT_ROUNDS=$(FAULT_ROUNDS) $(CARGO) test --locked --features settable-clock --test faults -- \
