@@ -23,7 +23,7 @@ test: interop ## Run every test; installs what it lacks
 
 docs: ## Check every link, command and snippet of the documents
 	tests/interop/install.sh
-	$(CARGO) build --locked
+	$(CARGO) build --locked --features settable-clock
 	tests/interop/.venv/bin/python tests/docs/checker_test.py --quiet
 	tests/interop/.venv/bin/python tests/docs/check.py
 
