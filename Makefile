@@ -8,13 +8,18 @@ FUZZ_SECONDS ?= 60
 FAULT_ROUNDS ?= 200
 
 .DEFAULT_GOAL := help
-.PHONY: help run test docs test-faults test-k8s test-image interop browser manifests image bench sim fuzz lint
+.PHONY: help run quickstart test docs test-faults test-k8s test-image interop browser manifests image bench sim fuzz lint
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## Build, start the service with a stand-in provider, and show a real exchange
 	$(CARGO) run --locked -- dev $(ARGS)
+
+quickstart: ## Start the web app of docs/quickstart.md on http://localhost:3000
+	$(CARGO) build --locked
+	examples/quickstart/install.sh
+	cd examples/quickstart && npm start --silent
 
 test: interop ## Run every test; installs what it lacks
 	$(CARGO) test --locked --features settable-clock
@@ -36,6 +41,7 @@ interop:
 
 browser: # with the binary that `cargo test --features settable-clock` built
 	tests/browser/install.sh
+	examples/quickstart/install.sh
 	cd tests/browser && npm test --silent
 
 manifests:

@@ -8,6 +8,8 @@
   <!-- test: dev -->              it runs beside `exchequer dev`, its variables TOKEN, APP_TOKEN and APP_JWT set
   <!-- test: service -->          beside `exchequer serve` with the features of world.py
   <!-- test: configured -->       in a folder with a configuration and a key ring, where nothing runs
+  <!-- test: production -->       in a folder where nothing is set; https://auth.example.com is what it starts there
+  <!-- test: background -->       it goes on, for the blocks after it
   <!-- test: exit=1 -->           it ends so
   <!-- test: paste=QUERY -->      `pbpaste` gives a session token of the stand-in's, asked for with this query
   <!-- test: from=PATH -->        these lines stand in that file, which a test runs or reads
@@ -29,8 +31,8 @@ import yaml
 import world as worlds
 
 SECONDS = 120  # until a block counts as hanging
-WORLDS = ("dev", "service", "configured")
-MARKS = {*WORLDS, "exit", "paste", "from", "by"}
+WORLDS = ("dev", "service", "configured", "production")
+MARKS = {*WORLDS, "background", "exit", "paste", "from", "by"}
 COMMANDS = {"sh", "console"}
 SHOWN = {"text", ""}
 
@@ -225,13 +227,19 @@ def run(block, world):
     service = world.service(name) if name else None
     folder = service.folder if service else world.folder(str(block.page))
     kept = world.folder("kept") / re.sub(r"\W+", "-", f"{block.page}-{name}")
-    env = world.environment(folder) | (service.env | service.tokens() if service else {})
+    env = world.environment(folder) | (service.env if service else {})
+    if name in ("dev", "service"):
+        env |= service.tokens()
     if "paste" in block.marks:
         pasted = worlds.get(f"{world.service('dev').provider}/session-token?{block.marks['paste']}")
         (folder / "clipboard").write_text(pasted)
     for command, expected in commands(block):
         script = service.here(command) if service else command
         whole = f"set -e\n[ ! -e {kept} ] || . {kept}\n{script}\nexport -p | grep -v ' TOKEN=\\| APP_' > {kept}\n"
+        if "background" in block.marks:
+            whole = f"[ ! -e {kept} ] || . {kept}\nexec {script}"
+            world.start(["bash", "-c", whole], folder, env).find(lambda line: "listening" in line)
+            continue
         try:
             ended = subprocess.run(
                 ["bash", "-c", whole],

@@ -146,11 +146,24 @@ class World:
         return process
 
     def service(self, name):
-        """`dev`; `service`: `serve` with FEATURES, whose provider is dev's; `configured`: nothing that runs."""
+        """`dev`; `service`: `serve` with FEATURES, whose provider is dev's; `production`: a place for a
+        service that the page starts; `configured`: nothing that runs."""
         if name not in self.services:
-            make = {"dev": self._dev, "service": self._serve, "configured": self._configured}
+            make = {
+                "dev": self._dev,
+                "service": self._serve,
+                "configured": self._configured,
+                "production": self._production,
+            }
             self.services[name] = make[name]()
         return self.services[name]
+
+    def _production(self):
+        provider = self.service("dev").provider
+        folder = self.folder("production")
+        port = free_port()
+        env = self.environment(folder) | {"EXCHEQUER_LISTEN": f"127.0.0.1:{port}"}
+        return Service(folder, env, f"http://127.0.0.1:{port}", None, provider)
 
     def _configured(self):
         folder = self.folder("configured")
@@ -221,9 +234,12 @@ class Service:
         return [
             ("https://auth.example.com", self.url),
             ("https://clerk.example.com", self.provider),
+            ("clerk.example.com", self.provider.split("//")[1].replace(":", "-")),
             ("user_2ab", "user_2standin"),
             ("org_2cd", "org_2standin"),
             ("sess_2ef", "sess_2standin"),
+            ("/etc/exchequer", f"{self.folder}/etc"),
+            ("/var/lib/exchequer", f"{self.folder}/var"),
         ]
 
 
@@ -232,9 +248,6 @@ class Configured:
 
     def __init__(self, folder, env, binary):
         self.folder, self.env, self.binary = folder, env, binary
-
-    def tokens(self):
-        return {}
 
     def here(self, text):
         """A `kid` of the page's stands for that of the ring's first key."""
