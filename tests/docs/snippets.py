@@ -12,6 +12,7 @@
   <!-- test: background -->       it goes on, for the blocks after it
   <!-- test: exit=1 -->           it ends so
   <!-- test: paste=QUERY -->      `pbpaste` gives a session token of the stand-in's, asked for with this query
+  <!-- test: file=NAME -->        it is kept under this name, for the blocks after it
   <!-- test: from=PATH -->        these lines stand in that file, which a test runs or reads
   <!-- test: by=PATH -->          each of its commands stands in that file, which runs it
   <!-- illustrative: WHY -->      it is not checked; how many there are is in illustrative.txt
@@ -32,7 +33,7 @@ import world as worlds
 
 SECONDS = 120  # until a block counts as hanging
 WORLDS = ("dev", "service", "configured", "production")
-MARKS = {*WORLDS, "background", "exit", "paste", "from", "by"}
+MARKS = {*WORLDS, "background", "exit", "paste", "file", "from", "by"}
 COMMANDS = {"sh", "console"}
 SHOWN = {"text", ""}
 
@@ -70,6 +71,9 @@ def check(root, block, world):
     if block.language not in PARSERS:
         raise Wrong(f"no way to check {block.language!r}: mark it with from=PATH or as illustrative")
     PARSERS[block.language](block.text, world)
+    if kept := block.marks.get("file"):
+        service, folder = place(block, world)
+        (folder / kept).write_text(service.here(block.text) if service else block.text)
     return True
 
 
@@ -223,17 +227,19 @@ def commands(block):
 
 
 def run(block, world):
-    name = next((name for name in WORLDS if name in block.marks), None)
-    service = world.service(name) if name else None
-    folder = service.folder if service else world.folder(str(block.page))
+    service, folder = place(block, world)
+    name = service and folder.name
     kept = world.folder("kept") / re.sub(r"\W+", "-", f"{block.page}-{name}")
     env = world.environment(folder) | (service.env if service else {})
+    if service:
+        service.begin()
     if name in ("dev", "service"):
         env |= service.tokens()
     if "paste" in block.marks:
         pasted = worlds.get(f"{world.service('dev').provider}/session-token?{block.marks['paste']}")
         (folder / "clipboard").write_text(pasted)
-    for command, expected in commands(block):
+    steps = commands(block)
+    for number, (command, expected) in enumerate(steps, 1):
         script = service.here(command) if service else command
         whole = f"set -e\n[ ! -e {kept} ] || . {kept}\n{script}\nexport -p | grep -v ' TOKEN=\\| APP_' > {kept}\n"
         if "background" in block.marks:
@@ -254,14 +260,21 @@ def run(block, world):
         except subprocess.TimeoutExpired:
             raise Wrong(f"it does not end:\n{command}") from None
         printed = service.there(ended.stdout) if service else ended.stdout
-        last = command == commands(block)[-1][0]
-        wanted = int(block.marks.get("exit", 0)) if last else 0
+        wanted = int(block.marks.get("exit", 0)) if number == len(steps) else 0
         if ended.returncode != wanted:
             raise Wrong(f"it ended with {ended.returncode}, not {wanted}:\n{command}\n{printed}")
         if expected is not None and not same(expected, printed.splitlines()):
             shown = "\n".join(expected)
             raise Wrong(f"{command}\n  the page shows:\n{shown}\n  it printed:\n{printed}")
     return True
+
+
+def place(block, world):
+    """The service that the block is run beside, where there is one, and the folder."""
+    name = next((name for name in WORLDS if name in block.marks), None)
+    if not name:
+        return None, world.folder(str(block.page))
+    return world.service(name), world.service(name).folder
 
 
 # Of what is another at each run, only the kind is compared.

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import jwt
 
+INTEROP = Path(__file__).resolve().parents[1] / "interop"
 DIGEST = re.compile(r"(?<![\w-])[\w-]{43}(?![\w-])")
 PATIENCE = 60  # seconds until a start counts as failed
 
@@ -129,6 +130,8 @@ class World:
         paste = tools / "pbpaste"
         paste.write_text('#!/bin/sh\nexec cat "$CLIPBOARD"\n')
         paste.chmod(0o755)
+        if not (folder / "node_modules").exists():
+            (folder / "node_modules").symlink_to(INTEROP / "node_modules")
         (folder / ".curlrc").write_text("fail-with-body\n")  # a refusal is a failure, unless the page says so
         return {
             "PATH": f"{tools}:{os.environ['PATH']}",
@@ -194,6 +197,7 @@ class World:
         env |= {
             "EXCHEQUER_ISSUER": f"http://127.0.0.1:{port}",
             "EXCHEQUER_LISTEN": f"127.0.0.1:{port}",
+            "EXCHEQUER_ALLOWED_ORIGINS": "https://app.example.com",
             "EXCHEQUER_KEYS_SECRET": base64.b64encode(secrets.token_bytes(32)).decode(),
         }
         process = self.start([str(self.binary), "serve"], folder, env)
@@ -206,6 +210,11 @@ class Service:
 
     def __init__(self, folder, env, url, admin, provider):
         self.folder, self.env, self.url, self.admin, self.provider = folder, env, url, admin, provider
+        self.session = None
+
+    def begin(self):
+        """Before a block: it has a session of its own."""
+        self.session = get(f"{self.provider}/session-id")
 
     def tokens(self):
         """Fresh ones, as variables of a command."""
@@ -220,7 +229,7 @@ class Service:
 
     def here(self, text):
         if "sess_2ef" in text:
-            text = text.replace("sess_2ef", get(f"{self.provider}/session-id"))
+            text = text.replace("sess_2ef", self.session)
         for page, real in self.names():
             text = text.replace(page, real)
         return text
@@ -248,6 +257,9 @@ class Configured:
 
     def __init__(self, folder, env, binary):
         self.folder, self.env, self.binary = folder, env, binary
+
+    def begin(self):
+        pass
 
     def here(self, text):
         """A `kid` of the page's stands for that of the ring's first key."""
