@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Checks the documents: every link leads somewhere, and every command and snippet does what its page says.
+"""Checks the documents: every link leads somewhere, every command and snippet does what its page says, and the
+tests that docs/security.md names are there.
 
     tests/docs/check.py [PAGE…]     all pages unless some are named
 
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import links
 import markdown
+import promises
 import snippets
 from world import World
 
@@ -44,6 +46,7 @@ def main(names):
         except ValueError as error:
             wrong.append(str(error))
     wrong += links.wrong(ROOT, pages)
+    wrong += promises.wrong(ROOT, ROOT / "docs/security.md")
     if not BINARY.exists():
         sys.exit(f"{BINARY} is missing: cargo build")
     chosen = [page for page in pages if not names or str(page.path.relative_to(ROOT)) in names]

@@ -8,6 +8,7 @@ from unittest import mock
 
 import links
 import markdown
+import promises
 import snippets
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,6 +103,22 @@ class Blocks(unittest.TestCase):
         self.refused("<!-- test: from=Makefile -->\n```sh\nno such line\n```", "does not stand in Makefile")
         self.refused("<!-- test: by=Makefile -->\n```sh\nno such command\n```", "does not run")
         self.assertTrue(self.check("<!-- test: from=Makefile -->\n```sh\nCARGO ?= cargo\n```"))
+
+
+class Promises(unittest.TestCase):
+    def told(self, row):
+        root, read = page(f"| threat | proved by |\n| --- | --- |\n{row}\n", "security.md")
+        (root / "tests/suite").mkdir(parents=True)
+        (root / "tests/suite/forged.rs").write_text("fn nothing_passes() {}")
+        return promises.wrong(root, read.path)
+
+    def test_a_test_that_is_not_there_is_told(self):
+        self.assertEqual(self.told("| x | `forged::nothing_passes` |"), [])
+        self.assertIn("there is no test", self.told("| x | `forged::nothing` |")[0])
+        self.assertIn("there is no test", self.told("| x | `misused::nothing_passes` |")[0])
+
+    def test_a_threat_that_no_test_names_is_told(self):
+        self.assertIn("no test proves this", self.told("| x | |")[0])
 
 
 class Output(unittest.TestCase):
