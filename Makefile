@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 FAULT_ROUNDS ?= 200
 
 .DEFAULT_GOAL := help
-.PHONY: help run quickstart test docs test-faults test-k8s test-image interop browser manifests image bench sim fuzz lint
+.PHONY: help run quickstart test docs test-walks test-faults test-k8s test-image interop browser manifests image bench sim fuzz lint
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,11 @@ docs: ## Check every link, command and snippet of the documents
 	$(CARGO) build --locked --features settable-clock
 	tests/interop/.venv/bin/python tests/docs/checker_test.py --quiet
 	tests/interop/.venv/bin/python tests/docs/check.py
+
+test-walks: interop ## Three strangers from an empty clone to what they came for; the first time takes minutes
+	tests/walks/app.sh
+	tests/walks/backend.sh
+	tests/walks/platform.sh
 
 test-faults: ## Kill, freeze, fill and rotate for minutes (FAULT_ROUNDS=200, FAULT_SEED=)
 	FAULT_ROUNDS=$(FAULT_ROUNDS) $(CARGO) test --locked --features settable-clock --test faults -- \
