@@ -1,8 +1,10 @@
 # What the walks share: an empty clone, processes that end with the walk, and sentences about what must be seen.
-# To be sourced; WALK names the walk. The builds of all walks share target/walks, so that only the first is long.
+# To be sourced; WALK names the walk. The builds of all walks share a target folder
+# (WALKS_TARGET, target/walks unless set), so that only the first is long.
 # Needs bash, git, curl, and what the README names.
 set -eu
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+TARGET=${WALKS_TARGET:-$ROOT/target/walks}
 SCRATCH=$(mktemp -d)
 BEGAN=$SECONDS
 STARTED=()
@@ -27,8 +29,8 @@ wrong() {
 # The repository as a stranger gets it.
 clone() {
   git clone --quiet --no-local "$ROOT" "$SCRATCH/exchequer"
-  mkdir -p "$ROOT/target/walks"
-  ln -s "$ROOT/target/walks" "$SCRATCH/exchequer/target"
+  mkdir -p "$TARGET"
+  ln -s "$TARGET" "$SCRATCH/exchequer/target"
   cd "$SCRATCH/exchequer"
   say "cloned"
 }
