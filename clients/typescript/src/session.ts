@@ -143,7 +143,7 @@ export function createAppSession(options: AppSessionOptions): AppSession {
           return exchange(send, url, body, signal);
         });
       } catch (error) {
-        if (mine !== generation || !(error instanceof ExchangeError) || error === refused?.error) throw error;
+        if (mine !== generation || !(error instanceof ExchangeError) || error === failure?.error) throw error;
         refresh = false;
         if (error.action === "refresh_subject_token" && !refreshed) {
           refreshed = refresh = true;
