@@ -8,7 +8,8 @@ FUZZ_SECONDS ?= 60
 FAULT_ROUNDS ?= 200
 
 .DEFAULT_GOAL := help
-.PHONY: help run quickstart test docs test-walks test-faults test-k8s test-image interop browser manifests image bench sim fuzz lint
+.PHONY: help run quickstart test docs test-walks test-faults test-k8s test-image interop browser client \
+  manifests image bench sim fuzz lint
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,7 +25,10 @@ quickstart: ## Start the web app of docs/quickstart.md on http://localhost:3000
 test: interop ## Run every test; installs what it lacks
 	$(CARGO) test --locked --features settable-clock
 	$(CARGO) test --locked --features settable-clock,aws-lc --lib
-	$(MAKE) docs browser manifests
+	$(MAKE) docs
+	$(MAKE) browser
+	$(MAKE) client
+	$(MAKE) manifests
 
 docs: ## Check every link, command and snippet of the documents
 	tests/interop/install.sh
@@ -48,6 +52,10 @@ browser: # with the binary that `cargo test --features settable-clock` built
 	tests/browser/install.sh
 	examples/quickstart/install.sh
 	cd tests/browser && npm test --silent
+
+client: # the same
+	tests/browser/install.sh
+	cd clients/typescript && npm test --silent
 
 manifests:
 	tests/k8s/install.sh

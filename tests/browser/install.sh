@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests in a browser need: npm packages in node_modules, and Debian's Chromium.
+# Installs what the tests in a browser and of the TypeScript client need: npm packages, and Debian's Chromium.
 #
 # What it is: idempotent and quiet when nothing is to do, so that every test run may call it, also
 # several at once. Debian packages are installed only where one of them is missing.
@@ -34,11 +34,15 @@ fi
 command -v node >/dev/null || debian nodejs
 node -e 'const [major, minor] = process.versions.node.split("."); process.exit(major > 20 || (major == 20 && minor >= 18) ? 0 : 1)' ||
   fail "node $(node -v) is too old: 20.18 or newer is needed. Where the distribution has none, see https://nodejs.org/en/download"
-if [ ! -e node_modules/.installed ] || [ node_modules/.installed -ot package-lock.json ]; then
-  command -v npm >/dev/null || debian npm
-  npm ci --no-audit --no-fund --loglevel=error >&2 || fail "npm ci failed (see above); is the npm registry reachable?"
-  touch node_modules/.installed
-fi
+for folder in . ../../clients/typescript ../../clients/typescript/examples; do
+  stamp=$folder/node_modules/.installed
+  if [ ! -e "$stamp" ] || [ "$stamp" -ot "$folder/package-lock.json" ]; then
+    command -v npm >/dev/null || debian npm
+    (cd "$folder" && npm ci --no-audit --no-fund --loglevel=error >&2) ||
+      fail "npm ci failed in $folder (see above); is the npm registry reachable?"
+    touch "$stamp"
+  fi
+done
 
 # Where EXCHEQUER_CHROMIUM names another Chromium, that one is used.
 [ -n "${EXCHEQUER_CHROMIUM:-}" ] || command -v chromium >/dev/null || debian chromium

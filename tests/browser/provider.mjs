@@ -34,3 +34,10 @@ export async function listen(handler) {
     stop: () => new Promise((resolve) => (server.close(resolve), server.closeAllConnections())),
   };
 }
+
+/** A port of loopback that is free now. */
+export async function freePort() {
+  const { url, stop } = await listen(() => {});
+  await stop();
+  return Number(new URL(url).port);
+}

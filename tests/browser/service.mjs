@@ -24,8 +24,8 @@ process.on('exit', () => running.forEach((child) => child.kill('SIGKILL')));
  * Starts `exchequer serve`. `config` is the text of exchequer.toml; `clock: true` lets the test move the
  * service's clocks, and needs a binary with the feature `settable-clock`.
  *
- * Gives `url` and `admin` (base URLs), `dir`, `log()` (lines), `shiftClocks(wall, monotonic)` in seconds, and
- * `stop()`.
+ * Gives `url` and `admin` (base URLs), `dir`, `log()` (lines), `logged(words)` (the first line with these,
+ * waited for), `shiftClocks(wall, monotonic)` in seconds, and `stop()`.
  */
 export async function serve({ env = {}, config, clock = false } = {}) {
   const dir = await mkdtemp(join(tmpdir(), 'exchequer-'));
@@ -95,6 +95,14 @@ async function start(args, env, dir, found) {
     ...addresses,
     dir,
     log: () => [...lines],
+    async logged(words) {
+      for (const until = Date.now() + PATIENCE; Date.now() < until; ) {
+        const line = lines.find((line) => line.includes(words));
+        if (line) return line;
+        await new Promise((resolve) => setTimeout(resolve, 10));
+      }
+      throw new Error(`never logged: ${words}`);
+    },
     async stop() {
       child.kill('SIGKILL');
       await ended;
