@@ -29,6 +29,7 @@ export interface ErrorDetails {
   action?: Action;
   requestId?: string | undefined;
   retryAfter?: number | undefined;
+  docs?: string;
   cause?: unknown;
 }
 
@@ -46,7 +47,7 @@ export class ExchangeError extends Error {
   readonly requestId: string | undefined;
   /** Seconds that the service asked to wait. */
   readonly retryAfter: number | undefined;
-  /** Where the code is explained, in Exchequer's repository. */
+  /** Where the code is explained: a page of Exchequer's repository. */
   readonly docs: string;
   /** The error below, where there is one. */
   readonly cause?: unknown;
@@ -60,7 +61,7 @@ export class ExchangeError extends Error {
     this.action = details.action ?? (this.retryable ? "retry" : "fix_config");
     this.requestId = details.requestId;
     this.retryAfter = details.retryAfter;
-    this.docs = (this.status ? "docs/errors.md#" : "clients/typescript/README.md#") + code;
+    this.docs = details.docs ?? "clients/typescript/README.md#errors";
     if (details.cause !== undefined) this.cause = details.cause;
   }
 }

@@ -78,7 +78,7 @@ export async function exchange(
     throw new ExchangeError("answer_invalid", `The answer (${status}) is not one of Exchequer's.`, { ...details, retryable });
   }
   const { code, error_description: message, retryable, action } = answer;
-  throw new ExchangeError(code, message, { ...details, retryable, action });
+  throw new ExchangeError(code, message, { ...details, retryable, action, docs: `docs/errors.md#${code}` });
 }
 
 function parse(text: string): any {

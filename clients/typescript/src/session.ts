@@ -184,11 +184,7 @@ export function createAppSession(options: AppSessionOptions): AppSession {
   /** A wait; `clear` ends it. */
   function pause(milliseconds: number): Promise<void> {
     return new Promise((resolve) => {
-      const timer = setTimeout(resolve, milliseconds);
-      stop = () => {
-        clearTimeout(timer);
-        resolve();
-      };
+      setTimeout((stop = resolve), milliseconds);
     });
   }
 

@@ -8,7 +8,7 @@ const only = (good) => (_, headers) => new Response('', { status: headers.get('a
 
 test('the token goes to the allowed origins and to no other', async (t) => {
   stopTime(t);
-  const world = session([token('a')], { origins: [`${API}/`, 'http://localhost:4000'] });
+  const world = session([token('a')], { origins: ['https://API.example.com/', 'http://localhost:4000'] });
   const allowed = [`${API}/me`, API, `${API}?q`, `${API}#f`, new URL(`${API}/me`), new Request(`${API}/me`), 'https://API.example.com:443/me', 'http://localhost:4000/me'];
   const others = ['https://evil.example/', `${API}.evil.example/`, `${API}:8443/`, 'http://api.example.com/', 'http://localhost/', 'https://evil.example/?https://api.example.com/'];
   for (const url of [...allowed, ...others]) await world.fetch(url);
@@ -72,6 +72,19 @@ test('of many requests that get a 401 at the same time one renews, and all are s
   const world = session([token('a'), token('b'), token('c')], { origins: [API], api: only('b') });
   const answers = await Promise.all(Array.from({ length: 20 }, () => world.fetch(`${API}/me`)));
   assert.deepEqual(new Set(answers.map(({ status }) => status)), new Set([200]));
+  assert.equal(world.asked.length, 2);
+});
+
+test('a 401 that comes late, for a token that has been replaced meanwhile, renews nothing', async (t) => {
+  const time = stopTime(t);
+  let late;
+  const api = (url, headers) => (url.endsWith('/slow') && !late ? new Promise((resolve) => (late = () => resolve(only('b')(url, headers)))) : only('b')(url, headers));
+  const world = session([token('a'), token('b'), token('c')], { origins: [API], api });
+  const slow = world.fetch(`${API}/slow`);
+  await time.settled();
+  assert.equal((await world.fetch(`${API}/me`)).status, 200);
+  late();
+  assert.equal((await slow).status, 200);
   assert.equal(world.asked.length, 2);
 });
 

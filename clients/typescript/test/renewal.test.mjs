@@ -130,6 +130,38 @@ for (const [what, failing] of [['no network', offline], ['503', refusal(503, 'ov
   });
 }
 
+test('a success ends the growing of the rests', async (t) => {
+  const time = stopTime(t);
+  const broken = refusal(503, 'overloaded', { action: 'retry' });
+  const world = session([broken, broken, broken, broken, broken, broken, broken, broken, token('a', 30), broken]);
+  for (const rest of [1, 2]) {
+    const failed = rejects(world.getToken(), 'overloaded');
+    await time.pass(1_400);
+    await failed;
+    await time.pass(rest * 1_000);
+  }
+  assert.equal(await world.getToken(), 'a');
+  await time.pass(30_000);
+  const failed = rejects(world.getToken(), 'overloaded');
+  await time.pass(1_400);
+  await failed;
+  const before = world.asked.length;
+  await time.pass(1_000);
+  const again = rejects(world.getToken(), 'overloaded');
+  await time.pass(1_400);
+  await again;
+  assert.equal(world.asked.length, before + 4);
+});
+
+test('the provider is asked by force once, and not again when the service then fails', async (t) => {
+  const time = stopTime(t);
+  const world = session([refusal(401, 'subject_token_expired', { action: 'refresh_subject_token' }), offline, token('a')]);
+  const waiting = world.getToken();
+  await time.pass(200);
+  assert.equal(await waiting, 'a');
+  assert.deepEqual(world.subjects, [false, true, false]);
+});
+
 test('a failure that passes while it is tried again is not seen', async (t) => {
   const time = stopTime(t);
   const world = session([offline, refusal(503, 'store_unavailable', { action: 'retry', after: 2 }), token('a')]);
@@ -266,6 +298,7 @@ test('an answer that is not the service\'s gives no token', async (t) => {
     'no token': token(''),
     'no life': token('a', 0),
     'null': () => new Response('null'),
+    'a code and no refusal': () => Response.json({ code: 'session_revoked' }),
     'no user': token('a', 600, { user: null }),
     'a 404 of something else': () => new Response('not found', { status: 404 }),
   };

@@ -94,10 +94,48 @@ test('a request is never repeated with the token of another user', async (t) => 
   const request = world.fetch('https://api.example.com/mine', { method: 'POST', body: 'of the first' });
   await time.settled();
   world.clear();
-  assert.equal(await world.getToken(), 'late' && 'b');
+  assert.equal(await world.getToken(), 'b');
   slow.answer(token('late'));
   assert.equal((await request).status, 401);
   assert.deepEqual(world.sent, [['https://api.example.com/mine', 'Bearer a']]);
+});
+
+test('nor is one whose 401 comes when the next user has a token already', async (t) => {
+  const time = stopTime(t);
+  let refuse;
+  const api = () => new Promise((resolve) => (refuse = () => resolve(new Response('', { status: 401 }))));
+  const world = session([token('a'), token('b')], { origins: ['https://api.example.com'], api });
+  const request = world.fetch('https://api.example.com/mine', { method: 'POST', body: 'of the first' });
+  await time.settled();
+  world.clear();
+  assert.equal(await world.getToken(), 'b');
+  refuse();
+  assert.equal((await request).status, 401);
+  assert.deepEqual(world.sent, [['https://api.example.com/mine', 'Bearer a']]);
+});
+
+test('at whatever moment of an exchange it comes, the next user gets a token of their own', async (t) => {
+  const time = stopTime(t);
+  for (let moment = 0; moment < 60; moment++) {
+    let user = 'first';
+    const world = session([({ body }) => token(`of ${JSON.parse(body).subject_token}`)()], { provider: () => user });
+    const waiting = world.getToken().catch(({ code }) => code);
+    for (let turn = 0; turn < moment; turn++) await null;
+    user = 'second';
+    world.clear();
+    const next = world.getToken();
+    await time.settled();
+    assert.equal(await next, 'of second', `moment ${moment}`);
+    assert.equal(await world.getToken(), 'of second', `moment ${moment}, later`);
+    assert.ok(['of first', 'signed_out'].includes(await waiting), `moment ${moment}, before`);
+
+    const quiet = session([token('a')]);
+    quiet.getToken().catch(() => {});
+    for (let turn = 0; turn < moment; turn++) await null;
+    quiet.clear();
+    await time.settled();
+    assert.equal(quiet.events.at(-1), 'clear', `moment ${moment}: nothing follows`);
+  }
 });
 
 test('clearing twice, and clearing what never began, harms nothing', async (t) => {
