@@ -17,6 +17,7 @@ from pathlib import Path
 import links
 import markdown
 import promises
+import shape
 import snippets
 from world import World
 
@@ -46,6 +47,7 @@ def main(names):
         except ValueError as error:
             wrong.append(str(error))
     wrong += links.wrong(ROOT, pages)
+    wrong += shape.wrong(ROOT)
     wrong += promises.wrong(ROOT, ROOT / "docs/security.md")
     if not BINARY.exists():
         sys.exit(f"{BINARY} is missing: cargo build")

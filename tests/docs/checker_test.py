@@ -9,6 +9,7 @@ from unittest import mock
 import links
 import markdown
 import promises
+import shape
 import snippets
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,6 +120,18 @@ class Promises(unittest.TestCase):
 
     def test_a_threat_that_no_test_names_is_told(self):
         self.assertIn("no test proves this", self.told("| x | |")[0])
+
+
+class Shape(unittest.TestCase):
+    def test_a_long_readme_a_guide_without_a_check_and_a_mute_picture_are_told(self):
+        root, _ = page("# Title\n\n![x](x.svg)\n\nmake run, make test\n")
+        self.assertEqual(shape.wrong(root), [])
+        (root / "README.md").write_text("words\n" * 500)
+        (root / "docs/guides").mkdir(parents=True)
+        (root / "docs/guides/a.md").write_text("## It works\n\n## And more\n")
+        (root / "docs/images").mkdir()
+        (root / "docs/images/a.svg").write_text("<svg><title></title></svg>")
+        self.assertEqual(len(shape.wrong(root)), 6)
 
 
 class Output(unittest.TestCase):
