@@ -24,13 +24,13 @@ from world import World
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = Path(os.environ.get("EXCHEQUER_BINARY", ROOT / "target/debug/exchequer")).resolve()
 BOUND = Path(__file__).parent / "illustrative.txt"
-GLOBS = ["*.md", "docs/**/*.md", "keys/*.md", "k8s/**/*.md", "clients/**/*.md", "examples/**/*.md"]
+FOLDERS = {"docs", "keys", "k8s", "clients", "examples"}
 
 
 def documents():
-    """All of them but those of packages that are installed."""
-    found = {path for glob in GLOBS for path in ROOT.glob(glob)}
-    return sorted(path for path in found if "node_modules" not in path.parts)
+    """Those at the top and of FOLDERS that git keeps: not those of packages that are installed."""
+    pages = (name for name in links.kept(ROOT) if name.endswith(".md"))
+    return sorted(ROOT / name for name in pages if "/" not in name or name.split("/")[0] in FOLDERS)
 
 
 def bounds():
