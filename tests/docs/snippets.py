@@ -214,16 +214,21 @@ def commands(block):
     for line in block.text.splitlines():
         if line.startswith("$ "):
             found.append((line[2:], []))
-            open_command = line.endswith("\\")
+            open_command = unfinished(found[-1][0])
         elif open_command:
             command, expected = found[-1]
             found[-1] = (f"{command}\n{line}", expected)
-            open_command = line.endswith("\\")
+            open_command = unfinished(found[-1][0])
         elif found:
             found[-1][1].append(line)
         else:
             raise Wrong("a console block begins with a command: $ …")
     return found
+
+
+def unfinished(command):
+    """Whether the shell would wait for another line."""
+    return command.endswith("\\") or command.count("'") % 2 == 1
 
 
 def run(block, world):

@@ -23,6 +23,7 @@ import jwt
 
 INTEROP = Path(__file__).resolve().parents[1] / "interop"
 DIGEST = re.compile(r"(?<![\w-])[\w-]{43}(?![\w-])")
+PAGE = "http://localhost:3000"  # the stand-in's `azp`
 PATIENCE = 60  # seconds until a start counts as failed
 
 FEATURES = """
@@ -134,7 +135,7 @@ class World:
             (folder / "node_modules").symlink_to(INTEROP / "node_modules")
         (folder / ".curlrc").write_text("fail-with-body\n")  # a refusal is a failure, unless the page says so
         return {
-            "PATH": f"{tools}:{os.environ['PATH']}",
+            "PATH": f"{tools}:{INTEROP}/.venv/bin:{os.environ['PATH']}",
             "HOME": str(folder),
             "CLIPBOARD": str(folder / "clipboard"),
             "NO_PROXY": "*",
@@ -197,7 +198,7 @@ class World:
         env |= {
             "EXCHEQUER_ISSUER": f"http://127.0.0.1:{port}",
             "EXCHEQUER_LISTEN": f"127.0.0.1:{port}",
-            "EXCHEQUER_ALLOWED_ORIGINS": "https://app.example.com",
+            "EXCHEQUER_ALLOWED_ORIGINS": PAGE,
             "EXCHEQUER_KEYS_SECRET": base64.b64encode(secrets.token_bytes(32)).decode(),
         }
         process = self.start([str(self.binary), "serve"], folder, env)
@@ -244,6 +245,7 @@ class Service:
             ("https://auth.example.com", self.url),
             ("https://clerk.example.com", self.provider),
             ("clerk.example.com", self.provider.split("//")[1].replace(":", "-")),
+            ("https://app.example.com", PAGE),
             ("user_2ab", "user_2standin"),
             ("org_2cd", "org_2standin"),
             ("sess_2ef", "sess_2standin"),

@@ -50,7 +50,7 @@ judges() { # LANGUAGE PORT
 }
 
 cd "$SCRATCH/exchequer/examples/verify/node"
-npm ci --no-audit --no-fund --loglevel=error >&2
+npm ci --no-audit --no-fund --loglevel=error >/dev/null
 PORT=$(free_port)
 start node env PORT="$PORT" node server.mjs
 judges node "$PORT"
