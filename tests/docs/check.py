@@ -47,7 +47,7 @@ def main(names):
         except ValueError as error:
             wrong.append(str(error))
     wrong += links.wrong(ROOT, pages)
-    wrong += shape.wrong(ROOT)
+    wrong += shape.wrong(ROOT) + shape.formats(ROOT)
     wrong += promises.wrong(ROOT, ROOT / "docs/security.md")
     if not BINARY.exists():
         sys.exit(f"{BINARY} is missing: cargo build")

@@ -134,6 +134,14 @@ class Shape(unittest.TestCase):
         self.assertEqual(len(shape.wrong(root)), 6)
 
 
+    def test_a_format_that_the_code_does_not_write_is_told(self):
+        root, _ = page("| the key ring | 2 |\n", "UPGRADE.md")
+        for file, _ in shape.FORMATS.values():
+            (root / file).parent.mkdir(parents=True, exist_ok=True)
+            (root / file).write_text("const FORMAT: u32 = 1;")
+        self.assertEqual(len(shape.formats(root)), 4)
+
+
 class Output(unittest.TestCase):
     def same(self, expected, printed):
         return snippets.same(expected.splitlines(), printed.splitlines())
