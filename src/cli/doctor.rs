@@ -1,37 +1,37 @@
 //! `exchequer doctor`: a live setting, checked from where the service runs.
+//!
+//! Each look is a task of its own with a deadline: what hangs is a row, and holds up no other.
+//! Nothing is changed, and nothing that is secret is said.
 
-use super::terminal::{BAD, CAUTION, Color, FAINT, GOOD, STRONG};
-use crate::clock::Clock;
-use crate::config::{IssuerSettings, ProviderSettings, Settings, StoreSettings};
-use crate::crypto::SigningKey;
-use crate::explain::Code;
-use crate::keys::jwk::{algorithm_name, jwk, thumbprint};
-use crate::keys::ring::{Ring, State};
-use crate::keys::{Keeper, RingPlace};
-use crate::oauth::providers::Provider;
-use crate::service::signing_algorithms;
-use crate::subject::address::Reach;
-use crate::subject::clerk::api::BackendApi;
-use crate::subject::discovery::key_set_url;
-use crate::subject::fetch::{Document, Fetcher};
-use crate::subject::introspection::Introspection;
-use crate::subject::jwks::{KeySet, public_keys};
-use crate::telemetry::Metrics;
-use crate::token::verify;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::Serialize;
-use serde_json::json;
-use signature::Signer;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::path::Path;
+mod browsers;
+mod clock;
+mod config;
+mod issuer;
+mod keys;
+mod limits;
+mod page;
+mod provider;
+mod public;
+mod redis;
+mod report;
+mod running;
+mod store;
+mod verifiers;
+mod webhooks;
+
+use super::terminal::Color;
+use crate::config::{Settings, Sources, StoreSettings, read_from};
+use crate::subject::fetch::Fetcher;
+use report::Row;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
-use url::Url;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
-mod redis;
+/// All looks together: the longest, a Clerk instance whose API does not answer, takes ten.
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// How to print.
 #[derive(clap::Args)]
@@ -43,528 +43,162 @@ pub(super) struct Args {
     color: Color,
 }
 
-/// How a check ended.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Status {
-    Ok,
-    Warn,
-    Fail,
-}
-
-/// One line of the report.
-#[derive(Serialize)]
-struct Row {
-    check: String,
-    status: Status,
-    message: String,
-    /// The code that callers get while this is so.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'static str>,
-}
-
-#[derive(Default)]
-struct Report(Vec<Row>);
-
-impl Report {
-    fn add(&mut self, check: &str, status: Status, message: impl Into<String>) {
-        self.0.push(Row {
-            check: check.to_owned(),
-            status,
-            message: message.into(),
-            code: None,
-        });
-    }
-
-    fn fail(&mut self, check: &str, message: impl Into<String>, code: Code) {
-        self.0.push(Row {
-            check: check.to_owned(),
-            status: Status::Fail,
-            message: message.into(),
-            code: Some(code.entry().slug),
-        });
-    }
-}
-
 /// Checks everything and prints the report; 1 where something failed.
 pub(super) async fn run(args: Args) -> ExitCode {
     let (settings, findings) = match super::settings() {
         Ok(settings) => settings,
         Err(code) => return code,
     };
-    let mut report = Report::default();
-    report.add(
-        "config",
-        Status::Ok,
-        format!(
-            "{} issuers, {} apps",
-            settings.issuers.len(),
-            settings.apps.len()
-        ),
-    );
-    for note in &findings.notes {
-        report.add("config", Status::Warn, note.to_string());
-    }
-    match Fetcher::new() {
-        Ok(fetcher) => {
-            for issuer in &settings.issuers {
-                check_issuer(&fetcher, issuer, &mut report).await;
-            }
-            for provider in settings.providers.values() {
-                check_provider(&fetcher, provider, &settings.issuer, &mut report).await;
-            }
-            let ring = check_keys(&settings, &mut report).await;
-            check_store(&settings.store, &mut report).await;
-            check_public(&fetcher, &settings, ring.as_ref(), &mut report).await;
+    let fetcher = match Fetcher::new() {
+        Ok(fetcher) => fetcher,
+        Err(error) => {
+            eprintln!("error: the HTTP client: {error}");
+            return super::wrong();
         }
-        Err(error) => report.add("client", Status::Fail, error.to_string()),
-    }
-    if let Err(error) = print(&report, &args) {
+    };
+    let mut rows = config::look(&settings, &findings, &read_from(&Sources::process()));
+    rows.extend(looks(Arc::new(settings), fetcher).await);
+    if let Err(error) = report::print(&rows, args.json, args.color) {
         eprintln!("error: {error}");
         return super::wrong();
     }
-    if report.0.iter().any(|row| row.status == Status::Fail) {
+    if report::failed(&rows) {
         super::not_right()
     } else {
         super::DONE
     }
 }
 
-fn print(report: &Report, args: &Args) -> io::Result<()> {
-    let mut out = args.color.stdout();
-    if args.json {
-        let ok = report.0.iter().all(|row| row.status != Status::Fail);
-        return writeln!(out, "{}", json!({ "ok": ok, "checks": report.0 }));
-    }
-    for row in &report.0 {
-        let (style, mark) = match row.status {
-            Status::Ok => (GOOD, "ok"),
-            Status::Warn => (CAUTION, "warn"),
-            Status::Fail => (BAD, "FAIL"),
-        };
-        let code = row
-            .code
-            .map(|code| format!("   {FAINT}{code}{FAINT:#}"))
-            .unwrap_or_default();
-        let Row { check, message, .. } = row;
-        writeln!(
-            out,
-            "{STRONG}{check:<24}{STRONG:#} {style}{mark:<5}{style:#} {message}{code}"
-        )?;
-    }
-    Ok(())
-}
+/// Everything that is looked at, at the same time; the rows in a fixed order.
+async fn looks(settings: Arc<Settings>, fetcher: Fetcher) -> Vec<Row> {
+    let end = Instant::now() + DEADLINE;
+    let issuers: Vec<_> = each(&settings.issuers, |issuer| {
+        let fetcher = fetcher.clone();
+        (
+            issuer.name.clone(),
+            tokio::spawn(async move { issuer::look(&fetcher, &issuer).await }),
+        )
+    });
+    let providers: Vec<_> = each(settings.providers.values(), |provider| {
+        let (fetcher, own) = (fetcher.clone(), settings.issuer.clone());
+        (
+            provider.name.clone(),
+            tokio::spawn(async move { provider::look(&fetcher, &provider, &own).await }),
+        )
+    });
+    let (here, of) = (Handle::current(), Arc::clone(&settings));
+    // A folder may hang, on a network disk: it hangs in a thread of its own.
+    let ring = tokio::task::spawn_blocking(move || here.block_on(keys::look(&of)));
+    let (own, of) = (fetcher.clone(), Arc::clone(&settings));
+    let running = tokio::spawn(async move { running::look(&own, &of).await });
+    let (own, of) = (fetcher.clone(), Arc::clone(&settings));
+    let outside = tokio::spawn(async move { public::look(&own, &of.issuer).await });
+    let (own, of) = (fetcher.clone(), Arc::clone(&settings));
+    let browsers = tokio::spawn(async move { browsers::look(&own, &of).await });
+    let stored = stored(&settings.store);
 
-async fn check_issuer(fetcher: &Fetcher, issuer: &IssuerSettings, report: &mut Report) {
-    let name = format!("issuer {}", issuer.name);
-    check_introspection(fetcher, issuer, report).await;
-    if !issuer.kind.signs() {
-        return;
+    let mut rows = Vec::new();
+    for (name, task) in issuers {
+        let late = || vec![hangs("issuer").of(&name)];
+        rows.extend(by(end, task).await.unwrap_or_else(late));
     }
-    if let Some(key) = &issuer.jwt_key {
-        let set = KeySet::only(key, &issuer.algorithms);
-        report_keys(&name, &set, "a configured key, no network", report);
-        return check_secret_key(fetcher, issuer, Some(&set), report).await;
-    }
-    let set = check_key_set(fetcher, issuer, &name, report).await;
-    check_secret_key(fetcher, issuer, set.as_ref(), report).await;
-}
-
-/// Asks the introspection endpoint about a token that there is not: whoever answers that it
-/// is not active takes our credentials.
-async fn check_introspection(fetcher: &Fetcher, issuer: &IssuerSettings, report: &mut Report) {
-    let name = format!("introspection {}", issuer.name);
-    let metrics = Arc::new(Metrics::default());
-    let clock = Clock::system();
-    let Some(endpoint) = Introspection::new(issuer, fetcher, &clock, &metrics) else {
-        return;
-    };
-    match endpoint.ask("exchequer-doctor", None).await {
-        Err(refusal) if refusal.code != Code::SubjectTokenInactive => {
-            let cause = refusal.cause.unwrap_or(refusal.description);
-            report.fail(&name, cause, refusal.code);
-        }
-        _ => report.add(&name, Status::Ok, "it takes our client id and secret"),
-    }
-}
-
-/// Shows a provider's token endpoint a code that cannot be right: the answer tells whether it
-/// knows the client.
-async fn check_provider(
-    fetcher: &Fetcher,
-    settings: &ProviderSettings,
-    issuer: &str,
-    report: &mut Report,
-) {
-    let name = format!("provider {}", settings.name);
-    let provider = Provider::new(settings, fetcher, &Clock::system(), &Arc::default());
-    let callback = format!("{issuer}/auth/callback/{}", settings.name);
-    let client = &settings.client_id;
-    let Err(refusal) = provider.recognises_us(&callback).await else {
-        let message = format!(
-            "it knows the client {client}; the callback {callback} must be registered there"
-        );
-        return report.add(&name, Status::Ok, message);
-    };
-    let cause = refusal.cause.unwrap_or(refusal.description);
-    let message = match refusal.code {
-        Code::ProviderClientUnknown => format!(
-            "{cause}: it does not know the client {client}, or refuses its secret: register an application of your own there, and set `client_id` and `client_secret` to what it shows; where they are right, try another `client_auth`"
-        ),
-        Code::ProviderRefused => {
-            format!(
-                "{cause}: it does not say whether it knows the client {client}: sign in once to see"
-            )
-        }
-        _ => cause,
-    };
-    report.fail(&name, message, refusal.code);
-}
-
-async fn check_key_set(
-    fetcher: &Fetcher,
-    issuer: &IssuerSettings,
-    name: &str,
-    report: &mut Report,
-) -> Option<KeySet> {
-    let began = Instant::now();
-    let (url, reach) = match key_set_url(fetcher, issuer).await {
-        Ok(place) => place,
-        Err(error) => {
-            report.fail(name, error.to_string(), Code::IssuerMetadataInvalid);
-            return None;
-        }
-    };
-    let document = match fetcher.get(&url, reach).await {
-        Ok(document) => document,
-        Err(error) => {
-            let message = format!("key set at {url}: {error}");
-            report.fail(name, message, Code::IssuerKeysUnavailable);
-            return None;
-        }
-    };
-    let took = began.elapsed().as_millis();
-    check_clock(name, &document, report);
-    match KeySet::parse(&document.body, &issuer.algorithms) {
-        Ok(set) => {
-            report_keys(name, &set, &format!("{url} in {took} ms"), report);
-            Some(set)
-        }
-        Err(error) => {
-            let message = format!("key set at {url}: {error}");
-            report.fail(name, message, Code::IssuerKeysUnavailable);
-            None
-        }
-    }
-}
-
-/// Asks the Backend API with the issuer's secret key for its instance's keys: one of them is
-/// the issuer's too, or the key is another instance's.
-async fn check_secret_key(
-    fetcher: &Fetcher,
-    issuer: &IssuerSettings,
-    set: Option<&KeySet>,
-    report: &mut Report,
-) {
-    let name = format!("secret key {}", issuer.name);
-    let metrics = Arc::new(Metrics::default());
-    let api = match BackendApi::of(issuer, fetcher, &Clock::system(), &metrics) {
-        Ok(Some(api)) => api,
-        Ok(None) => return,
-        Err(error) => return report.add(&name, Status::Fail, format!("api_url: {error}")),
-    };
-    let theirs = match api.asking(None).get("jwks").await {
-        Ok(document) => public_keys(&document),
-        Err(error) => {
-            return report.fail(&name, format!("the API: {error}"), error.refusal().code);
-        }
-    };
-    let kids: Vec<&str> = theirs.iter().map(|(kid, _)| kid.as_str()).collect();
-    let kids = kids.join(", ");
-    match set.map(|set| set.shares_a_key(&theirs)) {
-        Some(true) => report.add(&name, Status::Ok, format!("it is the issuer's: kid {kids}")),
-        None => report.add(
-            &name,
-            Status::Warn,
-            format!("it is valid; its instance (kid {kids}) cannot be compared with the issuer's"),
-        ),
-        Some(false) => report.fail(
-            &name,
-            format!(
-                "it belongs to another instance than {}: its instance has kid {kids}; take both from one page of the dashboard",
-                issuer.issuer
-            ),
-            Code::ProviderInstanceMismatch,
-        ),
-    }
-}
-
-fn report_keys(name: &str, set: &KeySet, whence: &str, report: &mut Report) {
-    let overview = set.overview();
-    let usable: Vec<&str> = overview
-        .iter()
-        .filter(|(_, unusable)| unusable.is_none())
-        .map(|(kid, _)| *kid)
-        .collect();
-    if usable.is_empty() {
-        report.fail(
-            name,
-            format!("{whence}: no usable key"),
-            Code::SubjectTokenKeyUnusable,
-        );
-    } else {
-        report.add(
-            name,
-            Status::Ok,
-            format!("{whence}: kid {}", usable.join(", ")),
+    for (name, task) in providers {
+        rows.push(
+            by(end, task)
+                .await
+                .unwrap_or_else(|| hangs("provider").of(&name)),
         );
     }
-    for (kid, reason) in overview {
-        if let Some(reason) = reason {
-            report.add(
-                name,
-                Status::Warn,
-                format!("kid {kid} is not used: {reason}"),
-            );
+    let (of_ring, ring) = by(end, ring)
+        .await
+        .unwrap_or_else(|| (vec![hangs("keys")], None));
+    rows.extend(of_ring);
+    rows.extend(verifiers::look(&settings, ring.as_ref()));
+    let (admin, running) = by(end, running)
+        .await
+        .unwrap_or_else(|| (hangs("admin"), None));
+    let running = running.as_ref();
+    rows.extend(match stored {
+        Stored::Memory => vec![store::in_memory()],
+        Stored::File(task) => by(end, task)
+            .await
+            .map_or_else(|| vec![hangs("store")], |found| store::told(found, running)),
+        Stored::Redis(task) => by(end, task).await.unwrap_or_else(|| vec![hangs("redis")]),
+    });
+    rows.push(admin);
+    rows.extend(webhooks::look(&settings, running));
+    rows.extend(limits::look(&settings, running));
+    match by(end, outside).await {
+        Some(outside) => {
+            let trip = public::round_trip(&settings.issuer, ring.as_ref(), &outside, running);
+            rows.extend(outside.rows);
+            rows.extend(trip);
         }
+        None => rows.push(hangs("public_url")),
     }
-}
-
-/// Compares this machine's clock with the `Date` of an answer, which is cut to the second.
-fn check_clock(name: &str, document: &Document, report: &mut Report) {
-    let Some(theirs) = document
-        .date
-        .as_deref()
-        .and_then(|date| httpdate::parse_http_date(date).ok())
-    else {
-        return;
-    };
-    let now = Clock::system().now();
-    let theirs = theirs
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| {
-            i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-        });
-    let ahead = theirs - now;
-    let check = format!("clock vs {}", name.trim_start_matches("issuer "));
-    match ahead.abs() {
-        0..=2 => report.add(&check, Status::Ok, format!("the issuer is {ahead} s ahead")),
-        3..=4 => report.add(
-            &check,
-            Status::Warn,
-            format!("the issuer is {ahead} s ahead: correct this machine's clock (NTP)"),
-        ),
-        _ => report.fail(
-            &check,
-            format!("the issuer is {ahead} s ahead: correct this machine's clock (NTP)"),
-            if ahead > 0 {
-                Code::SubjectTokenNotYetValid
-            } else {
-                Code::SubjectTokenExpired
-            },
-        ),
-    }
-}
-
-/// Looks at the ring without changing it.
-async fn check_keys(settings: &Settings, report: &mut Report) -> Option<Ring> {
-    let keys = &settings.keys;
-    let place = RingPlace::for_command(settings);
-    let ring = match place.load().await {
-        Ok(Some(loaded)) => {
-            if loaded.fallen_back {
-                report.add(
-                    "keys",
-                    Status::Warn,
-                    "the newest ring is damaged or gone: the generation before it is used",
-                );
-            }
-            loaded.ring
-        }
-        Ok(None) => {
-            let message = format!(
-                "no key ring in {}: `exchequer serve` makes it",
-                place.describe()
-            );
-            report.add("keys", Status::Warn, message);
-            return None;
-        }
-        Err(error) => {
-            report.fail("keys", error.to_string(), Code::SigningKeyUnavailable);
-            return None;
-        }
-    };
-    if keys.secret.is_none() {
-        report.add(
-            "keys",
-            Status::Warn,
-            "the ring is not encrypted at rest: set EXCHEQUER_KEYS_SECRET",
-        );
-    }
-    let overview = Keeper::overview(&ring, keys).unwrap_or_default();
-    let now = Clock::system().now();
-    for algorithm in signing_algorithms(settings) {
-        let name = algorithm_name(algorithm);
-        let find = |state| {
-            overview
-                .iter()
-                .find(|key| key.alg == name && key.state == state)
-        };
-        match (find(State::Active), find(State::Next)) {
-            (Some(active), Some(next)) if next.published_at + keys.publish_ahead <= now => {
-                report.add(
-                    "keys",
-                    Status::Ok,
-                    format!("{name}: {} signs, a standby is ready", active.kid),
-                );
-            }
-            (Some(active), Some(_)) => report.add(
-                "keys",
-                Status::Ok,
-                format!(
-                    "{name}: {} signs, a standby is published but not for long enough to take over",
-                    active.kid
-                ),
-            ),
-            (Some(active), None) => report.add(
-                "keys",
-                Status::Warn,
-                format!(
-                    "{name}: {} signs, and there is no standby: a rotation now would break verifiers that cache",
-                    active.kid
-                ),
-            ),
-            (None, _) => report.add(
-                "keys",
-                Status::Warn,
-                format!("{name}: no key signs yet; another algorithm's does until one was published long enough"),
-            ),
-        }
-    }
-    Some(ring)
-}
-
-/// Looks at the store's place. The file itself is not opened: a running service holds it.
-async fn check_store(store: &StoreSettings, report: &mut Report) {
-    let name = "store";
-    let path = match store {
-        StoreSettings::File(path) => path,
-        StoreSettings::Redis(settings) => return redis::check(settings, report).await,
-        StoreSettings::Memory => {
-            return report.add(
-                name,
-                Status::Warn,
-                "in memory: a restart forgets revocations and used session ids; EXCHEQUER_STORE names a file",
-            );
-        }
-    };
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    let shown = path.display();
-    match (path.exists(), folder.is_dir()) {
-        (true, _) => match OpenOptions::new().write(true).open(path) {
-            Ok(file) => {
-                let bytes = file.metadata().map_or(0, |meta| meta.len());
-                report.add(name, Status::Ok, format!("{shown}: {} KiB", bytes / 1024));
-            }
-            Err(error) => report.fail(name, format!("{shown}: {error}"), Code::StoreUnavailable),
-        },
-        (false, true) => match try_to_write(folder) {
-            Ok(()) => report.add(
-                name,
-                Status::Ok,
-                format!("no store at {shown}: `exchequer serve` makes it"),
-            ),
-            Err(error) => report.fail(
-                name,
-                format!("{} is not writable: {error}", folder.display()),
-                Code::StoreUnavailable,
-            ),
-        },
-        (false, false) => report.add(
-            name,
-            Status::Warn,
-            format!("no store at {shown}, and no folder for it: `exchequer serve` makes both"),
-        ),
-    }
-}
-
-/// Makes a file in the folder and takes it away again.
-fn try_to_write(folder: &Path) -> io::Result<()> {
-    let path = folder.join(format!(".exchequer-doctor-{}", std::process::id()));
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(&path)?;
-    fs::remove_file(&path)
-}
-
-/// Fetches the key set from the public URL, as a verifier would, and verifies a token with it.
-async fn check_public(
-    fetcher: &Fetcher,
-    settings: &Settings,
-    ring: Option<&Ring>,
-    report: &mut Report,
-) {
-    let name = "public URL";
-    let text = format!("{}/.well-known/jwks.json", settings.issuer);
-    let Ok(url) = Url::parse(&text) else {
-        return report.add(name, Status::Fail, format!("{text} is no URL"));
-    };
-    // Our own address may be inside the network: that is not an upstream's word.
-    let document = match fetcher.get(&url, Reach::Private).await {
-        Ok(document) => document,
-        Err(error) => {
-            return report.add(
-                name,
-                Status::Fail,
-                format!("{text}: {error}: verifiers cannot fetch the key set"),
-            );
-        }
-    };
-    match document.max_age {
-        Some(60..=3600) => report.add(name, Status::Ok, format!("{text}: 200, no redirect")),
-        other => report.add(
-            name,
-            Status::Warn,
-            format!("{text}: max-age is {other:?}, not 300: a proxy changes Cache-Control"),
-        ),
-    }
-    let Some(ring) = ring else { return };
-    match round_trip(ring, &document.body) {
-        Ok(kid) => report.add(
-            "round trip",
-            Status::Ok,
-            format!("a token signed with {kid} verifies with the published key set"),
-        ),
-        Err(error) => report.add(
-            "round trip",
-            Status::Fail,
-            format!(
-                "{error}: another service or an older ring answers at {}",
-                settings.issuer
-            ),
-        ),
-    }
-}
-
-fn round_trip(ring: &Ring, key_set: &[u8]) -> Result<String, Box<dyn std::error::Error>> {
-    let key = ring
-        .keys
-        .iter()
-        .find(|key| key.state == State::Active)
-        .ok_or("no key signs")?;
-    let signer = SigningKey::from_pkcs8(key.algorithm, &key.pkcs8)?;
-    let public = jwk(signer.public(), key.algorithm);
-    let header = json!({"alg": public.get("alg"), "kid": thumbprint(signer.public())});
-    let message = format!(
-        "{}.{}",
-        URL_SAFE_NO_PAD.encode(header.to_string()),
-        URL_SAFE_NO_PAD.encode("{}")
+    rows.extend(
+        by(end, browsers)
+            .await
+            .unwrap_or_else(|| vec![hangs("browsers")]),
     );
-    let signature = signer.try_sign(message.as_bytes())?;
-    let token = format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature));
-    Ok(verify::with_key_set(key_set, &token)?)
+    rows
+}
+
+/// A look at the store, under way.
+enum Stored {
+    Memory,
+    File(JoinHandle<store::Found>),
+    Redis(JoinHandle<Vec<Row>>),
+}
+
+fn stored(settings: &StoreSettings) -> Stored {
+    match settings {
+        StoreSettings::Memory => Stored::Memory,
+        StoreSettings::File(path) => {
+            let path = path.clone();
+            Stored::File(tokio::task::spawn_blocking(move || store::look(&path)))
+        }
+        StoreSettings::Redis(settings) => {
+            let settings = settings.clone();
+            Stored::Redis(tokio::spawn(async move { redis::look(&settings).await }))
+        }
+    }
+}
+
+fn each<'i, I: Clone + 'i, T>(
+    all: impl IntoIterator<Item = &'i I>,
+    begin: impl Fn(I) -> T,
+) -> Vec<T> {
+    all.into_iter().cloned().map(begin).collect()
+}
+
+/// What a look found, unless it takes too long.
+async fn by<T>(end: Instant, task: JoinHandle<T>) -> Option<T> {
+    tokio::time::timeout_at(end, task).await.ok()?.ok()
+}
+
+fn hangs(check: &'static str) -> Row {
+    let seen = format!("no end within {} s", DEADLINE.as_secs());
+    Row::fail(check, seen).next(
+        "what it looks at hangs: a network disk, a name server, a firewall that drops packets",
+    )
+}
+
+/// By what little two URLs differ, where it is little.
+fn difference(ours: &str, theirs: &str) -> Option<&'static str> {
+    let bare = |text: &str| {
+        let (_, rest) = text.split_once("://").unwrap_or(("", text));
+        rest.trim_end_matches('/').to_owned()
+    };
+    if ours.trim_end_matches('/') == theirs.trim_end_matches('/') {
+        Some("they differ by a trailing slash alone")
+    } else if bare(ours) == bare(theirs) {
+        Some("they differ by http and https")
+    } else if ours.eq_ignore_ascii_case(theirs) {
+        Some("they differ in upper and lower case alone")
+    } else if bare(ours).trim_start_matches("www.") == bare(theirs).trim_start_matches("www.") {
+        Some("they differ by www. alone")
+    } else {
+        None
+    }
 }

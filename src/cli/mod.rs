@@ -15,6 +15,7 @@ mod terminal;
 use crate::config::{self, Findings, Settings, Sources};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Done.
 const DONE: ExitCode = ExitCode::SUCCESS;
@@ -50,7 +51,7 @@ enum Command {
         after_help = "Example:\n  CLERK_JWT_ISSUER=https://clerk.example.com exchequer check"
     )]
     Check,
-    /// Check a live setting: clock, issuers, keys, own public URL, a round trip
+    /// Check a live setting: clock, issuers, providers, keys, store, webhooks, public URL, a round trip
     #[command(after_help = "Example:\n  exchequer doctor --json")]
     Doctor(doctor::Args),
     /// Show the ladder of checks for a token, a session id, a client assertion or a copied error answer
@@ -92,7 +93,12 @@ fn run(command: impl Future<Output = ExitCode>) -> ExitCode {
         .enable_all()
         .build()
     {
-        Ok(runtime) => runtime.block_on(command),
+        Ok(runtime) => {
+            let code = runtime.block_on(command);
+            // A thread that hangs, on a network disk or a name server, does not hold up the end.
+            runtime.shutdown_timeout(Duration::from_secs(1));
+            code
+        }
         Err(error) => {
             eprintln!("exchequer: the runtime cannot start: {error}");
             wrong()

@@ -11,6 +11,8 @@ use std::io::{self, StdoutLock};
 
 /// What is as it should be.
 pub(super) const GOOD: Style = AnsiColor::Green.on_default();
+/// What is worth knowing.
+pub(super) const NOTE: Style = AnsiColor::Cyan.on_default();
 /// What will go wrong one day.
 pub(super) const CAUTION: Style = AnsiColor::Yellow.on_default().bold();
 /// What is wrong.

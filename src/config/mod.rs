@@ -622,6 +622,39 @@ impl Sources {
     }
 }
 
+/// What a configuration is read from.
+#[derive(Debug)]
+pub struct ReadFrom {
+    /// The variables that are set, by name.
+    pub variables: Vec<String>,
+    /// The file, where there is one.
+    pub file: Option<PathBuf>,
+}
+
+/// What of the sources is read.
+pub fn read_from(sources: &Sources) -> ReadFrom {
+    let set = sources
+        .variables
+        .iter()
+        .filter(|(_, text)| !text.is_empty());
+    let mut variables: Vec<String> = set
+        .map(|(name, _)| name)
+        .filter(|name| {
+            let base = name.strip_suffix("_FILE").unwrap_or(name);
+            VARIABLES.iter().any(|known| known.name == base) || clerk::is_variable(base)
+        })
+        .cloned()
+        .collect();
+    variables.sort();
+    let resolved = env::resolve_files(&sources.variables, &mut Findings::default());
+    let named = resolved.get("EXCHEQUER_CONFIG").map(PathBuf::from);
+    let default = || sources.default_file.clone().filter(|path| path.exists());
+    ReadFrom {
+        variables,
+        file: named.or_else(default),
+    }
+}
+
 /// Reads and judges the whole configuration. `None` where there are errors.
 pub fn load(sources: &Sources) -> (Option<Settings>, Findings) {
     let mut findings = Findings::default();

@@ -87,7 +87,7 @@ pub fn read(path: &Path) -> io::Result<Access> {
 }
 
 /// Whoever listens everywhere is asked on loopback.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
+pub fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),

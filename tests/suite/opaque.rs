@@ -1303,7 +1303,7 @@ async fn doctor_asks_the_endpoint_with_our_credentials() {
         let ended = service.command().run(&["doctor", "--json"]);
         let said: Value = serde_json::from_str(&ended.stdout).unwrap();
         let rows = said["checks"].as_array().unwrap().clone();
-        let named = |row: &&Value| row["check"] == "introspection server";
+        let named = |row: &&Value| row["check"] == "introspection" && row["name"] == "server";
         let row = rows.iter().find(named).unwrap_or_else(|| panic!("{said}"));
         (row["status"].clone(), row["code"].clone())
     };

@@ -1,16 +1,18 @@
 //! What `exchequer doctor` asks a Redis: whether it is reached, whether we may do there what the
 //! service does, and whether it keeps what it is told.
 
-use super::{Report, Status};
+use super::clock;
+use super::report::Row;
 use crate::clock::Clock;
-use crate::config::RedisSettings;
+use crate::config::{Node, RedisSettings, Topology, is_loopback_url};
 use crate::explain::Code;
 use crate::redis_client::RedisClient;
 use crate::telemetry::Metrics;
 use redis::{FromRedisValue, Pipeline, Value};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+const CHECK: &str = "redis";
 /// What the service does with keys. Each is tried, on a key of its own.
 const NEEDED: [&[&str]; 18] = [
     &["SET", "KEY", "1", "PX", "10000"],
@@ -38,107 +40,172 @@ const NEEDED: [&[&str]; 18] = [
     &["WAIT", "0", "1"],
 ];
 
-pub(super) async fn check(settings: &RedisSettings, report: &mut Report) {
-    let name = "redis";
+/// The memory that may be full, of a hundred parts.
+const FULL: u64 = 80;
+/// How often the way there and back is measured.
+const ROUNDS: usize = 10;
+
+/// Everything about the Redis of the settings.
+pub(super) async fn look(settings: &RedisSettings) -> Vec<Row> {
     let metrics = Arc::new(Metrics::default());
     let client = RedisClient::new(settings.clone(), Clock::system(), metrics);
     if let Err(error) = client.connect().await {
         let text = error.to_string();
-        let next = next_step(&text);
-        let message = format!("{}: {text}: {next}", client.place());
-        return report.fail(name, message, Code::StoreUnavailable);
+        let row = Row::fail(CHECK, format!("{}: {text}", client.place())).next(next_step(&text));
+        return vec![row.code(Code::StoreUnavailable)];
     }
+    let mut rows = Vec::new();
     let mut info = Pipeline::new();
     info.cmd("INFO");
     for (place, answer) in client.run_at_each(&info).await {
         match answer.map(|mut values| values.pop()) {
             Ok(Some(Value::ServerError(error))) => {
                 let message = format!(
-                    "{place}: {}: version, replicas, persistence and eviction were not looked at: allow +info",
+                    "{place}: {}: version, replicas, memory, persistence and eviction were not looked at",
                     error.code()
                 );
-                report.add(name, Status::Warn, message);
+                rows.push(Row::warn(CHECK, message).next("allow its user +info"));
             }
             Ok(Some(value)) => {
                 let info = String::from_redis_value(value).unwrap_or_default();
-                check_server(&place, &info, settings, report);
+                rows.extend(server(&place, &info, settings));
             }
             Ok(None) => {}
             Err(error) => {
-                report.fail(name, format!("{place}: {error}"), Code::StoreUnavailable);
+                let row = Row::fail(CHECK, format!("{place}: {error}"));
+                rows.push(
+                    row.next(next_step(&error.to_string()))
+                        .code(Code::StoreUnavailable),
+                );
             }
         }
     }
-    check_rights(&client, report).await;
-    let ahead = client.clock_ahead();
-    let message = format!("Redis is {ahead} s ahead");
-    match ahead.abs() {
-        0..=2 => report.add("clock vs redis", Status::Ok, message),
-        3..=60 => report.add(
-            "clock vs redis",
-            Status::Warn,
-            format!("{message}: correct one of them (NTP)"),
-        ),
-        _ => report.add(
-            "clock vs redis",
-            Status::Fail,
-            format!("{message}: correct one of them (NTP)"),
-        ),
-    }
+    rows.extend(in_the_open(settings));
+    rows.extend(rights(&client).await);
+    rows.extend(latency(&client).await);
+    rows.push(clock::with_redis(client.clock_ahead()));
+    rows
 }
 
 /// Judges what a server tells of itself.
-fn check_server(place: &str, info: &str, settings: &RedisSettings, report: &mut Report) {
-    let name = "redis";
+fn server(place: &str, info: &str, settings: &RedisSettings) -> Vec<Row> {
+    let mut rows = Vec::new();
     let field = |name: &str| {
         info.lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
             .unwrap_or_default()
+            .trim()
     };
-    let version = match field("valkey_version") {
+    let number = |name: &str| field(name).parse::<u64>().unwrap_or_default();
+    let failed = |message: String, next: &str| {
+        Row::fail(CHECK, message)
+            .next(next)
+            .code(Code::StoreUnavailable)
+    };
+    let valkey = field("valkey_version");
+    let version = match valkey {
         "" => format!("Redis {}", field("redis_version")),
         version => format!("Valkey {version}"),
     };
-    let replicas: u32 = field("connected_slaves").parse().unwrap_or_default();
+    let replicas = number("connected_slaves");
     let (mode, role) = (field("redis_mode"), field("role"));
-    let message = format!("{place}: {version}, {mode}, {role}, {replicas} replicas");
-    report.add(name, Status::Ok, message);
-    if replicas < settings.replicas {
+    let (used, most) = (number("used_memory"), number("maxmemory"));
+    let of = match most {
+        0 => "no maxmemory".to_owned(),
+        most => format!("of {} MiB", most >> 20),
+    };
+    rows.push(Row::ok(
+        CHECK,
+        format!(
+            "{place}: {version}, {mode}, {role}, {replicas} replicas, {} MiB used, {of}",
+            used.div_ceil(1 << 20)
+        ),
+    ));
+    let major = field("redis_version")
+        .split('.')
+        .next()
+        .and_then(|text| text.parse().ok());
+    if valkey.is_empty() && major.is_some_and(|major: u32| major < 7) {
+        let next =
+            "Redis 7.0 or newer, or Valkey: older ones copy scripts, by which a restart is noticed";
+        rows.push(failed(format!("{place}: {version} is too old"), next));
+    }
+    if replicas < u64::from(settings.replicas) {
         let message = format!(
             "{place}: replicas={} in the URL, and {replicas} are connected: no change can be answered",
             settings.replicas
         );
-        report.fail(name, message, Code::StoreUnavailable);
+        rows.push(failed(
+            message,
+            "connect the replicas, or lower ?replicas= in EXCHEQUER_STORE",
+        ));
     }
     match field("maxmemory_policy") {
         "noeviction" | "" => {}
-        policy => report.fail(
-            name,
-            format!(
-                "{place}: maxmemory-policy is {policy}: a full memory forgets revocations unnoticed: CONFIG SET maxmemory-policy noeviction"
-            ),
-            Code::StoreUnavailable,
-        ),
+        policy => {
+            let message = format!(
+                "{place}: maxmemory-policy is {policy}: a full memory forgets revocations unnoticed"
+            );
+            rows.push(failed(message, "CONFIG SET maxmemory-policy noeviction"));
+        }
+    }
+    if most > 0 && used.saturating_mul(100) > most.saturating_mul(FULL) {
+        let message = format!("{place}: {} of {} MiB are used", used >> 20, most >> 20);
+        rows.push(Row::warn(CHECK, message).next(
+            "a full memory refuses all that must be remembered with 503: raise maxmemory, and look at who else writes there",
+        ));
     }
     if field("aof_enabled") == "0" {
         let message = format!(
-            "{place}: no append-only file: a restart forgets all changes since the last snapshot, revocations and used session ids among them: CONFIG SET appendonly yes"
+            "{place}: no append-only file: a restart forgets all changes since the last snapshot, revocations and used session ids among them"
         );
-        report.add(name, Status::Warn, message);
+        rows.push(Row::warn(CHECK, message).next("CONFIG SET appendonly yes"));
     }
-    for field_name in ["rdb_last_bgsave_status", "aof_last_write_status"] {
-        if field(field_name) == "err" {
-            let message = format!(
-                "{place}: {field_name} is err: it cannot write to its disk, and may refuse changes (MISCONF)"
-            );
-            report.fail(name, message, Code::StoreUnavailable);
+    for name in ["rdb_last_bgsave_status", "aof_last_write_status"] {
+        if field(name) == "err" {
+            let message = format!("{place}: {name} is err: it cannot write to its disk");
+            rows.push(failed(
+                message,
+                "look at its log and its disk: it may refuse changes (MISCONF)",
+            ));
         }
     }
+    rows
 }
 
-/// Tries what the service does, and how long that takes.
-async fn check_rights(client: &RedisClient, report: &mut Report) {
-    let name = "redis rights";
+/// A Redis over the network that anybody may read, or listen to.
+fn in_the_open(settings: &RedisSettings) -> Vec<Row> {
+    let nodes = match &settings.topology {
+        Topology::Unix(_) => return Vec::new(),
+        Topology::Single(node) => std::slice::from_ref(node),
+        Topology::Sentinel { sentinels, .. } => sentinels,
+        Topology::Cluster(nodes) => nodes,
+    };
+    let here = |node: &Node| is_loopback_url(&format!("redis://{node}"));
+    if nodes.iter().all(here) {
+        return Vec::new();
+    }
+    let mut rows = Vec::new();
+    if settings.login.is_none() {
+        rows.push(Row::warn(CHECK, "nobody is asked for a password: whoever reaches it may use the service").next(
+            "give it a user with a password (docs/operating.md), and name them in EXCHEQUER_STORE, or better in the file that EXCHEQUER_STORE_FILE names",
+        ));
+    }
+    if settings.tls.is_none() {
+        rows.push(
+            Row::info(
+                CHECK,
+                "the way there has no TLS: who is between reads the password, and profiles",
+            )
+            .next("EXCHEQUER_STORE=rediss://…, unless the network is yours alone"),
+        );
+    }
+    rows
+}
+
+/// Tries what the service does.
+async fn rights(client: &RedisClient) -> Vec<Row> {
+    let check = "redis_rights";
     let prefix = &client.settings().prefix;
     let key = format!("{prefix}:{{{prefix}}}:doctor:{}", std::process::id());
     let mut tries = Pipeline::new();
@@ -151,12 +218,13 @@ async fn check_rights(client: &RedisClient, report: &mut Report) {
             };
         }
     }
-    let began = Instant::now();
     let answers = match client.run(&tries).await {
         Ok(answers) => answers,
-        Err(error) => return report.fail(name, error.to_string(), Code::StoreUnavailable),
+        Err(error) => {
+            let row = Row::fail(check, error.to_string()).next(next_step(&error.to_string()));
+            return vec![row.code(Code::StoreUnavailable)];
+        }
     };
-    let took = began.elapsed();
     let mut refused = Vec::new();
     let mut others = Vec::new();
     for (words, answer) in NEEDED.iter().zip(answers) {
@@ -171,23 +239,49 @@ async fn check_rights(client: &RedisClient, report: &mut Report) {
             _ => {}
         }
     }
+    let mut rows = Vec::new();
     if !refused.is_empty() {
-        let message = format!(
-            "the user may not do what the service does: ACL SETUSER … {} ~{prefix}:*",
-            refused.join(" ")
-        );
-        report.fail(name, message, Code::StoreUnavailable);
+        let row = Row::fail(check, "the user may not do what the service does");
+        let next = format!("ACL SETUSER … {} ~{prefix}:*", refused.join(" "));
+        rows.push(row.next(next).code(Code::StoreUnavailable));
     }
     if !others.is_empty() {
-        report.fail(name, others.join(", "), Code::StoreUnavailable);
-    } else if refused.is_empty() {
-        let message = format!(
-            "{} commands in {:.1} ms",
-            NEEDED.len(),
-            took.as_secs_f64() * 1000.0
-        );
-        report.add(name, Status::Ok, message);
+        let row = Row::fail(check, others.join(", ")).next(next_step(&others.join(", ")));
+        rows.push(row.code(Code::StoreUnavailable));
     }
+    if rows.is_empty() {
+        let seen = format!("all {} commands that the service needs", NEEDED.len());
+        rows.push(Row::ok(check, seen));
+    }
+    rows
+}
+
+/// How long the way there and back is, of ten the longest, beside the deadline that each
+/// request has.
+async fn latency(client: &RedisClient) -> Option<Row> {
+    let check = "redis_latency";
+    let mut get = Pipeline::new();
+    let prefix = &client.settings().prefix;
+    get.cmd("GET").arg(format!("{prefix}:{{{prefix}}}:doctor"));
+    let mut longest = Duration::ZERO;
+    for _ in 0..ROUNDS {
+        let began = Instant::now();
+        client.run(&get).await.ok()?;
+        longest = longest.max(began.elapsed());
+    }
+    let deadline = client.settings().deadline;
+    let seen = format!(
+        "{:.1} ms at most, of {ROUNDS} round trips; the deadline is {} ms",
+        longest.as_secs_f64() * 1000.0,
+        deadline.as_millis()
+    );
+    Some(if longest * 2 > deadline {
+        Row::warn(check, seen).next(
+            "each exchange waits for as long, and is refused after the deadline: a Redis nearer by, or ?deadline= in EXCHEQUER_STORE",
+        )
+    } else {
+        Row::ok(check, seen)
+    })
 }
 
 /// What to do about an error of connecting.
