@@ -205,6 +205,7 @@ async fn a_healthy_service_is_found_healthy() {
         "",
         &[
             "config ok: 5 variables set (CLERK_AUTHORIZED_PARTIES, CLERK_JWT_ISSUER, EXCHEQUER_ISSUER, EXCHEQUER_KEYS_SECRET, EXCHEQUER_LISTEN), no file: 1 issuer, 1 app, 0 clients, 0 providers",
+            "config info: http://PUBLIC is this machine: nobody else can verify its tokens → EXCHEQUER_ISSUER",
             &clock[0],
             "issuer ISSUER ok: http://ISSUER/.well-known/jwks.json (at the usual place) in N ms: 1 key, RS256, no max-age; kid ins_1",
             "keys ok: ES256: KID signs, a standby is ready in 24 h, the next rotation is in 90 d",
@@ -263,7 +264,7 @@ async fn the_same_is_said_as_text_in_colour_where_it_is_wanted() {
         "{plain}"
     );
     let counts = &lines[lines.len() - 2..];
-    assert_eq!(counts, ["", "8 ok, 5 info, 0 warn, 1 FAIL"], "{plain}");
+    assert_eq!(counts, ["", "8 ok, 6 info, 0 warn, 1 FAIL"], "{plain}");
     assert!(!plain.contains('\u{1b}'));
 
     let coloured = run(&["doctor", "--color", "always"], &[]);

@@ -1,7 +1,7 @@
 //! What the service is configured with, and where from.
 
 use super::report::{Row, count};
-use crate::config::{Findings, ReadFrom, Settings};
+use crate::config::{Findings, ReadFrom, Settings, is_loopback_url};
 
 /// What the rows about keys, verifiers and proxies say, and more.
 const SAID_ELSEWHERE: [&str; 3] = [
@@ -33,6 +33,13 @@ pub(super) fn look(settings: &Settings, findings: &Findings, from: &ReadFrom) ->
         "config",
         format!("{variables}, {file}: {}", of.join(", ")),
     )];
+    if is_loopback_url(&settings.issuer) {
+        let seen = format!(
+            "{} is this machine: nobody else can verify its tokens",
+            settings.issuer
+        );
+        rows.push(Row::info("config", seen).next("EXCHEQUER_ISSUER"));
+    }
     let notes = findings.notes.iter();
     let notes = notes.filter(|note| !SAID_ELSEWHERE.contains(&note.place.as_str()));
     // Each says what to do itself.

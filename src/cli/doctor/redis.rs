@@ -49,12 +49,13 @@ const ROUNDS: usize = 10;
 pub(super) async fn look(settings: &RedisSettings) -> Vec<Row> {
     let metrics = Arc::new(Metrics::default());
     let client = RedisClient::new(settings.clone(), Clock::system(), metrics);
+    let mut rows = in_the_open(settings);
     if let Err(error) = client.connect().await {
         let text = error.to_string();
         let row = Row::fail(CHECK, format!("{}: {text}", client.place())).next(next_step(&text));
-        return vec![row.code(Code::StoreUnavailable)];
+        rows.push(row.code(Code::StoreUnavailable));
+        return rows;
     }
-    let mut rows = Vec::new();
     let mut info = Pipeline::new();
     info.cmd("INFO");
     for (place, answer) in client.run_at_each(&info).await {
@@ -80,7 +81,6 @@ pub(super) async fn look(settings: &RedisSettings) -> Vec<Row> {
             }
         }
     }
-    rows.extend(in_the_open(settings));
     rows.extend(rights(&client).await);
     rows.extend(latency(&client).await);
     rows.push(clock::with_redis(client.clock_ahead()));
@@ -345,4 +345,86 @@ fn next_step(error: &str) -> &'static str {
         "compare EXCHEQUER_STORE with what the server is",
         |(_, next)| next,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Sources, StoreSettings, load};
+
+    fn settings(url: &str) -> RedisSettings {
+        let set = [
+            ("CLERK_JWT_ISSUER", "https://clerk.example.com"),
+            (
+                "EXCHEQUER_KEYS_SECRET",
+                "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LTEyMzQ=",
+            ),
+            ("EXCHEQUER_STORE", url),
+        ];
+        let variables = set.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let sources = Sources {
+            variables: variables.into(),
+            ..Sources::default()
+        };
+        match load(&sources).0.unwrap().store {
+            StoreSettings::Redis(settings) => *settings,
+            _ => panic!("no Redis"),
+        }
+    }
+
+    fn lines(rows: &[Row]) -> Vec<String> {
+        rows.iter()
+            .map(|row| {
+                let row = serde_json::to_value(row).unwrap();
+                let text = |member: &str| row[member].as_str().unwrap_or_default().to_owned();
+                format!("{}: {}", text("status"), text("message"))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_server_is_judged_by_what_it_tells() {
+        let told = |info: &str| lines(&server("r:1", info, &settings("redis://r")));
+        let well = "redis_version:7.4.1\r\nredis_mode:standalone\r\nrole:master\r\nused_memory:1048576\r\nmaxmemory:0\r\nmaxmemory_policy:noeviction\r\naof_enabled:1\r\n";
+        let about = "standalone, master, 0 replicas, 1 MiB used, no maxmemory";
+        assert_eq!(told(well), [format!("ok: r:1: Redis 7.4.1, {about}")]);
+        let old = told(&well.replace("7.4.1", "6.2.7"));
+        assert_eq!(old[1], "fail: r:1: Redis 6.2.7 is too old");
+        // Valkey says a version of Redis too, for those who ask for one.
+        let valkey = format!("{well}valkey_version:8.0.1\r\n").replace("7.4.1", "6.9.9");
+        assert_eq!(told(&valkey), [format!("ok: r:1: Valkey 8.0.1, {about}")]);
+        let full = |used: u64| {
+            let memory = format!("used_memory:{}", used << 20);
+            told(
+                &well
+                    .replace("used_memory:1048576", &memory)
+                    .replace("maxmemory:0", "maxmemory:104857600"),
+            )
+        };
+        assert_eq!(full(80).len(), 1);
+        assert_eq!(full(81)[1], "warn: r:1: 81 of 100 MiB are used");
+        let broken = told(&format!("{well}aof_last_write_status:err\r\n"));
+        assert_eq!(
+            broken[1],
+            "fail: r:1: aof_last_write_status is err: it cannot write to its disk"
+        );
+    }
+
+    #[test]
+    fn a_redis_over_the_network_needs_a_password_and_better_tls() {
+        let open = |url: &str| in_the_open(&settings(url)).len();
+        for (url, rows) in [
+            ("redis://redis.internal", 2),
+            ("redis://:word@redis.internal", 1),
+            ("rediss://redis.internal", 1),
+            ("rediss://user:word@redis.internal", 0),
+            ("redis+cluster://a.internal,b.internal", 2),
+            ("redis+sentinel://a.internal/main", 2),
+            ("redis://localhost", 0),
+            ("redis://[::1]:6380", 0),
+            ("unix:///run/redis.sock", 0),
+        ] {
+            assert_eq!(open(url), rows, "{url}");
+        }
+    }
 }
