@@ -21,6 +21,7 @@ mod webhooks;
 
 use super::terminal::Color;
 use crate::config::{Settings, Sources, StoreSettings, read_from};
+use crate::oauth::clients::key_source;
 use crate::subject::fetch::Fetcher;
 use report::Row;
 use std::process::ExitCode;
@@ -72,7 +73,11 @@ pub(super) async fn run(args: Args) -> ExitCode {
 /// Everything that is looked at, at the same time; the rows in a fixed order.
 async fn looks(settings: Arc<Settings>, fetcher: Fetcher) -> Vec<Row> {
     let end = Instant::now() + DEADLINE;
-    let issuers: Vec<_> = each(&settings.issuers, |issuer| {
+    let clients = settings.clients.iter();
+    let of_clients: Vec<_> = clients
+        .filter_map(|(id, client)| key_source(id, client))
+        .collect();
+    let issuers: Vec<_> = each(settings.issuers.iter().chain(&of_clients), |issuer| {
         let fetcher = fetcher.clone();
         (
             issuer.name.clone(),

@@ -514,7 +514,7 @@ fn is_one_of(secret: &str, hashes: &[SecretHash], now: UnixSeconds) -> bool {
 }
 
 /// Where the client's key set is fetched from, with the guards of an issuer's.
-fn key_source(id: &str, settings: &ClientSettings) -> Option<IssuerSettings> {
+pub fn key_source(id: &str, settings: &ClientSettings) -> Option<IssuerSettings> {
     let Some(ClientKeys::At {
         url,
         allow_private_network,

@@ -436,6 +436,39 @@ async fn a_discovery_document_that_is_another_issuers_is_told_by_what_it_differs
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_key_set_of_a_client_is_fetched_too() {
+    let issuer = Issuer::with_keys(vec![Key::p256().jwk("client_1")]).await;
+    let url = &issuer.url;
+    let service = Service::builder()
+        .config(&format!(
+            "[issuers.one]\nissuer = {url:?}\njwks_uri = \"{url}{JWKS}\"\naudiences = \"x\"\nalgorithms = \"ES256\"\n[apps.web]\nissuers = \"one\"\n\
+             [clients.partner]\nauth_method = \"private_key_jwt\"\njwks_uri = \"{url}/partner\"\naudience = \"x\"\n"
+        ))
+        .start()
+        .await;
+    let report = || Report::of(&service, &[]).calling(&issuer.url, "ISSUER");
+    let one = format!(
+        "issuer one ok: http://ISSUER{JWKS} (configured) in N ms: 1 key, ES256, no max-age; kid client_1"
+    );
+    report().assert(
+        "issuer",
+        &[
+            &one,
+            "issuer client:partner fail: key set at http://ISSUER/partner: it answered 404 → nothing is there: compare `issuer`, or `jwks_uri`, in exchequer.toml, with the provider's dashboard   issuer_keys_unavailable",
+        ],
+    );
+    let set = json!({ "keys": [Key::p256().jwk("client_1")] });
+    issuer.behave("/partner", Behaviour::Answer(200, set.to_string()));
+    report().assert(
+        "issuer",
+        &[
+            &one,
+            "issuer client:partner ok: http://ISSUER/partner (configured) in N ms: 1 key, ES256, no max-age; kid client_1",
+        ],
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_clocks_are_compared() {
     let issuer = Issuer::start().await;
     let service = healthy(&issuer).await;
