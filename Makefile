@@ -8,11 +8,11 @@ FUZZ_SECONDS ?= 60
 FAULT_ROUNDS ?= 200
 
 .DEFAULT_GOAL := help
-.PHONY: help run quickstart test docs test-walks test-faults test-k8s test-image interop browser client \
-  manifests image bench sim fuzz lint
+.PHONY: help run quickstart test docs test-walks test-interop test-faults test-k8s test-image interop browser \
+  client manifests image bench sim fuzz lint
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## Build, start the service with a stand-in provider, and show a real exchange
 	$(CARGO) run --locked -- dev $(ARGS)
@@ -29,6 +29,11 @@ test: interop ## Run every test; installs what it lacks
 	$(MAKE) browser
 	$(MAKE) client
 	$(MAKE) manifests
+	$(MAKE) test-interop
+
+test-interop: interop ## Run the verifiers of examples/verify against a live service (ARGS=--write: into docs/verifying.md)
+	tests/verifiers/install.sh
+	tests/interop/.venv/bin/python tests/verifiers/run.py $(ARGS)
 
 docs: ## Check every link, command and snippet of the documents
 	tests/interop/install.sh

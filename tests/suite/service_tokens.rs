@@ -1,7 +1,6 @@
 //! Service tokens: a backend proves itself at the token endpoint and gets a short-lived token
 //! for one other backend, with no user in it.
 
-use crate::interop;
 use crate::support::{Answer, Command, Issuer, Key, Service, Token, eventually, now, token};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -535,29 +534,6 @@ async fn the_metadata_says_so_where_a_client_gets_tokens() {
     send(&plain, Some(&basic("reports", SECRET)), body)
         .await
         .assert_refused(400, "grant_type_unsupported");
-}
-
-#[tokio::test]
-async fn service_tokens_verify_with_jose_and_pyjwt() {
-    let issuer = Issuer::start().await;
-    // The app signs with another algorithm: the ring has a key for both.
-    let service = with(&issuer, "")
-        .env("EXCHEQUER_KEY_ALG", "RS256")
-        .start()
-        .await;
-    let compact = issued(&ask(&service, &[]).await).to_owned();
-    let header = token::header(&compact);
-    assert_eq!(header["alg"], "RS256");
-    let mut verifiers = interop::verifiers();
-    for verdict in interop::verdicts(&mut verifiers, &service, &compact, "https://tasks.internal") {
-        assert_eq!(
-            verdict,
-            json!({"ok": true, "kid": header["kid"], "alg": "RS256", "sub": "reports"})
-        );
-    }
-    for verdict in interop::verdicts(&mut verifiers, &service, &compact, "https://mail.internal") {
-        assert_eq!(verdict["ok"], false, "for one backend alone: {verdict}");
-    }
 }
 
 #[tokio::test]
