@@ -591,7 +591,7 @@ fn judge_keys(keys: &KeySettings, findings: &mut Findings) {
     if keys.algorithm == Algorithm::EdDSA {
         findings.note(
             "EXCHEQUER_KEY_ALG",
-            "EdDSA cannot be verified by Spring Security, Node's jsonwebtoken, python-jose and AWS; ES256 can, but for AWS HTTP APIs",
+            "EdDSA cannot be verified by Spring Security, Nimbus alone, Node's jsonwebtoken, python-jose and AWS; ES256 can, but for AWS HTTP APIs",
         );
     }
 }

@@ -4,6 +4,7 @@ import com.nimbusds.jose.jwk.source.JWKSourceBuilder;
 import com.nimbusds.jose.proc.BadJOSEException;
 import com.nimbusds.jose.proc.JWSVerificationKeySelector;
 import com.nimbusds.jose.proc.SecurityContext;
+import com.nimbusds.jose.util.JSONObjectUtils;
 import com.nimbusds.jwt.JWTClaimsSet;
 import com.nimbusds.jwt.proc.DefaultJWTClaimsVerifier;
 import com.nimbusds.jwt.proc.DefaultJWTProcessor;
@@ -59,7 +60,7 @@ public final class Server {
                 if (!Arrays.asList(scope.split(" ")).contains("read:reports")) {
                     answer(exchange, 403, "insufficient_scope", "");
                 } else {
-                    answer(exchange, 200, null, "{\"user\":\"" + claims.getSubject() + "\"}");
+                    answer(exchange, 200, null, JSONObjectUtils.toJSONString(Map.of("user", claims.getSubject())));
                 }
             } catch (ParseException | BadJOSEException | JOSEException refused) {
                 answer(exchange, 401, "invalid_token", "");
