@@ -147,6 +147,26 @@ fn introspected(text: &str, apps: &Apps, wish: Wish<'_>) -> Option<Reader> {
     asked.then_some((app, issuer, TokenKind::OAuth))
 }
 
+/// Of a session id: whom its exchange would ask. It proves nothing, so all that it means is theirs
+/// to say.
+pub fn of_session_id(exchange: &Exchange, text: &str, wish: Wish<'_>) -> Diagnosis {
+    let trust = "an identifier; nobody was asked what it stands for";
+    let mut told = Diagnosis::of("session id", trust, text);
+    let mut ladder = Ladder::detailed();
+    match exchange.apps.select_for_session_id(wish, &mut ladder) {
+        Err(refusal) => told.refusal = Some(refusal),
+        Ok((app, issuer)) => {
+            let (app, issuer) = (&app.settings.name, &issuer.settings.name);
+            told.unasked = Some(format!(
+                "the app {app} would ask the Backend API of the issuer {issuer} about it"
+            ));
+        }
+    }
+    told.notes.push("this is a session id, which names a session and proves nothing: send it to /auth/exchange as `session_id`, or better the session token".to_owned());
+    told.rungs = ladder.rungs();
+    told
+}
+
 /// Of a token of this service: what a gateway that demands this would be told. Revocation is
 /// looked at where the store can be asked.
 pub async fn of_own(gate: &Gate, text: &str, demand: Demand<'_>, revocation: bool) -> Diagnosis {

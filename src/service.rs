@@ -13,9 +13,13 @@ use crate::gate::Gate;
 use crate::http::admin::{self, Admin};
 use crate::http::admission::Admission;
 use crate::http::audited::Audited;
+use crate::http::console::Console;
+use crate::http::console::access::Access;
 use crate::http::cors::Cors;
 use crate::http::delay::Delay;
 use crate::http::front::Front;
+use crate::http::history::History;
+use crate::http::recent::Recent;
 use crate::http::server::Stop;
 use crate::http::verify::Verify;
 use crate::http::{routes, server};
@@ -316,6 +320,14 @@ impl Bound {
             Arc::clone(&delay),
             Arc::clone(&metrics),
         ));
+        let admin_token = access.as_ref().map(|(_, token)| token.clone());
+        let console = Access::new(
+            settings.console.as_ref(),
+            self.admin.local_addr().ok(),
+            admin_token.as_ref(),
+            exchange.clock.clone(),
+        );
+        let recent = Arc::new(Recent::new(exchange.clock.clone()));
         let public = Front::new(
             routes::public(
                 Arc::new(OAuth::new(
@@ -342,7 +354,20 @@ impl Bound {
                 proxies,
                 keys: Arc::clone(&keys),
             }),
+            console.is_some().then(|| Arc::clone(&recent)),
         );
+        let history = Arc::new(History::new(exchange.clock.clone(), Arc::clone(&metrics)));
+        let console = console.map(|access| Console {
+            access,
+            exchange: Arc::clone(&exchange),
+            clients: Arc::clone(&clients),
+            gate: Gate::new(Arc::clone(&exchange), Arc::clone(&clients)),
+            recent,
+            history: Arc::clone(&history),
+            requests: Handle::current(),
+            started_at: exchange.clock.now(),
+            explaining: Console::places(),
+        });
         let admin = Front::new(
             admin::routes(Arc::new(Admin {
                 exchange,
@@ -351,12 +376,14 @@ impl Bound {
                 admission,
                 draining: Arc::clone(&draining),
                 registry: Arc::clone(&clients.registry),
-                token: access.as_ref().map(|(_, token)| token.clone()),
+                token: admin_token,
+                console: console.map(Arc::new),
             })),
             None,
             Cors::new(&[]),
             None,
             keys,
+            None,
             None,
         );
         // The admin listener outlives the public one: probes see the draining.
@@ -369,6 +396,7 @@ impl Bound {
         let aside = apart.as_ref().map_or(&here, Apart::handle);
         let admin_stops = Stop::at_once(admin_stops);
         let admin = aside.spawn(serve_moved(self.admin, admin, admin_stops));
+        let counting = aside.spawn(history.keep());
         let watching = aside.spawn(delay.watch(here.clone(), Arc::clone(&metrics)));
         let mut leaving = stop.leaving.clone();
         let watcher = tokio::spawn(async move {
@@ -386,6 +414,7 @@ impl Bound {
             let _ = std::fs::remove_file(path);
         }
         watching.abort();
+        counting.abort();
         watcher.abort();
         for task in background {
             task.abort();

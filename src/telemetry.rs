@@ -4,6 +4,7 @@
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::LogFormat;
 use crate::crypto::BACKEND;
+use crate::explain::Code;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -155,6 +156,15 @@ pub enum ProviderResult {
     Error,
     /// It was not asked: it failed too often, or had answered 429.
     NotAsked,
+}
+
+/// The labels of a request that ended so: with a code of the catalogue, or without one.
+pub fn ending(code: Option<Code>) -> (&'static str, &'static str) {
+    match code.map(Code::entry) {
+        None => ("ok", "ok"),
+        Some(entry) if entry.status >= 500 => ("failed", entry.slug),
+        Some(entry) => ("refused", entry.slug),
+    }
 }
 
 impl ProviderResult {
@@ -633,6 +643,20 @@ impl Metrics {
         self.durations
             .get_or_create(&RouteLabels { route })
             .observe(took.as_secs_f64());
+    }
+
+    /// How many requests to a route ended with this code of the catalogue, or with none. A
+    /// combination that never was is not made by looking at it.
+    pub fn requests(&self, route: &'static str, code: Option<Code>) -> u64 {
+        let (outcome, code) = ending(code);
+        let labels = RequestLabels {
+            route,
+            outcome,
+            code,
+        };
+        self.requests
+            .get(&labels)
+            .map_or(0, |counter| counter.get())
     }
 
     /// A request was refused by a rate limit.

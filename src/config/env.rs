@@ -3,13 +3,14 @@
 use super::redis;
 use super::value::{self, bounded, suggest};
 use super::{
-    AuditSettings, Findings, KeySecret, KeySettings, LogFormat, MAX_TTL, RateLimit, RateLimits,
-    StoreDown, StoreSettings,
+    AuditSettings, ConsoleSettings, Findings, KeySecret, KeySettings, LogFormat, MAX_TTL,
+    RateLimit, RateLimits, StoreDown, StoreSettings,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ipnet::IpNet;
 use jsonwebtoken::Algorithm;
+use secrecy::SecretString;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -41,6 +42,16 @@ pub const VARIABLES: &[Variable] = &[
         "EXCHEQUER_ADMIN_LISTEN",
         "127.0.0.1:9090",
         "health and metrics; never published",
+    ),
+    variable(
+        "EXCHEQUER_CONSOLE",
+        "on",
+        "on or off: the console, on the admin listener's `/console`; where that is not loopback, only with a token",
+    ),
+    variable(
+        "EXCHEQUER_CONSOLE_TOKEN",
+        "none",
+        "32 characters or more: what the console asks for, also on loopback; without it a console that is not on loopback takes the admin token of the file beside the store",
     ),
     variable(
         "EXCHEQUER_ISSUER",
@@ -153,6 +164,8 @@ pub const VARIABLES: &[Variable] = &[
 struct Plain {
     listen: Option<String>,
     admin_listen: Option<String>,
+    console: Option<String>,
+    console_token: Option<String>,
     issuer: Option<String>,
     audience: Option<String>,
     token_ttl: Option<String>,
@@ -183,6 +196,7 @@ struct Plain {
 pub(super) struct Common {
     pub listen: SocketAddr,
     pub admin_listen: SocketAddr,
+    pub console: Option<ConsoleSettings>,
     pub issuer: String,
     pub audience: String,
     pub token_ttl: i64,
@@ -335,6 +349,20 @@ fn judge(plain: Plain, terminal: bool, findings: &mut Findings) -> Common {
             "the admin listener must not be the public one",
         );
     }
+    let console = parsed(
+        "EXCHEQUER_CONSOLE",
+        plain.console.as_deref(),
+        true,
+        findings,
+        on_or_off,
+    );
+    let console_token = parsed(
+        "EXCHEQUER_CONSOLE_TOKEN",
+        plain.console_token.as_deref(),
+        None,
+        findings,
+        |text| console_token(text).map(Some),
+    );
     let issuer = parsed(
         "EXCHEQUER_ISSUER",
         plain.issuer.as_deref(),
@@ -428,11 +456,7 @@ fn judge(plain: Plain, terminal: bool, findings: &mut Findings) -> Common {
         plain.verify_cache.as_deref(),
         true,
         findings,
-        |text| match text {
-            "on" => Ok(true),
-            "off" => Ok(false),
-            _ => Err(format!("{text:?} is neither on nor off")),
-        },
+        on_or_off,
     );
     let max_concurrency = parsed(
         "EXCHEQUER_MAX_CONCURRENCY",
@@ -511,6 +535,9 @@ fn judge(plain: Plain, terminal: bool, findings: &mut Findings) -> Common {
     Common {
         listen,
         admin_listen,
+        console: console.then_some(ConsoleSettings {
+            token: console_token,
+        }),
         issuer,
         audience,
         token_ttl,
@@ -562,6 +589,22 @@ fn own_issuer(text: &str) -> Result<String, String> {
         ));
     }
     Ok(text.to_owned())
+}
+
+fn on_or_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("{text:?} is neither on nor off")),
+    }
+}
+
+/// What a header can carry, and nobody guesses; the text is a secret, and not shown.
+fn console_token(text: &str) -> Result<SecretString, String> {
+    if text.len() < 32 || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("must be 32 or more printable ASCII characters without spaces: make it with `openssl rand -hex 32`".to_owned());
+    }
+    Ok(text.to_owned().into())
 }
 
 fn key_secret(text: &str) -> Result<KeySecret, String> {

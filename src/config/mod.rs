@@ -24,7 +24,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use value::is_loopback_host;
+pub use value::is_loopback_host;
 
 pub use client::{
     AuthMethod, CLIENT_TTL, ClientFault, ClientKeys, ClientSettings, SecretHash,
@@ -97,6 +97,13 @@ pub enum LogFormat {
     Text,
 }
 
+/// The console, where it is on.
+#[derive(Debug, Clone)]
+pub struct ConsoleSettings {
+    /// What it asks for, on whatever address it is.
+    pub token: Option<SecretString>,
+}
+
 /// The whole configuration, validated.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -132,6 +139,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// Where the audit log goes.
     pub audit: Option<AuditSettings>,
+    /// The console, where it is on.
+    pub console: Option<ConsoleSettings>,
     /// Whether `/auth/verify` remembers the bearers that it verified.
     pub verify_cache: bool,
     /// How long requests may wait for a processor; `None` for as long as it takes.
@@ -239,6 +248,16 @@ pub enum IssuerKind {
 }
 
 impl IssuerKind {
+    /// Its name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Clerk => "clerk",
+            Self::Oidc => "oidc",
+            Self::Introspection => "introspection",
+            Self::SignIn => "sign_in",
+        }
+    }
+
     /// Whether it signs tokens that are taken here.
     pub fn signs(self) -> bool {
         matches!(self, Self::Clerk | Self::Oidc)
@@ -691,6 +710,7 @@ pub fn load(sources: &Sources) -> (Option<Settings>, Findings) {
         rate_limits: common.rate_limits,
         trusted_proxies: common.trusted_proxies,
         audit: common.audit,
+        console: common.console,
         verify_cache: common.verify_cache,
         max_queue_delay: common.max_queue_delay,
         max_concurrency: common.max_concurrency,

@@ -100,7 +100,7 @@ pub(super) fn signing_algorithm(text: &str) -> Result<Algorithm, String> {
 }
 
 /// Whether a host, as it stands in a URL, is this machine.
-pub(super) fn is_loopback_host(host: &str) -> bool {
+pub fn is_loopback_host(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost"
         || host.ends_with(".localhost")

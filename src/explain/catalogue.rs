@@ -802,6 +802,27 @@ catalogue! {
         cause: "The admin listener's `/clients` was asked without the bearer token that the service writes into a file beside its store at each start."
         confirm: "Compare the time of that file (EXCHEQUER_STORE with `.admin` at its end) with the service's start."
         mend: "Use `exchequer clients` on the service's machine, as its user: it reads the file."
+    // The console.
+    ConsoleOff "console_off": 404 "invalid_request" FixConfig
+        "The console is off."
+        cause: "EXCHEQUER_CONSOLE is `off`; or the admin listener is not on a loopback address and no token protects the console: EXCHEQUER_CONSOLE_TOKEN is not set, and there is no file beside a store either."
+        confirm: "`exchequer check` prints EXCHEQUER_CONSOLE, EXCHEQUER_ADMIN_LISTEN and EXCHEQUER_STORE."
+        mend: "Set EXCHEQUER_CONSOLE_TOKEN, or reach the service on loopback: EXCHEQUER_ADMIN_LISTEN=127.0.0.1:9090."
+    ConsoleNotLocal "console_not_local": 403 "access_denied" FixRequest
+        "The console was asked for by another name than this machine's, through a proxy, or by another site's page."
+        cause: "Without a token the console answers requests whose `Host` is `localhost` or a loopback address and that no proxy forwarded; and its data, with or without a token, only its own page. So no page of the web reaches it through a browser, and no proxy shows it to others unnoticed."
+        confirm: "Look at the address in the browser's bar, and for a proxy that adds `X-Forwarded-For`, `Forwarded` or `Via`."
+        mend: "Open it as http://localhost and the port, through a tunnel where it is elsewhere (`ssh -L`, `kubectl port-forward`); or set EXCHEQUER_CONSOLE_TOKEN."
+    ConsoleTokenInvalid "console_token_invalid": 401 "invalid_token" FixRequest
+        "The console's token is missing or wrong."
+        cause: "The console is protected by EXCHEQUER_CONSOLE_TOKEN or, where that is not set and the admin listener is not on loopback, by the token in the file beside the store, which is new at each start."
+        confirm: "Compare what was typed with the variable, or with `token` in the file (EXCHEQUER_STORE with `.admin` at its end)."
+        mend: "Give the token in the page's form; a program sends it as `Authorization: Bearer`."
+    ConsoleTriedTooOften "console_tried_too_often": 429 "invalid_request" Retry
+        "Too many wrong tokens came from this address."
+        cause: "Ten wrong tokens came from one address within a minute."
+        confirm: "Look for a program or a browser that goes on sending an old token: each start without EXCHEQUER_CONSOLE_TOKEN makes a new one."
+        mend: "Wait for a minute, then send the right one."
     // Sign-in that this service begins.
     SignInProviderUnknown "sign_in_provider_unknown": 404 "invalid_request" FixConfig
         "The app has no sign-in at this provider."

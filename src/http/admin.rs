@@ -1,7 +1,8 @@
 //! The admin listener: health and metrics, for the platform alone, and the registry of clients
-//! for `exchequer clients`.
+//! for `exchequer clients`. Beside them the console, for people.
 
 use super::admission::Admission;
+use super::console::{self, Console};
 use super::routes::{at, only, refused};
 use super::{answer, body};
 use crate::crypto::sha256;
@@ -42,11 +43,13 @@ pub struct Admin {
     pub registry: Arc<Registry>,
     /// The bearer token of whoever may change them; nobody may where there is none.
     pub token: Option<SecretString>,
+    /// The console, where it is on and protected.
+    pub console: Option<Arc<Console>>,
 }
 
 impl Admin {
     /// Ready is whoever can mint; an upstream that is down does not change that.
-    fn ready(&self) -> Result<(), &'static str> {
+    pub(super) fn ready(&self) -> Result<(), &'static str> {
         if self.draining.load(Ordering::Relaxed) {
             return Err("draining\n");
         }
@@ -126,6 +129,7 @@ fn probe(result: Result<(), &'static str>) -> Answer {
 
 /// The admin listener's routes.
 pub fn routes(admin: Arc<Admin>) -> BoxedFilter<(Answer,)> {
+    let console = console::routes(&admin);
     let admin = warp::any().map(move || Arc::clone(&admin));
     let get = || only("GET, HEAD");
     let live = at("/livez")
@@ -163,6 +167,8 @@ pub fn routes(admin: Arc<Admin>) -> BoxedFilter<(Answer,)> {
         .or(metrics)
         .unify()
         .or(clients)
+        .unify()
+        .or(console)
         .unify()
         .recover(refused)
         .unify()

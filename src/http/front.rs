@@ -4,15 +4,17 @@
 use super::answer::{self, Allowed};
 use super::audited::Audited;
 use super::caller::Peer;
+use super::console;
 use super::cors::Cors;
 use super::log::Line;
 use super::login;
 use super::outcome::{About, Outcome};
+use super::recent::Recent;
 use super::resource;
 use super::verify::{self, Verify};
 use crate::explain::{Code, Refusal};
 use crate::keys::Keeper;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, ending};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{CONNECTION, HeaderMap, HeaderValue, ORIGIN, REFERRER_POLICY};
@@ -47,11 +49,12 @@ pub struct Front {
     metrics: Option<Arc<Metrics>>,
     keys: Arc<Keeper>,
     audited: Option<Audited>,
+    recent: Option<Arc<Recent>>,
 }
 
 impl Front {
     /// A front before these routes, and the door for gateways, which needs none; without
-    /// `metrics` nothing is measured or logged.
+    /// `metrics` nothing is measured or logged, and without `recent` no refusal is kept.
     pub fn new(
         routes: BoxedFilter<(Answer,)>,
         verify: Option<Verify>,
@@ -59,6 +62,7 @@ impl Front {
         metrics: Option<Arc<Metrics>>,
         keys: Arc<Keeper>,
         audited: Option<Audited>,
+        recent: Option<Arc<Recent>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             routes,
@@ -67,6 +71,7 @@ impl Front {
             metrics,
             keys,
             audited,
+            recent,
         })
     }
 
@@ -75,6 +80,7 @@ impl Front {
         let began = Instant::now();
         let _in_flight = self.metrics.as_ref().map(|metrics| metrics.request_began());
         let route = route(request.uri().path());
+        let path = (self.metrics.is_none()).then(|| request.uri().path().to_owned());
         let id = request_id(request.headers());
         let trace = trace(request.headers());
         let origin = request.headers().get(ORIGIN).cloned();
@@ -97,16 +103,8 @@ impl Front {
         };
         let outcome = response.extensions_mut().remove::<Outcome>();
         let allowed = response.extensions_mut().remove::<Allowed>();
-        let (mut result, mut code) = ("ok", "ok");
-        if let Some(refusal) = outcome.as_ref().and_then(Outcome::refusal) {
-            let entry = refusal.code.entry();
-            result = if entry.status >= 500 {
-                "failed"
-            } else {
-                "refused"
-            };
-            code = entry.slug;
-        }
+        let refusal = outcome.as_ref().and_then(Outcome::refusal);
+        let (result, code) = ending(refusal.map(|refusal| refusal.code));
         if let Some(Outcome::Refused(refusal)) = &outcome {
             let entry = refusal.code.entry();
             response = answer::refusal(refusal, allowed, id.to_str().unwrap_or_default());
@@ -123,6 +121,9 @@ impl Front {
             let none = HeaderValue::from_static("no-referrer");
             response.headers_mut().insert(REFERRER_POLICY, none);
         }
+        if let Some(path) = path {
+            console::protect(&path, response.headers_mut());
+        }
         self.finish(&mut response, &id, trace.as_ref(), origin);
         let about = About {
             route,
@@ -132,6 +133,11 @@ impl Front {
         };
         if let (Some(audited), Some(outcome)) = (audited, &outcome) {
             audited.answered(about, outcome).await;
+        }
+        if let (Some(recent), Some(refusal)) =
+            (&self.recent, outcome.as_ref().and_then(Outcome::refusal))
+        {
+            recent.note(about, refusal);
         }
         if let Some(metrics) = &self.metrics {
             let took = began.elapsed();

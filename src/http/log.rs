@@ -195,7 +195,7 @@ impl Line<'_> {
     }
 }
 
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars()
         .map(|each| if each.is_control() { '\u{fffd}' } else { each })
         .collect()

@@ -1,7 +1,7 @@
 //! The ring as it is used: what signs, and what verifiers are shown, parsed once.
 
 use super::jwk::{algorithm_name, jwk};
-use super::ring::{Ring, Schedule, State};
+use super::ring::{Key, Ring, Schedule, State};
 use crate::clock::UnixSeconds;
 use crate::crypto::{self, KeyRejected, MacKey, SigningKey, VerifyingKey};
 use base64::Engine;
@@ -57,6 +57,39 @@ pub struct Overview {
     /// When its state changes next, where that is planned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub changes_at: Option<UnixSeconds>,
+    /// Its whole life.
+    #[serde(skip)]
+    pub life: Life,
+}
+
+/// A key's life, what was and what is planned: published, then signing, then published still,
+/// then gone. What is not planned yet is `None`.
+#[derive(Debug, Clone, Copy)]
+pub struct Life {
+    /// Since when it is published.
+    pub published_at: UnixSeconds,
+    /// When it begins to sign.
+    pub signs_at: Option<UnixSeconds>,
+    /// When it stops.
+    pub retires_at: Option<UnixSeconds>,
+    /// When it is no longer published.
+    pub gone_at: Option<UnixSeconds>,
+}
+
+impl Life {
+    fn of(key: &Key, rotation: Option<UnixSeconds>, schedule: &Schedule) -> Self {
+        let (signs_at, retires_at) = match key.state {
+            State::Next => (rotation, None),
+            State::Active => (key.activated_at, rotation),
+            State::Retired => (key.activated_at, key.retired_at),
+        };
+        Self {
+            published_at: key.published_at,
+            signs_at,
+            retires_at,
+            gone_at: retires_at.map(|at| at + schedule.keep_after),
+        }
+    }
 }
 
 /// The ring as it stands: what signs, and what verifiers are shown.
@@ -99,15 +132,17 @@ impl Published {
             if signing.contains(&key.kid.as_str()) {
                 signers.insert(key.algorithm, Arc::new(signer));
             }
+            let rotation = ring.next_rotation(key.algorithm, schedule);
             overview.push(Overview {
                 kid: key.kid.clone(),
                 alg: name,
                 state: key.state,
                 published_at: key.published_at,
                 changes_at: match key.state {
-                    State::Next | State::Active => ring.next_rotation(key.algorithm, schedule),
+                    State::Next | State::Active => rotation,
                     State::Retired => key.retired_at.map(|at| at + schedule.keep_after),
                 },
+                life: Life::of(key, rotation, schedule),
             });
         }
         let jwks = json!({ "keys": keys }).to_string();

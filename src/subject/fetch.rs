@@ -47,6 +47,23 @@ impl FetchError {
     }
 }
 
+impl FetchError {
+    /// The same without any address.
+    pub fn bare(&self) -> String {
+        match self {
+            Self::Forbidden(_) => {
+                "its address is not https, names a user, or is no public one".to_owned()
+            }
+            Self::Transport(cause) if cause.contains("://") => {
+                "no connection, no TLS, or a broken answer".to_owned()
+            }
+            Self::Transport(_) | Self::Status(_) | Self::TooLarge | Self::Timeout => {
+                self.to_string()
+            }
+        }
+    }
+}
+
 /// A document and how long its sender says it stays fresh.
 #[derive(Debug)]
 pub struct Document {

@@ -119,6 +119,55 @@ pub enum RefreshError {
     Abandoned,
 }
 
+impl RefreshError {
+    /// The same without any address: a document's may hold what is nobody else's to see.
+    fn bare(&self) -> String {
+        match self {
+            Self::Discovery(DiscoveryError::Fetch { error, .. }) => {
+                format!("discovery: {}", error.bare())
+            }
+            Self::Discovery(DiscoveryError::Malformed { member, .. }) => {
+                format!("discovery: not a JSON object with `issuer` and `{member}`")
+            }
+            Self::Discovery(DiscoveryError::Mismatch { .. }) => {
+                "discovery: the document is another issuer's".to_owned()
+            }
+            Self::Discovery(DiscoveryError::Forbidden(error)) => {
+                format!("the discovered address: {}", error.bare())
+            }
+            Self::Fetch { error, .. } => format!("key set: {}", error.bare()),
+            Self::KeySet { error, .. } => format!("key set: {error}"),
+            Self::Late | Self::Abandoned => self.to_string(),
+        }
+    }
+}
+
+/// How an issuer's key set stands, for operators; times in seconds.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    /// The key was configured: none is ever fetched.
+    pub configured: bool,
+    /// How many keys it has that could be read.
+    pub keys: usize,
+    /// Since when it is there.
+    pub age: Option<f64>,
+    /// The fetch that failed last, where one did.
+    pub failed: Option<Failed>,
+    /// How many have failed since one succeeded.
+    pub failures: u32,
+}
+
+/// A fetch that failed.
+#[derive(Debug, Clone)]
+pub struct Failed {
+    /// What a token that waited for it was refused with.
+    pub code: Code,
+    /// Why, in a few words and without addresses.
+    pub cause: String,
+    /// How long ago.
+    pub age: f64,
+}
+
 struct Cached {
     set: KeySet,
     fetched_at: Duration,
@@ -136,7 +185,8 @@ struct Flight {
     missing: HashMap<String, Duration>,
     failures: u32,
     not_before: Duration,
-    last_error: Option<RefreshError>,
+    /// The last one and when it was, also when all is well again.
+    last_error: Option<(RefreshError, Duration)>,
     /// The key set's place and when it was found; until a fetch from it fails, or is old.
     place: Option<(Url, Reach, Duration)>,
     /// The first fetch has ended, well or not.
@@ -241,7 +291,7 @@ impl KeyCache {
         let backing_off = idle && now < flight.not_before;
         match self.look_up(kid, algorithm) {
             None if backing_off => {
-                let error = flight.last_error.clone();
+                let error = flight.last_error.clone().map(|(error, _)| error);
                 drop(flight);
                 return Err(self.unavailable(&error.unwrap_or(RefreshError::Abandoned)));
             }
@@ -377,14 +427,13 @@ impl KeyCache {
                 }
                 flight.failures = 0;
                 flight.not_before = Duration::ZERO;
-                flight.last_error = None;
             }
             Err(error) => {
                 let backoff = Duration::from_secs(1 << flight.failures.min(6)).min(MAX_BACKOFF);
                 flight.failures = flight.failures.saturating_add(1);
                 flight.not_before = now + backoff.mul_f64(rand::random_range(0.5..1.0));
                 flight.place = None;
-                flight.last_error = Some(error.clone());
+                flight.last_error = Some((error.clone(), now));
                 tracing::warn!(
                     issuer = name,
                     failures = flight.failures,
@@ -446,6 +495,39 @@ impl KeyCache {
                 .saturating_sub(cached.fetched_at)
                 .as_secs_f64(),
         )
+    }
+
+    /// How the set stands.
+    pub fn standing(&self) -> Standing {
+        if let Some(only) = &self.only {
+            return Standing {
+                configured: true,
+                keys: only.overview().len(),
+                age: None,
+                failed: None,
+                failures: 0,
+            };
+        }
+        let (failed, failures) = {
+            let flight = self.flight();
+            (flight.last_error.clone(), flight.failures)
+        };
+        let now = self.clock.monotonic();
+        let failed = failed.map(|(error, at)| Failed {
+            code: self.unavailable(&error).refusal().code,
+            cause: error.bare(),
+            age: now.saturating_sub(at).as_secs_f64(),
+        });
+        let cached = self.current.load();
+        Standing {
+            configured: false,
+            keys: cached
+                .as_ref()
+                .map_or(0, |cached| cached.set.overview().len()),
+            age: self.age(),
+            failed,
+            failures,
+        }
     }
 
     /// Whether one of these keys is the issuer's too, looked up as a token's key is.
