@@ -38,6 +38,7 @@ use crate::subject::fetch::Fetcher;
 use crate::subject::introspection::Introspection;
 use crate::subject::key_cache::KeyCache;
 use crate::telemetry::Metrics;
+use crate::telemetry::traces::{Export, Traces, TracesError};
 use apart::Apart;
 use ipnet::IpNet;
 use jsonwebtoken::Algorithm;
@@ -67,6 +68,9 @@ pub enum StartError {
     /// The HTTP client.
     #[error("HTTP client: {0}")]
     Client(#[from] reqwest::Error),
+    /// The exporter of traces.
+    #[error("traces: {0}")]
+    Traces(#[from] TracesError),
     /// An API's base URL.
     #[error("API URL: {0}")]
     Url(#[from] url::ParseError),
@@ -106,6 +110,8 @@ pub struct Service {
     pub fetcher: Fetcher,
     /// The audit log.
     pub audit: Arc<Audit>,
+    /// What makes spans of requests and what exports them, where they are wanted.
+    traces: Option<(Traces, Export)>,
     /// The Redis that the store and the key ring share, where one is configured.
     redis: Option<Arc<RedisClient>>,
     place: Place,
@@ -142,6 +148,10 @@ impl Service {
                     .map_err(StartError::Audit)?
             }
             Place::Memory => Audit::off(clock.clone()),
+        };
+        let traces = match (&settings.traces, place) {
+            (Some(traces), Place::Disk) => Some(Traces::new(traces, Arc::clone(&metrics))?),
+            _ => None,
         };
         let redis = match (&settings.store, place) {
             (StoreSettings::Redis(redis), Place::Disk) => Some(RedisClient::new(
@@ -238,6 +248,7 @@ impl Service {
             metrics,
             fetcher,
             audit,
+            traces,
             redis,
             settings,
         })
@@ -291,6 +302,7 @@ impl Bound {
             key_sets,
             metrics,
             audit,
+            traces,
             redis,
             settings,
             fetcher,
@@ -328,8 +340,9 @@ impl Bound {
             exchange.clock.clone(),
         );
         let recent = Arc::new(Recent::new(exchange.clock.clone()));
-        let public = Front::new(
-            routes::public(
+        let (traces, export) = traces.unzip();
+        let public = Arc::new(Front {
+            routes: routes::public(
                 Arc::new(OAuth::new(
                     Arc::clone(&exchange),
                     Arc::clone(&clients),
@@ -341,21 +354,22 @@ impl Bound {
                 Arc::clone(&admission),
                 Arc::clone(&metrics),
             ),
-            Some(Verify::new(
+            verify: Some(Verify::new(
                 Gate::new(Arc::clone(&exchange), Arc::clone(&clients)),
                 settings.verify_cache,
                 Arc::clone(&admission),
             )),
-            Cors::new(&settings.allowed_origins),
-            Some(Arc::clone(&metrics)),
-            Arc::clone(&keys),
-            Some(Audited {
+            cors: Cors::new(&settings.allowed_origins),
+            metrics: Some(Arc::clone(&metrics)),
+            keys: Arc::clone(&keys),
+            audited: Some(Audited {
                 audit: Arc::clone(&audit),
                 proxies,
                 keys: Arc::clone(&keys),
             }),
-            console.is_some().then(|| Arc::clone(&recent)),
-        );
+            recent: console.is_some().then(|| Arc::clone(&recent)),
+            traces,
+        });
         let history = Arc::new(History::new(exchange.clock.clone(), Arc::clone(&metrics)));
         let console = console.map(|access| Console {
             access,
@@ -368,8 +382,8 @@ impl Bound {
             started_at: exchange.clock.now(),
             explaining: Console::places(),
         });
-        let admin = Front::new(
-            admin::routes(Arc::new(Admin {
+        let admin = Arc::new(Front {
+            routes: admin::routes(Arc::new(Admin {
                 exchange,
                 key_sets,
                 metrics: Arc::clone(&metrics),
@@ -379,13 +393,14 @@ impl Bound {
                 token: admin_token,
                 console: console.map(Arc::new),
             })),
-            None,
-            Cors::new(&[]),
-            None,
+            verify: None,
+            cors: Cors::new(&[]),
+            metrics: None,
             keys,
-            None,
-            None,
-        );
+            audited: None,
+            recent: None,
+            traces: None,
+        });
         // The admin listener outlives the public one: probes see the draining.
         let (stop_admin, admin_stops) = watch::channel(false);
         let apart = Apart::start().await;
@@ -398,6 +413,8 @@ impl Bound {
         let admin = aside.spawn(serve_moved(self.admin, admin, admin_stops));
         let counting = aside.spawn(history.keep());
         let watching = aside.spawn(delay.watch(here.clone(), Arc::clone(&metrics)));
+        let (stop_export, export_stops) = watch::channel(false);
+        let export = export.map(|export| aside.spawn(export.run(export_stops)));
         let mut leaving = stop.leaving.clone();
         let watcher = tokio::spawn(async move {
             if leaving.wait_for(|leaving| *leaving).await.is_ok() {
@@ -407,7 +424,11 @@ impl Bound {
         server::serve(self.public, public, Some(metrics), stop).await;
         // The last exchanges have ended: what they have to tell is told.
         let _ = stop_delivery.send(true);
+        let _ = stop_export.send(true);
         let _ = delivery.await;
+        if let Some(export) = export {
+            let _ = export.await;
+        }
         let _ = stop_admin.send(true);
         let _ = admin.await;
         if let Some((path, _)) = access {

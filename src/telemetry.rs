@@ -1,5 +1,7 @@
-//! What is seen from outside: the log and the metrics. Never a token, a secret or personal
+//! What is seen from outside: the log, the metrics and the traces. Never a token, a secret or personal
 //! data: a subject appears under its pseudonym only.
+
+pub mod traces;
 
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::LogFormat;
@@ -289,6 +291,7 @@ pub struct Metrics {
     deliveries: Family<DeliveryLabels, Counter>,
     waiting: Gauge,
     audit_lost: Counter,
+    spans: Family<DeliveryLabels, Counter>,
     redis_up: Gauge,
     redis_clock_ahead: Gauge,
     redis_breaker_openings: Family<CauseLabels, Counter>,
@@ -360,6 +363,7 @@ impl Default for Metrics {
             deliveries: Family::default(),
             waiting: Gauge::default(),
             audit_lost: Counter::default(),
+            spans: Family::default(),
             redis_up: Gauge::default(),
             redis_clock_ahead: Gauge::default(),
             redis_breaker_openings: Family::default(),
@@ -561,6 +565,11 @@ impl Default for Metrics {
             "audit_lost",
             "Audit events that could not be written",
             metrics.audit_lost.clone(),
+        );
+        registry.register(
+            "spans",
+            "Spans of traces, by what became of them: exported, failed, or dropped where too many waited",
+            metrics.spans.clone(),
         );
         registry.register(
             "redis_up",
@@ -783,6 +792,14 @@ impl Metrics {
     /// Audit events could not be written.
     pub fn audit_lost(&self, count: u64) {
         self.audit_lost.inc_by(count);
+    }
+
+    /// So many spans were `exported`, `failed`, or `dropped` for too many waited.
+    pub fn spans(&self, result: &'static str, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.spans
+            .get_or_create(&DeliveryLabels { result })
+            .inc_by(count);
     }
 
     /// Redis answers, all that is needed of it, or it does not.

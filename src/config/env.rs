@@ -27,7 +27,11 @@ pub struct Variable {
     pub meaning: &'static str,
 }
 
-const fn variable(name: &'static str, default: &'static str, meaning: &'static str) -> Variable {
+pub(super) const fn variable(
+    name: &'static str,
+    default: &'static str,
+    meaning: &'static str,
+) -> Variable {
     Variable {
         name,
         default,
@@ -232,7 +236,8 @@ pub(super) fn resolve_files(
             continue;
         };
         let ours = VARIABLES.iter().any(|variable| variable.name == base)
-            || super::clerk::is_variable(base);
+            || super::clerk::is_variable(base)
+            || super::traces::is_secret(base);
         if path.is_empty() {
             continue;
         }
@@ -283,12 +288,6 @@ pub(super) fn read(
                 format!("there is no such variable{}", suggest(name, &known)),
             );
         }
-    }
-    if variables.contains_key("OTEL_EXPORTER_OTLP_ENDPOINT") {
-        findings.note(
-            "OTEL_EXPORTER_OTLP_ENDPOINT",
-            "has no effect yet: this version exports no traces",
-        );
     }
     let pairs = variables
         .iter()

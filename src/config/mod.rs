@@ -10,6 +10,7 @@ mod file;
 mod judge;
 mod providers;
 mod redis;
+mod traces;
 mod value;
 
 use crate::clock::UnixSeconds;
@@ -33,6 +34,7 @@ pub use client::{
 pub use env::{VARIABLES, Variable};
 pub use file::{MEMBERSHIP_FIELDS, ORGANIZATION_FIELDS, SECTIONS, USER_FIELDS};
 pub use redis::{Login, Node, Password, RedisSettings, RedisTls, Topology};
+pub use traces::{Sampling, TRACE_VARIABLES, TraceSettings};
 pub use value::{is_scope_byte, origins};
 
 /// Something that is wrong, or worth knowing, and where.
@@ -149,6 +151,8 @@ pub struct Settings {
     pub max_concurrency: usize,
     /// How long the service serves on after SIGTERM.
     pub shutdown_delay: Duration,
+    /// Where traces go; `None` makes none.
+    pub traces: Option<TraceSettings>,
 }
 
 /// Where what must be remembered is kept.
@@ -686,6 +690,7 @@ pub fn load(sources: &Sources) -> (Option<Settings>, Findings) {
         &common,
         &mut findings,
     );
+    let traces = traces::read(&variables, &mut findings);
     clerk::read(&variables, &common, &mut structure, &mut findings);
     providers::trust(&mut structure, &mut findings);
     judge::judge(&common, &structure, &mut findings);
@@ -715,6 +720,7 @@ pub fn load(sources: &Sources) -> (Option<Settings>, Findings) {
         max_queue_delay: common.max_queue_delay,
         max_concurrency: common.max_concurrency,
         shutdown_delay: common.shutdown_delay,
+        traces,
     });
     (settings, findings)
 }

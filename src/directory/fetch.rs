@@ -8,6 +8,7 @@ use crate::store::{Key, Kind, Record, StoreError, UnixMillis};
 use crate::subject::Issuer;
 use crate::subject::clerk::api::{ApiError, Asking};
 use crate::subject::clerk::instance::Occasion;
+use crate::telemetry::traces;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -128,13 +129,13 @@ impl Directory {
         air.running.insert(key, receiver.clone());
         drop(air);
         let (directory, issuer) = (Arc::clone(self), Arc::clone(issuer));
-        tokio::spawn(async move {
+        tokio::spawn(traces::carried(async move {
             let flight = directory.fly(&issuer, &of);
             let ended = tokio::time::timeout(DEADLINE, flight).await;
             let result = ended.unwrap_or(Err(Lost::Late));
             directory.land(&issuer, &key, &result);
             let _ = sender.send(Some(result));
-        });
+        }));
         receiver
     }
 

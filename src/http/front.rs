@@ -11,9 +11,11 @@ use super::login;
 use super::outcome::{About, Outcome};
 use super::recent::Recent;
 use super::resource;
+use super::traced;
 use super::verify::{self, Verify};
 use crate::explain::{Code, Refusal};
 use crate::keys::Keeper;
+use crate::telemetry::traces::{RequestSpan, Traces};
 use crate::telemetry::{Metrics, ending};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -23,6 +25,7 @@ use hyper::body::{Body, Incoming};
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use rand::Rng;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 use warp::filters::BoxedFilter;
@@ -43,38 +46,25 @@ const MAX_TARGET: usize = 8 * 1024;
 
 /// The front of a listener.
 pub struct Front {
-    routes: BoxedFilter<(Answer,)>,
-    verify: Option<Verify>,
-    cors: Cors,
-    metrics: Option<Arc<Metrics>>,
-    keys: Arc<Keeper>,
-    audited: Option<Audited>,
-    recent: Option<Arc<Recent>>,
+    /// The routes behind it.
+    pub routes: BoxedFilter<(Answer,)>,
+    /// The door for gateways, which needs no route.
+    pub verify: Option<Verify>,
+    /// Who may read the answers in a browser.
+    pub cors: Cors,
+    /// Without them nothing is measured or logged.
+    pub metrics: Option<Arc<Metrics>>,
+    /// Our keys, which pseudonyms are keyed with.
+    pub keys: Arc<Keeper>,
+    /// What the audit log is told.
+    pub audited: Option<Audited>,
+    /// Where refusals are kept for the console.
+    pub recent: Option<Arc<Recent>>,
+    /// Where spans go.
+    pub traces: Option<Traces>,
 }
 
 impl Front {
-    /// A front before these routes, and the door for gateways, which needs none; without
-    /// `metrics` nothing is measured or logged, and without `recent` no refusal is kept.
-    pub fn new(
-        routes: BoxedFilter<(Answer,)>,
-        verify: Option<Verify>,
-        cors: Cors,
-        metrics: Option<Arc<Metrics>>,
-        keys: Arc<Keeper>,
-        audited: Option<Audited>,
-        recent: Option<Arc<Recent>>,
-    ) -> Arc<Self> {
-        Arc::new(Self {
-            routes,
-            verify,
-            cors,
-            metrics,
-            keys,
-            audited,
-            recent,
-        })
-    }
-
     /// Answers a request.
     pub async fn answer(&self, mut request: Request<Incoming>, peer: Peer) -> Answer {
         let began = Instant::now();
@@ -87,19 +77,28 @@ impl Front {
         let audited = self.audited.as_ref();
         let network = audited.and_then(|audited| audited.network(peer, request.headers()));
         let has_body = !request.body().is_end_stream() && request.version() < Version::HTTP_2;
+        let span = self.span(route, &mut request, trace.as_ref());
         let gateway = self.verify.as_ref();
         let gateway = gateway.filter(|_| request.uri().path() == verify::PATH);
-        let mut response = match (self.early(&request, gateway.is_some()), gateway) {
-            (Some(response), _) => response,
-            (None, Some(verify)) => verify.answer(&request).await,
-            (None, None) => {
-                request.extensions_mut().insert(peer);
-                let routes = TowerToHyperService::new(warp::service(self.routes.clone()));
-                match routes.call(request).await {
-                    Ok(response) => response,
-                    Err(never) => match never {},
+        let early = self.early(&request, gateway.is_some());
+        let answering = async {
+            match (early, gateway) {
+                (Some(response), _) => response,
+                (None, Some(verify)) => verify.answer(&request).await,
+                (None, None) => {
+                    request.extensions_mut().insert(peer);
+                    let routes = TowerToHyperService::new(warp::service(self.routes.clone()));
+                    match routes.call(request).await {
+                        Ok(response) => response,
+                        Err(never) => match never {},
+                    }
                 }
             }
+        };
+        let answering = pin!(answering);
+        let mut response = match &span {
+            None => answering.await,
+            Some(span) => span.within(answering).await,
         };
         let outcome = response.extensions_mut().remove::<Outcome>();
         let allowed = response.extensions_mut().remove::<Allowed>();
@@ -125,10 +124,11 @@ impl Front {
             console::protect(&path, response.headers_mut());
         }
         self.finish(&mut response, &id, trace.as_ref(), origin);
+        let traced = span.as_ref().map(RequestSpan::trace_id);
         let about = About {
             route,
             id: id.to_str().unwrap_or_default(),
-            trace: trace.as_ref().map(Trace::id),
+            trace: traced.as_deref().or(trace.as_ref().map(Trace::id)),
             network: network.as_deref(),
         };
         if let (Some(audited), Some(outcome)) = (audited, &outcome) {
@@ -160,7 +160,26 @@ impl Front {
                 None => line.answered(response.status()),
             }
         }
+        if let Some(span) = span {
+            traced::end(span, response.status().as_u16(), outcome.as_ref());
+        }
         response
+    }
+
+    /// The request's span, where there are traces; whoever is asked for it is asked in that
+    /// span. Probes have none.
+    fn span(
+        &self,
+        route: &'static str,
+        request: &mut Request<Incoming>,
+        trace: Option<&Trace>,
+    ) -> Option<RequestSpan> {
+        let traces = self.traces.as_ref().filter(|_| route != "health")?;
+        let span = traced::begin(traces, route, request, trace.and_then(Trace::text));
+        if let Ok(traceparent) = HeaderValue::try_from(span.traceparent()) {
+            request.headers_mut().insert(TRACEPARENT, traceparent);
+        }
+        Some(span)
     }
 
     /// The answers that need no route: preflights, and requests that are too large or lead
@@ -241,10 +260,12 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
 struct Trace(HeaderValue);
 
 impl Trace {
+    fn text(&self) -> Option<&str> {
+        self.0.to_str().ok()
+    }
+
     fn id(&self) -> &str {
-        self.0
-            .to_str()
-            .ok()
+        self.text()
             .and_then(|text| text.get(3..35))
             .unwrap_or_default()
     }

@@ -31,5 +31,6 @@ pub mod server;
 pub mod status_list;
 pub mod token;
 mod token_exchange;
+mod traced;
 pub mod verify;
 pub mod webhooks;

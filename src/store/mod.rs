@@ -28,7 +28,7 @@ use crate::config::{StoreDown, StoreSettings};
 use crate::crypto::sha256;
 use crate::explain::{Code, Refusal, Source};
 use crate::redis_client::RedisClient;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, traces};
 pub use file::{File, OpenError};
 pub use memory::Memory;
 pub use redis::Redis;
@@ -361,6 +361,9 @@ impl StoreError {
     }
 }
 
+/// What a span of it says where it could not be read or written.
+const UNAVAILABLE: &str = "store_unavailable";
+
 /// A store.
 pub enum Store {
     /// In this process.
@@ -416,20 +419,37 @@ impl Store {
         question: Question<'_>,
         now: UnixSeconds,
     ) -> Result<Answer, StoreError> {
-        match self {
+        let span = self.span("store ask");
+        let answer = match self {
             Self::Memory(memory) => Ok(memory.ask(question, now)),
             Self::File(file) => file.ask(question, now).await,
             Self::Redis(redis) => redis.ask(question, now).await,
-        }
+        };
+        span.ended(&answer, |_| UNAVAILABLE);
+        answer
+    }
+
+    fn span(&self, name: &'static str) -> traces::Open {
+        let span = traces::begin(name);
+        let kind = match self {
+            Self::Memory(_) => "memory",
+            Self::File(_) => "file",
+            Self::Redis(_) => "redis",
+        };
+        span.set("exchequer.store", kind);
+        span
     }
 
     /// Makes a change; returns when it is as durable as the store promises.
     pub async fn commit(&self, change: Change, now: UnixSeconds) -> Result<Committed, StoreError> {
-        match self {
+        let span = self.span("store commit");
+        let committed = match self {
             Self::Memory(memory) => Ok(memory.commit(&change, now)),
             Self::File(file) => file.commit(change, now).await,
             Self::Redis(redis) => redis.commit(change, now).await,
-        }
+        };
+        span.ended(&committed, |_| UNAVAILABLE);
+        committed
     }
 
     /// The places in the status list whose tokens were revoked, in ascending order. It looks at

@@ -8,6 +8,7 @@ use super::opaque::Told;
 use crate::clock::Clock;
 use crate::crypto::sha256;
 use crate::explain::{Code, Refusal, Source};
+use crate::telemetry::traces;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -86,7 +87,7 @@ impl Answers {
                 None => {
                     let (sender, receiver) = watch::channel(None);
                     state.asking.insert(key, receiver.clone());
-                    let (answers, question) = (Arc::clone(self), ask());
+                    let (answers, question) = (Arc::clone(self), traces::carried(ask()));
                     tokio::spawn(async move {
                         let result = answers.note(key, question).await;
                         let _ = sender.send(Some(result));

@@ -2,6 +2,7 @@
 
 use super::address::{PublicOnly, Reach, allowed};
 use crate::clock::UnixSeconds;
+use crate::telemetry::traces::{self, Open};
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder};
 use std::time::{Duration, SystemTime};
@@ -44,6 +45,17 @@ impl FetchError {
         let _ = bare.set_username("");
         let _ = bare.set_password(None);
         Self::Forbidden(bare.as_str().chars().take(255).collect())
+    }
+
+    /// Its name in traces.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Forbidden(_) => "forbidden",
+            Self::Status(_) => "status",
+            Self::TooLarge => "too_large",
+            Self::Timeout => "timeout",
+            Self::Transport(_) => "transport",
+        }
     }
 }
 
@@ -146,7 +158,8 @@ impl Fetcher {
         })
     }
 
-    /// Sends a request that `shape` adds headers and a body to: no redirects, bounded.
+    /// Sends a request that `shape` adds headers and a body to: no redirects, bounded. Where
+    /// there are traces it has a span, and [`traces::traceparent`] is that span's in `shape`.
     pub async fn send(
         &self,
         method: Method,
@@ -157,6 +170,29 @@ impl Fetcher {
         if !allowed(url, reach) {
             return Err(FetchError::forbidden(url));
         }
+        let call = traces::begin_call(method.as_str(), url);
+        let sent = self.sent(method, url, reach, &call, shape).await;
+        match &sent {
+            Ok(reply) => {
+                call.set("http.response.status_code", i64::from(reply.status));
+                match reply.status {
+                    ..400 => call.end(),
+                    status => call.fail(status.to_string()),
+                }
+            }
+            Err(error) => call.fail(error.kind()),
+        }
+        sent
+    }
+
+    async fn sent(
+        &self,
+        method: Method,
+        url: &Url,
+        reach: Reach,
+        call: &Open,
+        shape: impl FnOnce(RequestBuilder) -> RequestBuilder,
+    ) -> Result<Reply, FetchError> {
         let client = match reach {
             Reach::Public => &self.public,
             Reach::Private => &self.private,
@@ -164,7 +200,8 @@ impl Fetcher {
         let request = client
             .request(method, url.clone())
             .header("accept", "application/json");
-        let mut answer = shape(request).send().await.map_err(transport)?;
+        let request = call.within(|| shape(request));
+        let mut answer = request.send().await.map_err(transport)?;
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(transport)? {

@@ -12,7 +12,7 @@ use super::opaque::Told;
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::{IntrospectionSettings, IssuerSettings};
 use crate::explain::{Code, Refusal, Source};
-use crate::telemetry::{Metrics, ProviderResult};
+use crate::telemetry::{Metrics, ProviderResult, traces};
 use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
 use std::sync::Arc;
@@ -109,7 +109,10 @@ impl Introspection {
                 .body(body);
             match traceparent {
                 None => request,
-                Some(traceparent) => request.header("traceparent", traceparent),
+                Some(given) => {
+                    let own = traces::traceparent();
+                    request.header("traceparent", own.as_deref().unwrap_or(given))
+                }
             }
         });
         let reply = reply.await.map_err(unavailable)?;

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::config::{IssuerKind, IssuerSettings};
 use crate::crypto::{PublicKey, VerifyingKey};
 use crate::explain::{Code, Refusal, Source};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, traces};
 use arc_swap::ArcSwapOption;
 use jsonwebtoken::Algorithm;
 use std::collections::HashMap;
@@ -258,9 +258,12 @@ impl KeyCache {
             Some(known) => return found(known),
         }
         if let Some(outcome) = self.fetch_for(kid, algorithm)? {
-            self.ended(outcome)
-                .await
-                .map_err(|error| self.unavailable(&error))?;
+            let wait = traces::begin("fetch key set");
+            wait.set("exchequer.issuer", self.issuer.issuer.clone());
+            let ended = self.ended(outcome).await;
+            let ended = ended.map_err(|error| self.unavailable(&error));
+            wait.ended(&ended, |error| error.clone().refusal().code.entry().slug);
+            ended?;
         }
         match self.look_up(kid, algorithm) {
             None => Err(self.unavailable(&RefreshError::Abandoned)),
@@ -353,13 +356,13 @@ impl KeyCache {
         let (sender, receiver) = watch::channel(None);
         flight.running = Some(receiver.clone());
         let cache = Arc::clone(self);
-        tokio::spawn(async move {
+        tokio::spawn(traces::carried(async move {
             let result = tokio::time::timeout(DEADLINE, cache.refresh())
                 .await
                 .unwrap_or(Err(RefreshError::Late));
             cache.note(&result);
             let _ = sender.send(Some(result));
-        });
+        }));
         receiver
     }
 

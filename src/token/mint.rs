@@ -4,10 +4,13 @@ use super::claims::{Bearer, Carried, Claims, ServiceGrant};
 use crate::clock::UnixSeconds;
 use crate::config::AppSettings;
 use crate::keys::Signer;
+use crate::keys::jwk::algorithm_name;
 use crate::policy::Grant;
 use crate::subject::Subject;
+use crate::telemetry::traces;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::crypto::JwtSigner;
 use rand::Rng;
 use signature::Signer as _;
 
@@ -129,10 +132,12 @@ pub(super) fn sign(typ: &str, claims: &[u8], signer: &Signer) -> Result<String, 
     compact.push_str(header);
     compact.push('.');
     URL_SAFE_NO_PAD.encode_string(claims, &mut compact);
-    let signature = signer
-        .key
-        .try_sign(compact.as_bytes())
-        .map_err(|_| MintFailed)?;
+    let span = traces::begin("sign");
+    span.set("exchequer.alg", algorithm_name(signer.key.algorithm()));
+    let signature = signer.key.try_sign(compact.as_bytes());
+    let signature = signature.map_err(|_| MintFailed);
+    span.ended(&signature, |_| "internal_error");
+    let signature = signature?;
     compact.push('.');
     URL_SAFE_NO_PAD.encode_string(&signature, &mut compact);
     Ok(compact)

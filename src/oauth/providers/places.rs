@@ -11,6 +11,7 @@ use crate::subject::address::{self, Reach};
 use crate::subject::discovery::{DiscoveryError, sign_in_urls};
 use crate::subject::fetch::Fetcher;
 use crate::subject::guard::whole_seconds;
+use crate::telemetry::traces;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -117,11 +118,11 @@ impl Places {
         let (sender, receiver) = watch::channel(None);
         state.running = Some(receiver.clone());
         let places = Arc::clone(self);
-        tokio::spawn(async move {
+        tokio::spawn(traces::carried(async move {
             let outcome = places.discover().await;
             places.note(&outcome);
             let _ = sender.send(Some(outcome.map_err(Unknown::Failed)));
-        });
+        }));
         receiver
     }
 

@@ -13,7 +13,7 @@ use crate::subject::breaker::{Held, Pass};
 use crate::subject::fetch::{FetchError, Fetcher, Reply};
 use crate::subject::guard::{Guard, LEFT_ALONE, Outcome, whole_seconds};
 use crate::subject::json::Object;
-use crate::telemetry::{Metrics, ProviderResult};
+use crate::telemetry::{Metrics, ProviderResult, traces};
 use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
@@ -206,8 +206,9 @@ impl Asking<'_> {
             let mut request = request
                 .bearer_auth(key.expose_secret())
                 .header("clerk-api-version", &api.settings.version);
-            if let Some(traceparent) = self.traceparent {
-                request = request.header("traceparent", traceparent);
+            if let Some(given) = self.traceparent {
+                let own = traces::traceparent();
+                request = request.header("traceparent", own.as_deref().unwrap_or(given));
             }
             match body {
                 None => request,
