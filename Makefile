@@ -8,8 +8,8 @@ FUZZ_SECONDS ?= 60
 FAULT_ROUNDS ?= 200
 
 .DEFAULT_GOAL := help
-.PHONY: help run quickstart test docs test-walks test-interop test-faults test-k8s test-image interop browser \
-  client manifests image bench sim fuzz lint
+.PHONY: help run quickstart test docs test-openapi test-walks test-interop test-faults test-k8s test-image interop
+.PHONY: openapi browser client manifests image bench sim fuzz lint
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,7 +22,7 @@ quickstart: ## Start the web app of docs/quickstart.md on http://localhost:3000
 	examples/quickstart/install.sh
 	cd examples/quickstart && npm start --silent
 
-test: interop ## Run every test; installs what it lacks
+test: interop openapi ## Run every test; installs what it lacks
 	$(CARGO) test --locked --features settable-clock
 	$(CARGO) test --locked --features settable-clock,aws-lc --lib
 	$(MAKE) docs
@@ -61,6 +61,12 @@ browser: # with the binary that `cargo test --features settable-clock` built
 client: # the same
 	tests/browser/install.sh
 	cd clients/typescript && npm test --silent
+
+openapi:
+	tests/openapi/install.sh
+
+test-openapi: openapi ## Hold the OpenAPI document against the running service, with schemathesis
+	$(CARGO) test --locked --features settable-clock --test suite openapi::
 
 manifests:
 	tests/k8s/install.sh

@@ -55,7 +55,7 @@ impl Audited {
     pub(super) async fn answered(&self, about: About<'_>, outcome: &Outcome) {
         let action = match about.route {
             _ if !self.audit.is_on() => return,
-            "jwks" | "metadata" | "status_list" | "health" | "other" => return,
+            "jwks" | "metadata" | "status_list" | "openapi" | "health" | "other" => return,
             "webhooks" => "revoke",
             route => route,
         };

@@ -236,6 +236,7 @@ fn route(path: &str) -> &'static str {
         | resource::PATH
         | resource::OF_VERIFY => "metadata",
         "/.well-known/status-lists" | "/.well-known/status-lists/1" => "status_list",
+        "/openapi.json" => "openapi",
         "/healthz" => "health",
         _ if path.starts_with(login::LOGIN) => "login",
         _ if path.starts_with(login::CALLBACK) => "callback",

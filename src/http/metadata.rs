@@ -16,8 +16,9 @@ use std::collections::BTreeSet;
 use warp::reply::{Reply, Response as Answer};
 
 /// How long verifiers may keep the documents; Hasura refreshes by nothing else.
-const CACHE: &str = "public, max-age=300";
-const JSON: &str = "application/json";
+pub(super) const CACHE: &str = "public, max-age=300";
+/// The content type of nearly all of them.
+pub(super) const JSON: &str = "application/json";
 const ANYBODY: HeaderValue = HeaderValue::from_static("*");
 
 /// `GET /.well-known/jwks.json`, answered from memory: Nimbus gives up after 500 ms.

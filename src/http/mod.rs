@@ -22,6 +22,7 @@ pub mod introspect;
 mod log;
 mod login;
 pub mod metadata;
+mod openapi;
 pub mod outcome;
 pub mod recent;
 pub mod resource;

@@ -2,8 +2,8 @@
 
 use super::admission::Admission;
 use super::{
-    answer, body, caller, exchange, introspect, login, metadata, resource, revoke, status_list,
-    token, webhooks,
+    answer, body, caller, exchange, introspect, login, metadata, openapi, resource, revoke,
+    status_list, token, webhooks,
 };
 use crate::exchange::Exchange;
 use crate::explain::{Code, Refusal};
@@ -36,6 +36,7 @@ pub fn public(
     let entrance = Arc::clone(&admission);
     let entrance = warp::any().map(move || Arc::clone(&entrance));
     let exchange = Arc::clone(&oauth.exchange);
+    let document = Arc::new(openapi::Document::new(&exchange.issuer));
     let oauth = warp::any().map(move || Arc::clone(&oauth));
     let address = caller::address(proxies, metrics);
     let exchange = warp::any().map(move || Arc::clone(&exchange));
@@ -159,6 +160,10 @@ pub fn public(
         .and(only(GET))
         .and(oauth)
         .map(|oauth: Arc<OAuth>| status_list::lists(&oauth));
+    let openapi = at("/openapi.json")
+        .and(only(GET))
+        .and(warp::header::headers_cloned())
+        .map(move |headers: HeaderMap| document.answer(&headers));
     let health = at("/healthz")
         .and(only(GET))
         .map(|| answer::plain(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"));
@@ -179,6 +184,8 @@ pub fn public(
         .or(status_list)
         .unify()
         .or(status_lists)
+        .unify()
+        .or(openapi)
         .unify()
         .or(health)
         .unify()

@@ -40,6 +40,7 @@ mod multi_issuer;
 mod oauth_clients;
 mod observability;
 mod opaque;
+mod openapi;
 mod overload;
 mod policy;
 mod profiles;

@@ -1,6 +1,7 @@
 //! What an app asks to know of its users is there when it is needed, is no more than was asked
 //! for, and reaches whoever else is to know it.
 
+use crate::support::described::{DOCUMENT, assert_valid};
 use crate::support::{Answer, Command, Service, eventually, now, token};
 use exchequer::clock::Clock;
 use exchequer::standin::{Fault, Session, StandIn};
@@ -545,6 +546,11 @@ impl Receiver {
         eventually("the event is sent", async || self.taken().len() >= count).await;
         let taken = self.taken();
         assert_eq!(taken.len(), count);
+        for each in &taken {
+            let webhook = &DOCUMENT["webhooks"][each.json()["type"].as_str().unwrap()]["post"];
+            let schema = &webhook["requestBody"]["content"]["application/json"]["schema"];
+            assert_valid(schema, &each.json(), "the event");
+        }
         taken
     }
 

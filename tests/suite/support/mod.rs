@@ -1,6 +1,7 @@
 //! The world around the service: its process, an issuer that can misbehave, keys and tokens.
 
 pub mod command;
+pub mod described;
 pub mod foreign;
 pub mod issuer;
 pub mod key;

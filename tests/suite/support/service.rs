@@ -1,6 +1,6 @@
 //! The service as a process: the built binary, its environment, its log and its clock.
 
-use super::{Issuer, eventually, secrecy};
+use super::{Issuer, described, eventually, secrecy};
 use serde_json::{Value, json};
 use std::fmt::Display;
 use std::io::{BufRead, BufReader};
@@ -255,7 +255,7 @@ impl Service {
             .post(format!("{}/auth/exchange", self.url))
             .header("content-type", "application/json")
             .body(body.to_string());
-        Answer::of(request.send().await.unwrap()).await
+        self.send(request).await
     }
 
     /// Exchanges a session token.
@@ -273,9 +273,17 @@ impl Service {
         assert!(token.len() < 16 || !text.contains(token), "{what}: {text}");
     }
 
-    /// Sends any request.
+    /// Sends any request; an answer of its public listener must be one that its OpenAPI document
+    /// describes.
     pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
-        Answer::of(request.send().await.unwrap()).await
+        let (client, request) = request.build_split();
+        let request = request.unwrap();
+        let (method, url) = (request.method().clone(), request.url().clone());
+        let answer = Answer::of(client.execute(request).await.unwrap()).await;
+        if url.as_str().starts_with(&format!("{}/", self.url)) {
+            described::assert_described(method.as_str(), url.path(), &answer);
+        }
+        answer
     }
 
     /// Gets a path of the public listener.
