@@ -221,6 +221,8 @@ pub fn request<'b>(
 ) -> Result<(Request<'b>, bool), Box<Refusal>> {
     let text = |text: &'b Option<Text<'b>>| text.as_ref().map(|Text(text)| text.as_ref());
     let filled = |each| text(each).filter(|text: &&str| !text.is_empty());
+    // Beside a token it is not needed, and no less malformed.
+    let code_verifier = code_verifier(text(&body.code_verifier))?;
     let mut tokens = [
         filled(&body.session_token),
         filled(&body.subject_token),
@@ -230,10 +232,7 @@ pub fn request<'b>(
     .flatten();
     let credential = match (tokens.next(), tokens.next(), filled(&body.session_id)) {
         (Some(token), None, None) => Credential::Token(token),
-        (None, None, Some(id)) => Credential::SessionId {
-            id,
-            code_verifier: code_verifier(text(&body.code_verifier))?,
-        },
+        (None, None, Some(id)) => Credential::SessionId { id, code_verifier },
         (None, None, None) => return Err(Refusal::new(Code::CredentialMissing)),
         _ => return Err(Refusal::new(Code::SeveralCredentials)),
     };

@@ -657,6 +657,9 @@ async fn malformed_parameters_are_named_and_not_echoed() {
         ("scope", "a\u{7f}"),
         ("scope", "größe"),
         ("scope", &long),
+        // Of a session id; beside a token it is not needed, and must be one all the same.
+        ("code_verifier", ""),
+        ("code_verifier", "short"),
     ] {
         let answer = service
             .exchange(&json!({"session_token": token, name: value}))
