@@ -75,7 +75,19 @@ impl<'b> Form<'b> {
                 "The request body is not a JSON object of texts.",
             )
         })?;
-        Self::of(pairs.into_iter())
+        let mut form = Self::default();
+        for (name, Texts { texts, listed }) in pairs {
+            if listed && !REPEATED.contains(&name.as_ref()) {
+                return Err(Refusal::because(
+                    Code::ParameterMalformed,
+                    format!("The parameter `{name}` is a list, and can be one text alone."),
+                ));
+            }
+            for text in texts {
+                form.add(name.clone(), text)?;
+            }
+        }
+        Ok(form)
     }
 
     fn add(&mut self, name: Cow<'b, str>, value: Cow<'b, str>) -> Result<(), Refused> {
@@ -131,10 +143,22 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 /// The members of a JSON object: texts, or lists of them.
-struct Pairs<'b>(Vec<(Cow<'b, str>, Cow<'b, str>)>);
+struct Pairs<'b>(Vec<(Cow<'b, str>, Texts<'b>)>);
 
 /// A text, borrowed where it has no escapes, or several.
-struct Texts<'b>(Vec<Cow<'b, str>>);
+struct Texts<'b> {
+    texts: Vec<Cow<'b, str>>,
+    listed: bool,
+}
+
+impl<'b> Texts<'b> {
+    fn one(text: Cow<'b, str>) -> Self {
+        Self {
+            texts: vec![text],
+            listed: false,
+        }
+    }
+}
 
 impl<'de: 'b, 'b> Deserialize<'de> for Texts<'b> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -145,20 +169,26 @@ impl<'de: 'b, 'b> Deserialize<'de> for Texts<'b> {
                 f.write_str("a text or a list of texts")
             }
             fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Texts(vec![text.into()]))
+                Ok(Texts::one(text.into()))
             }
             fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Texts(vec![text.to_owned().into()]))
+                Ok(Texts::one(text.to_owned().into()))
             }
             fn visit_unit<E>(self) -> Result<Self::Value, E> {
-                Ok(Texts(Vec::new()))
+                Ok(Texts {
+                    texts: Vec::new(),
+                    listed: false,
+                })
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
                 let mut texts = Vec::new();
                 while let Some(text) = list.next_element::<String>()? {
                     texts.push(text.into());
                 }
-                Ok(Texts(texts))
+                Ok(Texts {
+                    texts,
+                    listed: true,
+                })
             }
         }
         deserializer.deserialize_any(OneOrMore)
@@ -175,11 +205,10 @@ impl<'de: 'b, 'b> Deserialize<'de> for Pairs<'b> {
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut pairs = Vec::new();
-                while let Some(Texts(names)) = map.next_key::<Texts<'de>>()? {
-                    let name = names.into_iter().next();
+                while let Some(names) = map.next_key::<Texts<'de>>()? {
+                    let name = names.texts.into_iter().next();
                     let name = name.ok_or_else(|| de::Error::custom("a name is a text"))?;
-                    let Texts(values) = map.next_value()?;
-                    pairs.extend(values.into_iter().map(|value| (name.clone(), value)));
+                    pairs.push((name, map.next_value()?));
                 }
                 Ok(Pairs(pairs))
             }

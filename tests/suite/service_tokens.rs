@@ -413,6 +413,15 @@ async fn what_is_no_request_for_a_service_token_is_refused_in_oauths_words() {
             r#"{"grant_type": ["client_credentials", "password"]}"#,
             "parameter_malformed",
         ),
+        // Only audience and resource may be several.
+        (
+            r#"{"grant_type": ["client_credentials"]}"#,
+            "parameter_malformed",
+        ),
+        (
+            r#"{"grant_type": "client_credentials", "scope": []}"#,
+            "parameter_malformed",
+        ),
     ] {
         let answer = sent_as("application/json", body).await;
         answer.assert_refused(400, code);
