@@ -9,10 +9,10 @@ FAULT_ROUNDS ?= 200
 
 .DEFAULT_GOAL := help
 .PHONY: help run quickstart test docs test-openapi test-walks test-interop test-faults test-k8s test-image interop
-.PHONY: openapi browser client manifests image bench sim fuzz lint
+.PHONY: test-observability openapi observability browser client manifests image bench sim fuzz lint
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## Build, start the service with a stand-in provider, and show a real exchange
 	$(CARGO) run --locked -- dev $(ARGS)
@@ -22,9 +22,10 @@ quickstart: ## Start the web app of docs/quickstart.md on http://localhost:3000
 	examples/quickstart/install.sh
 	cd examples/quickstart && npm start --silent
 
-test: interop openapi ## Run every test; installs what it lacks
+test: interop openapi observability ## Run every test; installs what it lacks
 	$(CARGO) test --locked --features settable-clock
 	$(CARGO) test --locked --features settable-clock,aws-lc --lib
+	tests/observability/.venv/bin/python tests/observability/check.py
 	$(MAKE) docs
 	$(MAKE) browser
 	$(MAKE) client
@@ -67,6 +68,13 @@ openapi:
 
 test-openapi: openapi ## Hold the OpenAPI document against the running service, with schemathesis
 	$(CARGO) test --locked --features settable-clock --test suite openapi::
+
+observability:
+	tests/observability/install.sh
+
+test-observability: observability ## Test traces, alerts, dashboard and runbooks alone
+	tests/observability/.venv/bin/python tests/observability/check.py
+	$(CARGO) test --locked --features settable-clock --test suite -- traces dashboards
 
 manifests:
 	tests/k8s/install.sh

@@ -1,6 +1,7 @@
 //! What is seen from outside: the log, the metrics and the traces. Never a token, a secret or personal
 //! data: a subject appears under its pseudonym only.
 
+mod process;
 pub mod traces;
 
 use crate::clock::{Clock, UnixSeconds};
@@ -8,7 +9,7 @@ use crate::config::LogFormat;
 use crate::crypto::BACKEND;
 use crate::explain::Code;
 use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -373,6 +374,32 @@ impl Default for Metrics {
             scrape: Mutex::default(),
             registry: Registry::default(),
         };
+        // Of what is to be told of at its first time: whoever watches a counter sees it rise only
+        // where it was there before.
+        for result in ["delivered", "failed", "given_up"] {
+            let _ = metrics.deliveries.get_or_create(&DeliveryLabels { result });
+        }
+        for r#use in ["revocation", "limits"] {
+            let _ = metrics.store_fallbacks.get_or_create(&UseLabels { r#use });
+        }
+        for reason in [Shed::Delay, Shed::Concurrency, Shed::Bodies] {
+            let reason = reason.name();
+            let _ = metrics.shed.get_or_create(&ReasonLabels { reason });
+        }
+        for reason in [Cut::Head, Cut::Request, Cut::Answer, Cut::Idle] {
+            let reason = reason.name();
+            let _ = metrics
+                .connections_cut
+                .get_or_create(&ReasonLabels { reason });
+        }
+        for cause in ["late", "connection", "server", "moved"] {
+            let _ = metrics
+                .redis_breaker_openings
+                .get_or_create(&CauseLabels { cause });
+        }
+        for cause in ["away", "full"] {
+            let _ = metrics.redis_refused.get_or_create(&CauseLabels { cause });
+        }
         let build = Family::<BuildLabels, Gauge>::default();
         build
             .get_or_create(&BuildLabels {
@@ -929,7 +956,9 @@ impl Metrics {
         }
         let mut text = String::new();
         // Writing to a String cannot fail.
-        let _ = encode(&mut text, &self.registry);
+        let _ = encode_registry(&mut text, &self.registry);
+        process::write(&mut text);
+        let _ = encode_eof(&mut text);
         text
     }
 }

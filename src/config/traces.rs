@@ -7,8 +7,8 @@
 use super::Findings;
 use super::env::{Variable, variable};
 use super::value::suggest;
-use http::{HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
+use reqwest::header::{HeaderName, HeaderValue};
 use secrecy::SecretString;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;

@@ -79,12 +79,14 @@ if [ ! -e schemas ] || [ schemas -ot install.sh ]; then
       config/crd/standard gateway.networking.k8s.io_httproutes.yaml &&
     schema github.com/prometheus-operator/prometheus-operator@v0.85.0 h1:M5xLCLEoaW2IJfnuCwFzzpL+jSVQu3KGT84Pye+fW8s= \
       example/prometheus-operator-crd monitoring.coreos.com_servicemonitors.yaml &&
+    schema github.com/prometheus-operator/prometheus-operator@v0.85.0 h1:M5xLCLEoaW2IJfnuCwFzzpL+jSVQu3KGT84Pye+fW8s= \
+      example/prometheus-operator-crd monitoring.coreos.com_prometheusrules.yaml &&
     schema github.com/compose-spec/compose-go/v2@v2.16.2 h1:pTp1DqQwJzFd85GzlWsSszKA1ABrV/ySqsClujIcWA8= \
       schema compose-spec.json; then
     rm -rf schemas && mv schemas.new schemas && touch schemas
   else
     rm -rf schemas.new
-    skip "the schemas of HTTPRoute, ServiceMonitor and Compose could not be fetched"
+    skip "the schemas of HTTPRoute, ServiceMonitor, PrometheusRule and Compose could not be fetched"
   fi
 fi
 

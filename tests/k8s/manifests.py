@@ -79,6 +79,9 @@ def closed(schema):
             open_ended = part.get("x-kubernetes-preserve-unknown-fields")
             if isinstance(part.get("properties"), dict) and not open_ended:
                 part.setdefault("additionalProperties", False)
+            if isinstance(part.get("pattern"), str):
+                # Go takes this flag anywhere, Python at the beginning alone.
+                part["pattern"] = part["pattern"].replace("^(?i)", "(?i)^")
             for each in part.values():
                 close(each)
         elif isinstance(part, list):
@@ -179,7 +182,7 @@ class Manifests(unittest.TestCase):
         self.assertEqual(len(self.all), len(rendered.OVERLAYS) * 2 ** len(rendered.COMPONENTS))
         for version in kubernetes_validate.utils.all_versions()[-3:]:
             code, said = validate(self.distinct, version)
-            unknown = r"schema for kind (HTTPRoute|ServiceMonitor) with"
+            unknown = r"schema for kind (HTTPRoute|ServiceMonitor|PrometheusRule) with"
             wrong = [line for line in said.splitlines() if not re.search(unknown, line)]
             self.assertEqual((code, wrong), (0, []), version)
 
@@ -204,7 +207,7 @@ class Manifests(unittest.TestCase):
                 misspelt["spec"]["hostname"] = ["auth.example.com"]
                 with self.assertRaises(jsonschema.ValidationError):
                     jsonschema.validate(misspelt, schemas[kind])
-        self.assertEqual(checked, {"HTTPRoute", "ServiceMonitor"})
+        self.assertEqual(checked, {"HTTPRoute", "ServiceMonitor", "PrometheusRule"})
 
     def test_what_checkov_finds_is_explained_and_what_is_explained_is_found(self):
         with tempfile.TemporaryDirectory() as folder:
@@ -341,13 +344,16 @@ class Manifests(unittest.TestCase):
     def test_the_grace_holds_the_whole_stop(self):
         server = (ROOT / "src/http/server.rs").read_text()
         drain = int(re.search(r"const DRAIN: Duration = Duration::from_secs\((\d+)\)", server)[1])
+        export = (ROOT / "src/telemetry/traces/export.rs").read_text()
+        flush = int(re.search(r"const FLUSH: Duration = Duration::from_secs\((\d+)\)", export)[1])
         audit_log = 5
         variables = (ROOT / "k8s/base/exchequer.env").read_text()
         delay = int(re.search(r"^EXCHEQUER_SHUTDOWN_DELAY=(\d+)s$", variables, re.MULTILINE)[1])
         for overlay in rendered.OVERLAYS:
             pod = rendered.one(rendered.objects(overlay), "Deployment")["spec"]["template"]["spec"]
             pause = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
-            self.assertGreater(pod["terminationGracePeriodSeconds"], pause + delay + drain + audit_log)
+            whole = pause + delay + drain + flush + audit_log
+            self.assertGreater(pod["terminationGracePeriodSeconds"], whole)
 
     def test_who_is_scaled_has_no_replicas_of_its_own_and_prod_runs_by_digest(self):
         deployment = rendered.one(self.prod, "Deployment")["spec"]

@@ -95,6 +95,9 @@ pub(super) fn new(
         .with_headers(headers.collect())
         .build()?;
     exporter.set_resource(resource);
+    for result in ["exported", "failed", "dropped"] {
+        metrics.spans(result, 0);
+    }
     let (sender, spans) = mpsc::channel(settings.queue);
     let queue = Queue {
         spans: sender,

@@ -1,5 +1,6 @@
 //! The world around the service: its process, an issuer that can misbehave, keys and tokens.
 
+pub mod collector;
 pub mod command;
 pub mod described;
 pub mod foreign;
@@ -14,6 +15,7 @@ pub mod service;
 pub mod token;
 pub mod wire;
 
+pub use collector::Collector;
 pub use command::Command;
 pub use foreign::Foreign;
 pub use issuer::{Behaviour, Issuer};
