@@ -31,8 +31,8 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// All looks together: the longest, a Clerk instance whose API does not answer, takes ten.
-const DEADLINE: Duration = Duration::from_secs(20);
+/// All looks together: the longest, an issuer whose documents and API do not answer, takes ten.
+const DEADLINE: Duration = Duration::from_secs(15);
 
 /// How to print.
 #[derive(clap::Args)]
