@@ -7,8 +7,9 @@ and stays alive with its own caching rules. The service's clock is moved, theirs
 Java is left out, and said to be, where these are not installed.
 What it is not: a measure of what takes minutes. How long caches are kept is in docs/keys.md.
 
-  run.py           fails if a promise does not hold, or the page's table or snippets differ
-  run.py --write   writes them into the page
+  run.py [NAME...]   fails if a promise does not hold, or the page's tables or snippets differ; with parts
+                     of names, only these verifiers run
+  run.py --write     writes the tables and the snippets into the page
 """
 
 import os
@@ -40,25 +41,33 @@ class Verifier:
     def __init__(self, row, alg, world, folder, audience=AUDIENCE):
         self.row, self.alg, self.world = row, alg, world
         self.port = free_port()
-        environment = {
+        self.environment = {
             "PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "NO_PROXY": "*",
             "ISSUER": world.front.url, "ALG": alg, "PORT": str(self.port),
         }  # fmt: skip
         if audience:
-            environment["AUDIENCE"] = audience
+            self.environment["AUDIENCE"] = audience
         config = folder / f"envoy-{alg}.yaml"
-        command = []
-        for word in row.command:
-            if word == "CONFIG":
-                config.write_text(envoy_config(world.front.url, self.port))
-                word = config
-            command.append(str(self.port) if word == "PORT" else word)
+        if "CONFIG" in row.command:
+            config.write_text(envoy_config(world.front.url, self.port))
+        words = {"CONFIG": str(config), "PORT": str(self.port)}
+        self.command = [words.get(word, word) for word in row.command]
         name = "".join(letter if letter.isalnum() else "-" for letter in f"{row.name}-{alg}-{audience}")
         self.log = folder / f"{name}.log"
-        with open(self.log, "w") as log:
+        self.start()
+
+    def start(self):
+        with open(self.log, "a") as log:
             self.process = subprocess.Popen(
-                command, cwd=row.folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+                self.command, cwd=self.row.folder, env=self.environment,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+
+    def restart(self):
+        """A new process: what it had cached is forgotten."""
+        self.stop()
+        self.start()
+        assert self.wait(), f"{self}: {self.said()}"
 
     def __str__(self):
         return f"{self.row.name}, {self.alg}"
@@ -75,10 +84,11 @@ class Verifier:
     def status(self, token, user="user_1"):
         """The status that a request with the token gets, and how often the key set was fetched for it."""
         before = self.world.front.fetches
-        headers = {"authorization": f"Bearer {token}"} if token else {}
+        # Who it is says the token alone, whatever a client claims.
+        headers = {"x-user-id": "mallory"} | ({"authorization": f"Bearer {token}"} if token else {})
         status, body = request(f"http://127.0.0.1:{self.port}/reports", headers)
         assert status in (200, 401, 403), f"{self}: {status}: {self.said()}"
-        assert status != 200 or user.encode() in body, f"{self}: {body}"
+        assert status != 200 or user.encode() in body and b"mallory" not in body, f"{self}: {body}"
         return status, self.world.front.fetches - before
 
     def accepts(self, token):
@@ -231,6 +241,10 @@ class Walk:
             status, fetches = verifier.status(revoked[verifier.alg])
             said = "**accepted**" if status == 200 else "refused"
             self.note(verifier, "revoked", f"{said}, {counted(fetches)}")
+            if status == 200:
+                verifier.restart()
+                assert verifier.accepts(newest[verifier.alg]), f"{verifier}, anew"
+                assert not verifier.accepts(revoked[verifier.alg]), f"{verifier}, anew: a revoked key"
 
     def run(self, of_another_issuer):
         for step, arguments in (
@@ -275,10 +289,13 @@ def start(here, world, folder):
 
 def main():
     write = "--write" in sys.argv[1:]
+    wanted = [word for word in sys.argv[1:] if word != "--write"]
     began = time.monotonic()
     every = rows()
     here = []
     for row in every:
+        if wanted and not any(word in row.name for word in wanted):
+            continue
         lacking = missing(row.needs)
         if lacking:
             print(f"SKIPPED: {row.name}: {lacking} is not here", flush=True)

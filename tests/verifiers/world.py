@@ -7,6 +7,7 @@ import hmac
 import http.server
 import json
 import os
+import random
 import socket
 import subprocess
 import tempfile
@@ -34,12 +35,17 @@ DAY = 24 * 3600
 
 # Nothing here leaves this machine.
 direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+given = set()  # ports
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nobody listens on, from below those that outgoing connections take."""
+    while True:
+        port = random.randrange(20000, 32000)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) and port not in given:
+                given.add(port)
+                return port
 
 
 def request(url, headers=None, data=None, timeout=30):
