@@ -19,7 +19,7 @@ TABLES = {
     },
 }  # fmt: skip
 TABLE = re.compile(r"(<!-- measured: ([a-z ]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-SNIPPET = re.compile(r"(<!-- (examples/verify/\S+) -->\n\n)(```.*?\n```\n)", re.DOTALL)
+SNIPPET = re.compile(r"(<!-- test: from=(examples/verify/\S+) -->\n)(```.*?\n```\n)", re.DOTALL)
 
 
 def line(cells):

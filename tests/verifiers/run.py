@@ -290,7 +290,6 @@ def start(here, world, folder):
 def main():
     write = "--write" in sys.argv[1:]
     wanted = [word for word in sys.argv[1:] if word != "--write"]
-    began = time.monotonic()
     every = rows()
     here = []
     for row in every:
@@ -302,6 +301,7 @@ def main():
         else:
             here.append(row)
     world = World()
+    began = time.monotonic()
     running = []
     with tempfile.TemporaryDirectory() as folder:
         try:
