@@ -17,7 +17,7 @@ const encoded = (value: unknown) => base64url(text.encode(JSON.stringify(value))
  * key to the exchange, and wherever a request is authorized with a token bound to it; other requests pass
  * as they are.
  */
-export function createDpopFetch(options: { fetch?: typeof fetch } = {}): typeof fetch {
+export function createDpopFetch(options: { fetch?: typeof fetch | undefined } = {}): typeof fetch {
   const send: typeof fetch = options.fetch ?? ((...all) => fetch(...all));
   const nonces = new Map<string, string>(); // by origin: each server has its own (§8.2)
   const algorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };

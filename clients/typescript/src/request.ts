@@ -22,7 +22,8 @@ export function copy(input: Arguments[0]): Arguments[0] {
   return given(input)?.clone() ?? input;
 }
 
-/** Whether the body can be sent a second time; a stream cannot. */
+/** Whether the body can be sent a second time; a stream cannot, and nor can what Node takes for one. */
 export function repeatable(init: Arguments[1]): boolean {
-  return !(init?.body && typeof init.body === "object" && "getReader" in init.body);
+  const body = init?.body;
+  return !(body && typeof body === "object" && ("getReader" in body || Symbol.asyncIterator in body));
 }

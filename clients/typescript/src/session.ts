@@ -7,26 +7,26 @@ import { address, copy, given, headersOf, repeatable } from "./request.js";
 export type { AppUser } from "./exchange.js";
 
 /** What proves the user: the provider's token, a session's id where the app takes those, or nothing. */
-export type Subject = string | { sessionId: string; codeVerifier?: string } | null | undefined;
+export type Subject = string | { sessionId: string; codeVerifier?: string | undefined } | null | undefined;
 
 /** What `createAppSession` is told. */
 export interface AppSessionOptions {
   /** Where Exchequer is reached: its EXCHEQUER_ISSUER. */
   url: string;
   /** The app, where the service has several that would fit. */
-  app?: string;
+  app?: string | undefined;
   /** Whom the token is for, where the app has several audiences. */
-  audience?: string;
+  audience?: string | undefined;
   /** Scopes, with spaces between them, where less than all is wanted. */
-  scope?: string;
+  scope?: string | undefined;
   /** Asks the provider's SDK; with `forceRefresh` past its cache. Nothing means that nobody is signed in. */
   getSubjectToken: (options: { forceRefresh: boolean }) => Subject | Promise<Subject>;
   /** The origins that `fetch` sends the token to; the origin of `audience` unless set. */
-  origins?: readonly string[];
+  origins?: readonly string[] | undefined;
   /** Milliseconds that an attempt may take; 10,000 unless set. */
-  timeout?: number;
+  timeout?: number | undefined;
   /** What to send with, in the place of the platform's `fetch`. */
-  fetch?: typeof fetch;
+  fetch?: typeof fetch | undefined;
 }
 
 /** How long the caller waits; others who wait for the same are not disturbed. */
@@ -191,7 +191,8 @@ export function createAppSession(options: AppSessionOptions): AppSession {
   /** The one renewal that is under way, or a new one. */
   function renewal(forced = false): Promise<Held> {
     if (flight) return flight;
-    if (failure?.error.retryable && resting()) return Promise.reject(failure.error);
+    // Another credential may mend what is wrong with one, and nothing else.
+    if (failure && resting() && !/sign_in|refresh/.test(failure.error.action)) return Promise.reject(failure.error);
     const mine = generation;
     flight = renew(mine).then(
       (answer) => {

@@ -67,6 +67,24 @@ test('a code is checked where it is compared, and one of a newer service compile
   assert.match(compile(`${use} createAppSession({ url: "", getSubjectToken: () => 5 });`), /TS2322|TS2769/);
 });
 
+test('what npm packs can be installed and imported', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'exchequer-'));
+  const npm = (...args) => execFileSync('npm', args, { cwd: folder, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
+  try {
+    const file = npm('pack', '--silent', '--ignore-scripts', here).trim();
+    writeFileSync(join(folder, 'package.json'), '{"private":true,"type":"module"}');
+    npm('install', '--offline', '--no-audit', '--no-fund', `./${file}`);
+    writeFileSync(join(folder, 'app.js'), `
+      import { createAppSession, ExchangeError } from '@exchequer/client'; import { createDpopFetch } from '@exchequer/client/dpop';
+      const session = createAppSession({ url: 'https://auth.example.com', getSubjectToken: () => null, fetch: createDpopFetch() });
+      session.getToken().catch((error) => console.log(error instanceof ExchangeError, error.code));
+    `);
+    assert.equal(execFileSync(process.execPath, ['app.js'], { cwd: folder, encoding: 'utf8' }).trim(), 'true signed_out');
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
 test('npm packs the built files, the licences and the README, and nothing else', () => {
   const [{ files, name, version }] = JSON.parse(execFileSync('npm', ['pack', '--dry-run', '--json', '--ignore-scripts'], { cwd: here, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }));
   const modules = ['codes', 'dpop', 'error', 'exchange', 'index', 'request', 'session'];

@@ -256,6 +256,15 @@ test('what a retry cannot mend is not retried; another credential is tried at on
   await time.pass(0);
 });
 
+test('what no credential mends is not asked again at once with another one', async (t) => {
+  const time = stopTime(t);
+  const world = session([refusal(400, 'audience_not_allowed', { action: 'fix_request' }), token('a')]);
+  for (let call = 0; call < 20; call++) await rejects(world.getToken(), 'audience_not_allowed');
+  assert.deepEqual([world.asked.length, world.subjects.length, world.errors.length], [1, 1, 1]);
+  await time.pass(1_000);
+  assert.equal(await world.getToken(), 'a');
+});
+
 test('who is not signed in gets that for an answer, and the service is not asked', async (t) => {
   stopTime(t);
   for (const nothing of [null, undefined, '']) {
