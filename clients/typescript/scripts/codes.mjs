@@ -9,7 +9,7 @@ const ELSEWHERE = [
   'grant_type_', 'requested_token_type_', 'resource_', 'exchange_not_allowed', 'subject_token_not_for_client',
   'subject_token_is_service_token', 'actor_', 'delegation_', 'scope_exceeds_token', 'scope_not_allowed', 'assertion_',
   'token_', 'introspection_', 'admin_', 'bearer_', 'app_token_', 'service_token_', 'session_cookie_', 'pass_through_',
-  'insufficient_scope', 'original_request_', 'dpop_proof_token_', 'dpop_key_', 'dpop_proofs_',
+  'insufficient_scope', 'original_request_', 'dpop_proof_token_', 'dpop_key_', 'dpop_proofs_', 'console_',
 ];
 
 const page = readFileSync(process.argv[2] ?? new URL('../../../docs/errors.md', import.meta.url), 'utf8');

@@ -35,7 +35,8 @@ test('the codes are those of the catalogue', () => {
   try {
     writeFileSync(join(folder, 'errors.md'), execFileSync(BINARY, ['errors', '--markdown']));
     const printed = execFileSync(process.execPath, ['scripts/codes.mjs', join(folder, 'errors.md')], { cwd: here, encoding: 'utf8' });
-    assert.equal(read('src/codes.ts'), printed, 'npm run codes prints it anew');
+    const mend = 'clients/typescript: npm run codes prints it anew; what no exchange answers goes into ELSEWHERE of scripts/codes.mjs';
+    assert.deepEqual(read('src/codes.ts').split('\n'), printed.split('\n'), mend);
     assert.ok(printed.includes('"subject_token_expired"') && !printed.includes('"webhook_'));
   } finally {
     rmSync(folder, { recursive: true });
