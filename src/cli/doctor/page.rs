@@ -72,6 +72,9 @@ fn redirected(check: &'static str, url: &Url, reply: &Reply, path: &str) -> Row 
     let bare = to.map(|mut to| {
         to.set_query(None);
         to.set_fragment(None);
+        // Both fail only for URLs that can have neither.
+        let _ = to.set_username("");
+        let _ = to.set_password(None);
         to.to_string()
     });
     let seen = format!(

@@ -16,6 +16,8 @@ const CHECK: &str = "admin";
 pub(super) struct Running {
     /// Its admin listener.
     pub(super) address: SocketAddr,
+    /// Whether it is the one that has the store's file open.
+    pub(super) holds_store: bool,
     metrics: String,
 }
 
@@ -69,18 +71,18 @@ pub(super) fn label<'l>(labels: &'l str, name: &str) -> Option<&'l str> {
 
 /// Asks the admin listener: where the file beside the store says that it is, or the settings.
 pub(super) async fn look(fetcher: &Fetcher, settings: &Settings) -> (Row, Option<Running>) {
-    let mut places = Vec::new();
+    let mut places: Vec<(SocketAddr, bool)> = Vec::new();
     if let StoreSettings::File(path) = &settings.store
         && let Ok(access) = access::read(&access::beside(path))
     {
-        places.push(access.address);
+        places.push((access.address, true));
     }
     let configured = access::reachable(settings.admin_listen);
-    if !places.contains(&configured) && configured.port() != 0 {
-        places.push(configured);
+    if !places.contains(&(configured, true)) && configured.port() != 0 {
+        places.push((configured, false));
     }
     let mut seen = Vec::new();
-    for address in places {
+    for (address, holds_store) in places {
         let reply = match get(fetcher, address, "/metrics").await {
             Ok(reply) => reply,
             Err(error) => {
@@ -96,7 +98,11 @@ pub(super) async fn look(fetcher: &Fetcher, settings: &Settings) -> (Row, Option
             ));
             continue;
         }
-        let running = Running { address, metrics };
+        let running = Running {
+            address,
+            holds_store,
+            metrics,
+        };
         return (ready(fetcher, &running).await, Some(running));
     }
     let row = Row::warn(CHECK, format!("no service found: {}", seen.join("; "))).next(

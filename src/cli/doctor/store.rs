@@ -75,7 +75,7 @@ pub(super) fn told(found: Found, running: Option<&Running>) -> Vec<Row> {
     let row = found.row.map(|seen| {
         Row::ok(
             CHECK,
-            match running {
+            match running.filter(|running| running.holds_store) {
                 Some(running) => format!("{seen}, held by the service at {}", running.address),
                 None => format!("{seen}, held by no service that was found"),
             },

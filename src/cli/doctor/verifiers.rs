@@ -39,7 +39,7 @@ pub(super) fn look(settings: &Settings, ring: Option<&Ring>) -> Vec<Row> {
 
 fn of(algorithm: Algorithm) -> Row {
     let name = algorithm_name(algorithm);
-    let other = "EXCHEQUER_KEY_ALG, or `algorithm` of an app";
+    let other = "EXCHEQUER_KEY_ALG, or `alg` of an app";
     match algorithm {
         Algorithm::RS256 => Row::ok(CHECK, format!("{name}: all that were tried take it")),
         Algorithm::EdDSA => Row::warn(
