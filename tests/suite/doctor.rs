@@ -875,6 +875,32 @@ async fn a_key_set_that_is_not_ours_is_told_whose_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn replicas_that_serve_different_key_sets_are_told() {
+    let issuer = Issuer::start().await;
+    let (service, other) = (healthy(&issuer).await, healthy(&issuer).await);
+    // A balancer that gives each connection to the next of two.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let replicas = [&service, &other].map(|each| each.url.trim_start_matches("http://").to_owned());
+    let balancer = tokio::spawn(async move {
+        for replica in replicas.iter().cycle() {
+            let (mut near, _) = listener.accept().await.unwrap();
+            let mut far = TcpStream::connect(replica).await.unwrap();
+            tokio::spawn(async move {
+                let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            });
+        }
+    });
+    let url = format!("http://{address}");
+    let report = Report::of(&service, &[("EXCHEQUER_ISSUER", &url)]);
+    let row = "public_url fail: two key sets are served in turn: KID, KID and KID, KID → every second token is refused: replicas have rings of their own, or one has not read theirs anew: one EXCHEQUER_KEYS_DIR, or a Redis, for all (docs/keys.md)";
+    let lines = report.lines("public_url");
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert_eq!(lines[1], row);
+    balancer.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn metrics_at_the_public_url_fail() {
     let issuer = Issuer::start().await;
     let service = healthy(&issuer).await;

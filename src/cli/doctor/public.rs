@@ -21,6 +21,9 @@ use url::Url;
 const JWKS: &str = "/.well-known/jwks.json";
 const METADATA: &str = "/.well-known/openid-configuration";
 
+/// So many more connections are made, to meet more than one replica.
+const REPLICAS: usize = 6;
+
 /// What was found there.
 pub(super) struct Outside {
     pub(super) rows: Vec<Row>,
@@ -49,13 +52,15 @@ pub(super) async fn look(fetcher: &Fetcher, issuer: &str) -> Outside {
             };
         }
     };
-    let (etag, metadata, admin, plain) = tokio::join!(
+    let (etag, others, metadata, admin, plain) = tokio::join!(
         etag(fetcher, issuer, &key_set),
+        others(fetcher, issuer, &key_set),
         metadata(fetcher, issuer),
         admin(fetcher, issuer),
         plain(fetcher, issuer)
     );
     rows.extend(etag);
+    rows.extend(others);
     let (more, said) = metadata;
     rows.extend(more);
     rows.extend(admin);
@@ -90,6 +95,39 @@ async fn etag(fetcher: &Fetcher, issuer: &str, page: &Page) -> Option<Row> {
         )
         .next(next)
     })
+}
+
+/// Whether all replicas behind the URL serve one key set: a balancer gives each connection to
+/// another.
+async fn others(fetcher: &Fetcher, issuer: &str, page: &Page) -> Option<Row> {
+    let url = Url::parse(&format!("{issuer}{JWKS}")).ok()?;
+    let ask = || {
+        fetcher.send(Method::GET, &url, Reach::Private, |request| {
+            request.header("connection", "close")
+        })
+    };
+    let answers = futures_util::future::join_all((0..REPLICAS).map(|_| ask())).await;
+    let first = kids(&page.reply.body);
+    let other = answers
+        .into_iter()
+        .flatten()
+        .filter(|reply| reply.status == 200)
+        .map(|reply| kids(&reply.body))
+        .find(|other| *other != first)?;
+    let seen = format!(
+        "two key sets are served in turn: {} and {}",
+        first.join(", "),
+        other.join(", ")
+    );
+    Some(Row::fail("public_url", seen).next("every second token is refused: replicas have rings of their own, or one has not read theirs anew: one EXCHEQUER_KEYS_DIR, or a Redis, for all (docs/keys.md)"))
+}
+
+/// The `kid`s of a key set, in order.
+fn kids(key_set: &[u8]) -> Vec<String> {
+    let keys = public_keys(key_set).into_iter().take(8);
+    let mut kids: Vec<String> = keys.map(|(kid, _)| kid).collect();
+    kids.sort();
+    kids
 }
 
 /// The metadata, and the issuer that they name.
@@ -221,14 +259,13 @@ fn stranger(
     page: &Page,
     running: Option<&Running>,
 ) -> (String, String) {
-    let keys = public_keys(&page.reply.body);
-    let theirs: Vec<&str> = keys.iter().map(|(kid, _)| kid.as_str()).take(8).collect();
+    let theirs = kids(&page.reply.body);
     let listed = match theirs.as_slice() {
         [] => "no key".to_owned(),
         kids => kids.join(", "),
     };
     let server = server(&page.reply);
-    let has = |kid: &str| theirs.contains(&kid);
+    let has = |kid: &str| theirs.iter().any(|each| each == kid);
     if let Some(said) = outside.issuer.as_deref().filter(|said| *said != issuer) {
         return (
             format!("the deployment of {said} answers there{server}, with {listed}"),
