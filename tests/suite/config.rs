@@ -131,6 +131,11 @@ const GOOD: &[(&str, &[&str])] = &[
     ),
     ("EXCHEQUER_AUDIT", &["off", "stdout", "file:audit.log"]),
     ("EXCHEQUER_VERIFY_CACHE", &["on", "off"]),
+    ("EXCHEQUER_CONSOLE", &["on", "off"]),
+    (
+        "EXCHEQUER_CONSOLE_TOKEN",
+        &["0123456789abcdef0123456789abcdef"],
+    ),
     ("EXCHEQUER_MAX_CONCURRENCY", &["1", "512", "65536"]),
     (
         "EXCHEQUER_MAX_QUEUE_DELAY",
@@ -321,6 +326,16 @@ const BAD: &[(&str, &[&str], &str)] = &[
         "EXCHEQUER_VERIFY_CACHE",
         &["yes", "1", "ON"],
         "is neither on nor off",
+    ),
+    (
+        "EXCHEQUER_CONSOLE",
+        &["yes", "local"],
+        "is neither on nor off",
+    ),
+    (
+        "EXCHEQUER_CONSOLE_TOKEN",
+        &["short", "0123456789abcdef 0123456789abcdef"],
+        "must be 32 or more printable ASCII characters",
     ),
     (
         "EXCHEQUER_MAX_CONCURRENCY",

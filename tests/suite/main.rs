@@ -17,6 +17,7 @@ mod client_auth;
 mod clients_cli;
 mod config;
 mod dashboards;
+mod console;
 mod discovery;
 mod doctor;
 mod dpop;

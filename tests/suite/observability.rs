@@ -68,7 +68,7 @@ async fn probes_and_metrics_are_on_the_admin_listener_alone() {
     for path in ["/livez", "/readyz", "/startupz", "/metrics"] {
         service.get(path).await.assert_refused(404, "not_found");
     }
-    for path in ["/auth/exchange", "/.well-known/jwks.json", "/", "/metrics/"] {
+    for path in ["/auth/exchange", "/.well-known/jwks.json", "/metrics/"] {
         service.admin(path).await.assert_refused(404, "not_found");
     }
     let post = service.client.post(format!("{}/metrics", service.admin));
