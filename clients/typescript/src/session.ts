@@ -92,6 +92,9 @@ export function createAppSession(options: AppSessionOptions): AppSession {
   const url = `${options.url.replace(/\/+$/, "")}/auth/exchange`;
   const send: typeof fetch = options.fetch ?? ((...all) => fetch(...all));
   const origins = (options.origins ?? [audience]).map(originOf).filter(Boolean);
+  if (options.origins && origins.length < options.origins.length) {
+    throw new TypeError("`origins` must be origins, such as https://api.example.com");
+  }
   const listeners: { [event: string]: Set<(value: any) => void> } = {};
 
   let held: Held | undefined;
@@ -214,6 +217,7 @@ export function createAppSession(options: AppSessionOptions): AppSession {
 
   /** The token to use now. */
   async function current(signal?: AbortSignal | null): Promise<Held> {
+    const mine = generation;
     if (held && left() > margin()) return held;
     const coming = renewal();
     if (held && left() > margin() / 6) {
@@ -224,7 +228,7 @@ export function createAppSession(options: AppSessionOptions): AppSession {
     try {
       return await unlessAborted(coming, signal);
     } catch (error) {
-      if (held && left() > 0 && !signal?.aborted) return held;
+      if (mine === generation && held && left() > 0 && !signal?.aborted) return held;
       throw error;
     }
   }

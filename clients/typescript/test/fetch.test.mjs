@@ -40,10 +40,16 @@ test('without origins it is the origin of the audience, and without either an er
   const world = session([token('a')], { audience: `${API}/graphql` });
   await world.fetch(`${API}/me`);
   assert.deepEqual(world.sent, [[`${API}/me`, 'Bearer a']]);
-  for (const options of [{}, { audience: 'graphql-api' }, { origins: [] }, { origins: ['https://user@api.example.com'] }]) {
+  for (const options of [{}, { audience: 'graphql-api' }, { origins: [] }]) {
     const none = session([token('a')], options);
     await assert.rejects(none.fetch(`${API}/me`), { code: 'origins_missing', action: 'fix_request' });
     assert.deepEqual([none.sent, none.asked], [[], []]);
+  }
+});
+
+test('what is no origin is told when the session is made', () => {
+  for (const wrong of ['api.example.com', 'https://user@api.example.com', '/api', '*', 'https://', ' https://api.example.com', 'ftp://api.example.com']) {
+    assert.throws(() => session([token('a')], { origins: [API, wrong] }), TypeError, wrong);
   }
 });
 

@@ -138,6 +138,21 @@ test('at whatever moment of an exchange it comes, the next user gets a token of 
   }
 });
 
+test('one who waited for a token never gets that of the next user', async (t) => {
+  const time = stopTime(t);
+  let user = 'first';
+  const slow = later();
+  const world = session([token('of first'), slow, ({ body }) => token(`of ${JSON.parse(body).subject_token}`)()], { provider: () => user });
+  await world.getToken();
+  await time.pass(595_000); // so late that the next one is waited for
+  const waiting = world.getToken().catch(({ code }) => code);
+  await time.settled();
+  user = 'second';
+  world.clear();
+  assert.equal(await world.getToken(), 'of second');
+  assert.equal(await waiting, 'signed_out');
+});
+
 test('clearing twice, and clearing what never began, harms nothing', async (t) => {
   stopTime(t);
   const world = session([token('a')]);
