@@ -645,7 +645,7 @@ fn every_code_stands_under_the_status_and_the_word_of_the_catalogue() {
         .map(|code| code.entry())
         .filter(|entry| entry.status > 0)
     {
-        let elsewhere = elsewhere.contains(&code.slug);
+        let elsewhere = elsewhere.contains(&code.slug) || code.slug.starts_with("console_");
         assert_ne!(elsewhere, listed.contains(code.slug), "{}", code.slug);
     }
 }
