@@ -5,7 +5,7 @@ use super::file::token_types;
 use super::value::{self, https_url};
 use super::{
     AppSettings, BackendSettings, DpopSettings, Findings, IntrospectionSettings, IssuerKind,
-    IssuerSettings, SessionIdPolicy, Structure, TokenKind, VerifySettings, WebhookSecret,
+    IssuerSettings, Places, SessionIdPolicy, Structure, TokenKind, VerifySettings, WebhookSecret,
 };
 use crate::crypto::PublicKey;
 use base64::Engine;
@@ -95,6 +95,27 @@ impl<'v> View<'v> {
             .find_map(|name| Some((name.clone(), self.variables.get(&name)?.as_str())))
     }
 
+    /// Notes which variable each setting of an issuer is, set or not.
+    fn note_places(&self, issuer: &str, place: &str, places: &mut Places) {
+        places
+            .0
+            .insert(format!("issuers.{issuer}"), place.to_owned());
+        for (setting, name) in [
+            ("audiences", "CLERK_JWT_AUDIENCE"),
+            ("authorized_parties", "CLERK_AUTHORIZED_PARTIES"),
+            ("jwt_key", "CLERK_JWT_KEY"),
+            ("secret_key", "CLERK_SECRET_KEY"),
+        ] {
+            let variable = self.get(name).map(|(name, _)| name);
+            let variable = variable
+                .or_else(|| self.own_name(name))
+                .unwrap_or_else(|| name.to_owned());
+            places
+                .0
+                .insert(format!("issuers.{issuer}.{setting}"), variable);
+        }
+    }
+
     fn list(&self, name: &str) -> Vec<String> {
         let text = self.get(name).map_or("", |(_, text)| text);
         text.split(',')
@@ -178,6 +199,7 @@ fn add_app(
             name = format!("{name}-{app}");
         }
         structure.places.insert(name.clone(), place.clone());
+        view.note_places(&name, &place, &mut structure.settings);
         names.push(name.clone());
         structure.issuers.push(IssuerSettings {
             assertions: false,
@@ -206,6 +228,8 @@ fn add_app(
         );
         return;
     }
+    let settings = &mut structure.settings.0;
+    settings.insert(format!("apps.{app}"), place.clone());
     structure.places.insert(format!("app {app}"), place);
     structure.apps.insert(
         app.to_owned(),

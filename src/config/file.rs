@@ -210,6 +210,12 @@ pub(super) fn read(
                 section.error_here(&message);
             }
             let place = section.reader.place(Some(&key.span()));
+            let settings = &mut structure.settings.0;
+            for (setting, span) in section.spans() {
+                let place = section.reader.place(Some(&span));
+                settings.insert(format!("{name}.{entry}.{setting}"), place);
+            }
+            settings.insert(format!("{name}.{entry}"), place.clone());
             match name {
                 "issuers" => {
                     if let Some(issuer) = read_issuer(&mut section, entry) {
@@ -738,6 +744,12 @@ impl<'s, 'r, 't> Section<'s, 'r, 't> {
             .iter()
             .find(|(name, _)| name.get_ref() == key)
             .map(|(_, value)| value)
+    }
+
+    /// Each setting of the section and where it stands.
+    fn spans(&self) -> impl Iterator<Item = (String, Range<usize>)> + use<'s, 't> {
+        let settings = self.table.iter();
+        settings.map(|(name, value)| (name.get_ref().to_string(), value.span()))
     }
 
     pub(super) fn has(&self, key: &str) -> bool {

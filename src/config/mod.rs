@@ -153,6 +153,22 @@ pub struct Settings {
     pub shutdown_delay: Duration,
     /// Where traces go; `None` makes none.
     pub traces: Option<TraceSettings>,
+    /// Where its parts were configured, for people.
+    pub places: Places,
+}
+
+/// Where each section and setting was configured: a variable's name, or `file:line`.
+#[derive(Debug, Clone, Default)]
+pub struct Places(BTreeMap<String, String>);
+
+impl Places {
+    /// Where this setting of a section stands: itself, else its section.
+    pub fn of(&self, section: &str, name: &str, setting: &str) -> Option<&str> {
+        let setting = self.0.get(&format!("{section}.{name}.{setting}"));
+        setting
+            .or_else(|| self.0.get(&format!("{section}.{name}")))
+            .map(String::as_str)
+    }
 }
 
 /// Where what must be remembered is kept.
@@ -721,6 +737,7 @@ pub fn load(sources: &Sources) -> (Option<Settings>, Findings) {
         max_concurrency: common.max_concurrency,
         shutdown_delay: common.shutdown_delay,
         traces,
+        places: structure.settings,
     });
     (settings, findings)
 }
@@ -734,6 +751,8 @@ struct Structure {
     providers: BTreeMap<String, ProviderSettings>,
     /// Where each issuer and app was configured, for messages.
     places: BTreeMap<String, String>,
+    /// Where each setting was, for `explain`.
+    settings: Places,
 }
 
 impl Structure {
