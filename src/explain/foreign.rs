@@ -1,46 +1,67 @@
-//! What others write: error answers of other servers, and client assertions, told apart.
+//! What others write: error answers of other servers, the messages of libraries, and client
+//! assertions, told apart.
+
+mod said;
 
 use super::catalogue::Code;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::Value;
+pub use said::{MEANINGS, Meaning};
+use serde_json::{Map, Value};
+
+/// As much of a text as is looked at, in bytes.
+const MAX_LOOKED_AT: usize = 64 * 1024;
 
 /// A copied error answer, and whose it is.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub enum ErrorAnswer {
     /// One of ours: it has a code.
-    Ours(Code),
-    /// The provider's OAuth server does not know the client.
-    UpstreamClientUnknown,
-    /// Somebody's bare `invalid_client`.
-    BareInvalidClient,
-    /// Something else that another server wrote.
-    Unknown(String),
+    Ours {
+        /// The code.
+        code: Code,
+        /// Its `error_description`.
+        description: Option<String>,
+        /// Its `request_id`.
+        request_id: Option<String>,
+    },
+    /// Somebody else's, in words that are known.
+    Known {
+        /// Who speaks.
+        speaker: &'static str,
+        /// What it means.
+        meaning: &'static Meaning,
+    },
+    /// The Clerk SDK's name for something that has one or several codes here.
+    ClerkReason(&'static str, Vec<Code>),
+    /// Something else that another server wrote: its `error`, where it has one.
+    Unknown(Option<String>),
 }
 
 impl ErrorAnswer {
     /// Who wrote it, what that means, and the code that says more.
     pub fn told(&self) -> (&'static str, String, Option<Code>) {
+        const NOT_OURS: &str = "This answer was not written by Exchequer";
         match self {
-            Self::Ours(code) => (
+            Self::Ours { code, .. } => (
                 "exchequer",
                 "This answer was written by Exchequer.".to_owned(),
                 Some(*code),
             ),
-            Self::UpstreamClientUnknown => (
-                "upstream-idp",
-                "This answer was not written by Exchequer.  source: upstream-idp (the wording of Ory Hydra, which Clerk's OAuth server uses)".to_owned(),
-                Some(Code::UpstreamClientUnknown),
+            Self::Known { speaker, meaning } => (
+                meaning.source,
+                format!("{NOT_OURS}.  source: {} ({speaker})", meaning.source),
+                meaning.code,
             ),
-            Self::BareInvalidClient => (
-                "elsewhere",
-                "This answer was not written by Exchequer: it has no `code`.".to_owned(),
-                Some(Code::UpstreamClientRefused),
+            Self::ClerkReason(_, codes) => (
+                "your-backend",
+                format!("{NOT_OURS}.  source: your-backend (@clerk/backend)"),
+                codes.first().copied(),
             ),
             Self::Unknown(error) => (
                 "elsewhere",
                 format!(
-                    "This answer was not written by Exchequer: it has no `code`. Ask the server that wrote it what it means by {error:?}."
+                    "{NOT_OURS}: it has no `code`. Ask the server that wrote it what it means by {:?}.",
+                    error.as_deref().unwrap_or("this")
                 ),
                 None,
             ),
@@ -48,33 +69,81 @@ impl ErrorAnswer {
     }
 }
 
-/// The wording of Ory Hydra, which Clerk's OAuth server uses.
-const HYDRA_UNKNOWN_CLIENT: &str = "The requested OAuth 2.0 Client does not exist";
-
-/// Recognises a copied error answer: JSON, or the text of an error page or redirect.
+/// Reads a copied error answer: JSON, or the text of a log line, an error page or a redirect.
+/// `None` where the text has nothing of an error.
 pub fn error_answer(text: &str) -> Option<ErrorAnswer> {
+    let text = text
+        .get(..text.floor_char_boundary(MAX_LOOKED_AT))
+        .unwrap_or_default();
+    if let Some(code) = Code::from_slug(text) {
+        return Some(ErrorAnswer::Ours {
+            code,
+            description: None,
+            request_id: None,
+        });
+    }
     let json: Option<Value> = serde_json::from_str(text).ok();
     if let Some(answer) = json.as_ref().and_then(Value::as_object) {
         let member = |name: &str| answer.get(name).and_then(Value::as_str);
         if let Some(code) = member("code").and_then(Code::from_slug) {
-            return Some(ErrorAnswer::Ours(code));
+            return Some(ErrorAnswer::Ours {
+                code,
+                description: member("error_description").map(str::to_owned),
+                request_id: member("request_id").map(str::to_owned),
+            });
         }
-        let error = member("error")?;
-        let description = member("error_description").unwrap_or_default();
-        return Some(match error {
-            _ if description.contains(HYDRA_UNKNOWN_CLIENT) => ErrorAnswer::UpstreamClientUnknown,
-            "invalid_client" => ErrorAnswer::BareInvalidClient,
-            other => ErrorAnswer::Unknown(other.to_owned()),
-        });
     }
-    // In a redirect the spaces are `+` or `%20`.
-    let plain = text.replace('+', " ").replace("%20", " ");
-    if plain.contains(HYDRA_UNKNOWN_CLIENT) {
-        return Some(ErrorAnswer::UpstreamClientUnknown);
+    // In a redirect the spaces are `+` or `%20`; in JSON quotes are escaped.
+    let plain = text.replace('+', " ").replace("\\\"", "\"");
+    let plain = percent_encoding::percent_decode_str(&plain).decode_utf8_lossy();
+    let plain = plain.to_lowercase();
+    for meaning in MEANINGS {
+        for (speaker, words) in meaning.said {
+            if words.iter().all(|words| plain.contains(words)) {
+                return Some(ErrorAnswer::Known { speaker, meaning });
+            }
+        }
+        // Clerk's reasons are more exact than OAuth's words, and less than whole sentences.
+        if meaning.source == "your-backend"
+            && let Some((reason, codes)) = clerk_reason(&plain)
+        {
+            return Some(ErrorAnswer::ClerkReason(reason, codes));
+        }
     }
-    plain
-        .contains("invalid_client")
-        .then_some(ErrorAnswer::BareInvalidClient)
+    let answer = json.as_ref().and_then(Value::as_object)?;
+    is_error(answer).then(|| ErrorAnswer::Unknown(said_error(answer)))
+}
+
+/// Whether a JSON object looks like an error of somebody's.
+fn is_error(answer: &Map<String, Value>) -> bool {
+    ["error", "errors", "message", "error_description", "title"]
+        .iter()
+        .any(|name| answer.contains_key(*name))
+}
+
+fn said_error(answer: &Map<String, Value>) -> Option<String> {
+    let error = answer.get("error")?;
+    let named = ["code", "type", "message"]
+        .iter()
+        .find_map(|name| error.get(*name)?.as_str());
+    error.as_str().or(named).map(str::to_owned)
+}
+
+/// The reason of `@clerk/backend` that the text names, and the codes that it stands for.
+fn clerk_reason(plain: &str) -> Option<(&'static str, Vec<Code>)> {
+    let all = || {
+        let codes = Code::ALL.iter().copied();
+        codes.flat_map(|code| code.entry().clerk.iter().map(move |name| (*name, code)))
+    };
+    let (reason, _) = all().find(|(name, _)| has_word(plain, name))?;
+    let codes = all().filter(|(name, _)| *name == reason);
+    Some((reason, codes.map(|(_, code)| code).collect()))
+}
+
+/// Whether the word stands there by itself: `token-invalid` begins other reasons.
+fn has_word(text: &str, word: &str) -> bool {
+    let part = |each: char| each.is_ascii_alphanumeric() || each == '-' || each == '_';
+    text.split(|each| !part(each)).any(|each| each == word)
 }
 
 /// Whether a JWT is a client assertion (RFC 7523 §3) or stands in the place of a client secret,
@@ -105,4 +174,29 @@ pub fn is_assertion(token: &str) -> bool {
         && client.is_none_or(|_| client != issuer && client != subject);
     let shared_secret = alg.starts_with("HS") && !of_a_user;
     shared_secret || self_issued || named
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_looked_for_is_in_small_letters_and_each_line_can_be_met() {
+        let mut before: Vec<&[&str]> = Vec::new();
+        for meaning in MEANINGS {
+            let by_its_code = meaning.code.is_some_and(|code| code.entry().status == 0);
+            for text in [meaning.cause, meaning.next] {
+                assert!(text.ends_with('.') || text.is_empty() && by_its_code);
+            }
+            for (speaker, words) in meaning.said {
+                let text = words.join(" ");
+                assert_eq!(text, text.to_lowercase(), "{speaker}");
+                let hidden = before
+                    .iter()
+                    .any(|earlier| earlier.iter().all(|word| text.contains(word)));
+                assert!(!hidden, "{speaker}: {text} is never reached");
+                before.push(words);
+            }
+        }
+    }
 }

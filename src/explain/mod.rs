@@ -6,8 +6,14 @@
 
 pub mod catalogue;
 pub mod foreign;
+pub mod hints;
+pub mod input;
+pub mod known;
 pub mod ladder;
+pub mod nearest;
 pub mod render;
+pub mod report;
+pub mod say;
 
 use crate::clock::UnixSeconds;
 pub use catalogue::{Action, Code};

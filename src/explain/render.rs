@@ -1,38 +1,7 @@
-//! A ladder and a catalogue entry as text for people, and as Markdown.
+//! A catalogue entry as text for people, and as Markdown.
 
 use super::catalogue::{Code, Entry};
-use super::ladder::{Outcome, Rung};
 use std::fmt::Write;
-
-/// The ladder, a check a line.
-pub fn ladder(rungs: &[Rung]) -> String {
-    let mut text = String::new();
-    for (number, rung) in rungs.iter().enumerate() {
-        let mark = match rung.outcome {
-            Outcome::Passed => "ok  ",
-            Outcome::Failed => "FAIL",
-            Outcome::NotReached => "--  ",
-        };
-        let _ = write!(text, "{:>3} {mark}  {:<17}", number + 1, rung.check.name());
-        match (&rung.seen, &rung.expected) {
-            (Some(seen), Some(expected)) if rung.outcome == Outcome::Failed => {
-                let _ = write!(text, "{seen}\n{:>27}expected: {expected}", "");
-            }
-            (Some(seen), Some(expected)) => {
-                let _ = write!(text, "{seen}   [{expected}]");
-            }
-            (Some(seen), None) => text.push_str(seen),
-            (None, Some(expected)) => {
-                let _ = write!(text, "[{expected}]");
-            }
-            (None, None) => {}
-        }
-        let trimmed = text.trim_end().len();
-        text.truncate(trimmed);
-        text.push('\n');
-    }
-    text
-}
 
 /// A code's entry for a terminal.
 pub fn entry(entry: &Entry) -> String {
@@ -42,6 +11,10 @@ pub fn entry(entry: &Entry) -> String {
     let _ = writeln!(text, "  mend     {}", entry.mend);
     if !entry.clerk.is_empty() {
         let _ = writeln!(text, "  Clerk's SDK calls it {}", entry.clerk.join(", "));
+    }
+    for issue in entry.code.known_issues() {
+        let (library, what, link) = (issue.library, issue.what, issue.link);
+        let _ = writeln!(text, "  known    {library}: {what} {link}");
     }
     text
 }
@@ -74,6 +47,13 @@ pub fn markdown() -> String {
         if !entry.clerk.is_empty() {
             let names: Vec<String> = entry.clerk.iter().map(|name| format!("`{name}`")).collect();
             let _ = writeln!(page, "- `@clerk/backend` calls it {}.", names.join(", "));
+        }
+        for issue in entry.code.known_issues() {
+            let (library, what, link) = (issue.library, issue.what, issue.link);
+            let _ = writeln!(
+                page,
+                "- **Known issue.** {library}: {what} [thread]({link})"
+            );
         }
     }
     page

@@ -6,6 +6,7 @@ use super::delegation::{Acting, Principal};
 use super::scopes::{self, Scopes};
 use crate::clock::UnixSeconds;
 use crate::config::{AppSettings, Expression, IssuerKind, SessionIdPolicy, TokenKind};
+use crate::explain::nearest::Difference;
 use crate::explain::{Check, Code, Ladder, Refusal};
 use crate::subject::opaque::{Opaque, not_accepted};
 use crate::subject::{Issuer, Subject};
@@ -319,21 +320,11 @@ fn trusted<'a>(apps: impl Iterator<Item = &'a Arc<App>>) -> String {
 
 /// What the identifier was probably meant to be, for operators.
 fn nearest<'a>(identifier: &str, apps: impl Iterator<Item = &'a Arc<App>>) -> String {
-    apps.flat_map(|app| app.issuers.iter())
-        .map(|issuer| issuer.settings.issuer.as_str())
-        .map(|trusted| (strsim::damerau_levenshtein(identifier, trusted), trusted))
-        .min()
-        .filter(|(distance, _)| *distance <= 3)
-        .map_or_else(String::new, |(_, trusted)| {
-            let why = if identifier.trim_end_matches('/') == trusted.trim_end_matches('/') {
-                "a slash at the end makes the difference"
-            } else if identifier.replacen("http:", "https:", 1) == trusted {
-                "http for https"
-            } else {
-                "nearly equal"
-            };
-            format!("; nearest: {trusted} ({why})")
-        })
+    let issuers = apps.flat_map(|app| app.issuers.iter());
+    let known = issuers.map(|issuer| issuer.settings.issuer.as_str());
+    Difference::nearest(identifier, known).map_or_else(String::new, |(near, difference)| {
+        format!("; nearest: {near} ({})", difference.words())
+    })
 }
 
 impl App {

@@ -363,7 +363,7 @@ async fn explain_knows_registered_clients_where_it_can_open_the_store() {
     assert!(
         ended
             .stdout
-            .contains("FAIL  client      no client of this id is registered")
+            .contains("FAIL  client           no client of this id is registered")
             && ended
                 .stdout
                 .contains("note     registered clients were not looked at: ")
@@ -377,7 +377,7 @@ async fn explain_knows_registered_clients_where_it_can_open_the_store() {
     assert!(
         ended
             .stdout
-            .contains("ok    signature   RS256: verifies with the client's key"),
+            .contains("ok    signature        RS256: verifies with the client's key"),
         "{ended:?}"
     );
 }

@@ -3,6 +3,7 @@
 
 use crate::support::token::encode;
 use crate::support::{Issuer, Service, token};
+use crate::webhooks;
 use exchequer::clock::Clock;
 use exchequer::standin::{StandIn, known};
 use serde_json::{Value, json};
@@ -181,4 +182,108 @@ async fn a_session_id_is_explained_by_what_the_backend_api_says_and_not_used_up(
     assert_eq!(said["code"], "session_id_unsupported", "{said}");
     let api = |call: &&String| call.contains(" /v1/");
     assert_eq!(clerk.calls().iter().skip(asked).find(api), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_running_service_is_asked_whether_a_token_of_its_own_still_stands() {
+    let issuer = Issuer::start().await;
+    let app = "verify.pass_through = false\n[apps.other]\nissuers = [\"clerk\"]\naudience = \"https://other.internal\"\n";
+    let service = Service::builder().one_app(&issuer, "", app).start().await;
+    let body = json!({"session_token": issuer.token(), "app": "web"});
+    let app_token = service.exchange(&body).await.token().to_owned();
+    let explain = |listen: &str, arguments: &[&str]| -> Value {
+        let arguments = [&["explain", "--json"], arguments].concat();
+        let command = service.command().env("EXCHEQUER_LISTEN", listen);
+        let ended = command.input(app_token.as_str()).run(&arguments);
+        serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("{ended:?}"))
+    };
+    let listen = service.url.trim_start_matches("http://");
+    let said = explain(listen, &[]);
+    assert_eq!(said["accepted"], true, "{said}");
+    assert_eq!(ended(&said, "passed"), CHECKS, "{said}");
+    assert!(
+        notes(&said).contains("revocation was asked of the running service"),
+        "{said}"
+    );
+    assert!(notes(&said).contains("its key signs, since "), "{said}");
+
+    let pairs = [("token", app_token.as_str()), ("client_id", "web")];
+    let revoked =
+        crate::introspection_endpoint::post(&service, "/oauth/revoke", None, &pairs).await;
+    assert_eq!(revoked.status, 200);
+    let said = explain(listen, &[]);
+    assert_eq!(said["code"], "token_revoked", "{said}");
+    assert_eq!(ended(&said, "failed"), ["revocation"]);
+
+    // Somebody else's listener is not shown the token.
+    let stranger = Service::trusting(&issuer).await;
+    let said = explain(stranger.url.trim_start_matches("http://"), &[]);
+    assert_eq!(said["accepted"], true, "{said}");
+    assert_eq!(ended(&said, "not_reached"), ["revocation"]);
+    assert!(
+        notes(&said).contains("revocation was not looked at: "),
+        "{said}"
+    );
+
+    // What is wrong is told with what would be right.
+    for (arguments, code, next) in [
+        (
+            &["--audience", "http://localhost:8080/"][..],
+            "app_token_audience_mismatch",
+            "http://localhost:8080/ is nearly http://localhost:8080: a slash at the end makes the difference.",
+        ),
+        (
+            &["--app", "other"],
+            "app_token_app_mismatch",
+            "It was minted for the app web: let the client send `\"app\": \"other\"` with its exchange",
+        ),
+    ] {
+        let said = explain(listen, arguments);
+        assert_eq!(said["code"], code, "{said}");
+        assert!(
+            said["next"]
+                .to_string()
+                .replace("\\\"", "\"")
+                .contains(next),
+            "{said}"
+        );
+    }
+    let kid = token::header(&app_token)["kid"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let ended = service.command().run(&["keys", "revoke", &kid]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let said = explain(listen, &[]);
+    assert_eq!(said["code"], "app_token_key_unknown", "{said}");
+    assert!(
+        notes(&said).contains("its key was revoked here with `exchequer keys revoke`"),
+        "{said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_store_remembers_is_told_where_it_can_be_read() {
+    let issuer = Issuer::start().await;
+    let mut service = Service::builder()
+        .env("HOOKS", webhooks::SECRET)
+        .one_app(&issuer, "webhook_secret = { env = \"HOOKS\" }", "")
+        .start()
+        .await;
+    let said = explain(&service, &issuer.token(), &[]);
+    assert_eq!(said["accepted"], true, "{said}");
+    assert!(
+        notes(&said).contains("revocation was not looked at: "),
+        "{said}"
+    );
+    let event = webhooks::session_event("session.removed", "sess_1");
+    let hook = webhooks::Hook::new("msg_1", &event).to("web");
+    hook.taken(&service, "revoked").await;
+    service.signal("TERM");
+    assert_eq!(service.ended().await, Some(0));
+    let said = explain(&service, &issuer.token(), &[]);
+    assert_eq!(said["code"], "session_revoked", "{said}");
+    assert_eq!(ended(&said, "failed"), ["revocation"]);
+    assert_eq!(ended(&said, "not_reached"), ["condition", "scopes"]);
+    assert_eq!(ended(&said, "passed").len(), 16);
 }

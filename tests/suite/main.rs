@@ -11,6 +11,7 @@
 
 mod architecture;
 mod audit;
+mod catalogue;
 mod clerk_claims;
 mod cli;
 mod client_auth;
@@ -22,6 +23,9 @@ mod discovery;
 mod doctor;
 mod dpop;
 mod exchange;
+mod explain_foreign;
+mod explain_hints;
+mod explain_output;
 mod explained;
 mod forged;
 mod gateways;

@@ -1116,7 +1116,7 @@ async fn explain_says_what_an_opaque_token_is_and_asks_nobody() {
         (code, &said["accepted"], &said["code"]),
         (0, &Value::Null, &Value::Null)
     );
-    let unasked = said["unasked"].as_str().unwrap();
+    let unasked = said["verdict"].as_str().unwrap();
     assert!(
         unasked.contains("web") && unasked.contains("oauth"),
         "{unasked}"

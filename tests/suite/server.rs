@@ -1,6 +1,6 @@
 //! Connections: nothing smuggled, nothing held up, nothing lost when the service stops.
 
-use crate::support::{Behaviour, Issuer, Service, Wire, eventually, issuer};
+use crate::support::{Answer, Behaviour, Issuer, Service, Wire, eventually, issuer};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -242,7 +242,7 @@ async fn stalled(
     url: String,
     sent: Vec<String>,
     drip: Option<&'static str>,
-) -> (Option<u16>, Duration) {
+) -> (Option<Answer>, Duration) {
     let began = Instant::now();
     let mut wire = Wire::to(&url).await;
     for part in sent {
@@ -268,7 +268,7 @@ async fn stalled(
     let answer = tokio::time::timeout(Duration::from_secs(25), ended)
         .await
         .expect("held open for 25 s");
-    (answer.map(|answer| answer.status), began.elapsed())
+    (answer, began.elapsed())
 }
 
 #[tokio::test]
@@ -303,17 +303,13 @@ async fn whoever_never_finishes_a_request_is_cut_off_after_ten_seconds() {
             let began = Instant::now();
             wire.send(head).await;
             let ended = tokio::time::timeout(Duration::from_secs(25), wire.answer()).await;
-            (
-                ended
-                    .expect("held open for 25 s")
-                    .map(|answer| answer.status),
-                began.elapsed(),
-            )
+            (ended.expect("held open for 25 s"), began.elapsed())
         }
     });
     let at_least = Duration::from_secs(8);
     for (index, stalled) in heads.into_iter().chain([second]).enumerate() {
-        let (status, took) = stalled.await.unwrap();
+        let (answer, took) = stalled.await.unwrap();
+        let status = answer.map(|answer| answer.status);
         assert!(
             matches!(status, None | Some(408)),
             "head {index}: {status:?}"
@@ -321,8 +317,9 @@ async fn whoever_never_finishes_a_request_is_cut_off_after_ten_seconds() {
         assert!(took >= at_least, "head {index} cut off after {took:?}");
     }
     for (index, stalled) in bodies.into_iter().enumerate() {
-        let (status, took) = stalled.await.unwrap();
-        assert_eq!(status, Some(408), "body {index}");
+        let (answer, took) = stalled.await.unwrap();
+        let answer = answer.unwrap_or_else(|| panic!("body {index}"));
+        answer.assert_refused(408, "request_timeout");
         assert!(took >= at_least, "body {index} cut off after {took:?}");
     }
     assert_eq!(service.session(&issuer.token()).await.status, 200);

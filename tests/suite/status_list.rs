@@ -2,10 +2,16 @@
 //! token learn all the same that it was revoked.
 
 use crate::introspection_endpoint::post;
-use crate::support::{Answer, Command, Foreign, Issuer, Key, Service, Token, eventually, token};
+use crate::support::{
+    Answer, Command, Foreign, Issuer, Key, Service, Token, eventually, now, token,
+};
 use crate::webhooks::{self, Hook};
+use exchequer::config::StoreSettings;
+use exchequer::store::{Change, Status, Store};
+use exchequer::token::status_list::PLACES;
 use serde_json::json;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 const LIST: &str = "/.well-known/status-lists/1";
 const URI: &str = "http://localhost:8080/.well-known/status-lists/1";
@@ -238,4 +244,34 @@ fn a_claim_of_the_same_name_is_a_mistake() {
     let said = format!("{ended:?}");
     let expected = "exchequer.toml:6: status_list: claims.status is set too";
     assert!(said.contains(expected), "{said}");
+}
+
+#[tokio::test]
+async fn an_exchange_that_finds_no_free_place_is_put_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("full.redb");
+    let settings = StoreSettings::File(path.clone());
+    let store = Store::open(&settings, Arc::default()).unwrap();
+    store.begin().await.unwrap();
+    let until = now() + 3600;
+    let taken = |index| Status {
+        index,
+        standings: Vec::new(),
+        until,
+    };
+    for first in (0..PLACES).step_by(1 << 17) {
+        let change = Change {
+            statuses: (first..first + (1 << 17)).map(taken).collect(),
+            ..Change::default()
+        };
+        store.commit(change, now()).await.unwrap();
+    }
+    drop(store);
+    let (issuer, service) = world(path.to_str().unwrap()).await;
+    let body = |app| json!({"session_token": issuer.token(), "app": app});
+    let answer = service.exchange(&body("web")).await;
+    answer.assert_refused(503, "status_list_full");
+    assert_eq!(answer.header("retry-after"), "5");
+    // Who is not listed needs no place.
+    assert_eq!(service.exchange(&body("plain")).await.status, 200);
 }
