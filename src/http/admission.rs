@@ -3,8 +3,9 @@
 //! processor. What is beyond is refused at once: the service stays as quick as it was, for
 //! fewer, and does not grow slow for all.
 //!
-//! Only the doors that cost something ask. A request asks when its body is there, so whoever
-//! sends slowly takes nobody's place. The public documents are never refused.
+//! Only the doors that cost something ask. Whether too many wait for a processor is asked first of
+//! all, for what is refused must cost next to nothing; for a place a request asks when its body is
+//! there, so whoever sends slowly takes nobody's. The public documents are never refused.
 
 use super::delay::Delay;
 use crate::explain::{Code, Refusal, Source};
@@ -66,11 +67,14 @@ impl Admission {
         most.div_ceil(WAITING)
     }
 
+    /// Refuses a request that came `now` where whoever comes waits too long for a processor.
+    pub(super) fn overdue(&self, now: Instant) -> Option<Box<Refusal>> {
+        let overdue = self.delay.is_too_long(now);
+        overdue.then(|| self.shed(Shed::Delay))
+    }
+
     /// Takes a place, now or within a tenth of a second.
     pub async fn enter(&self) -> Result<Place, Box<Refusal>> {
-        if self.delay.is_too_long(Instant::now()) {
-            return Err(self.shed(Shed::Delay));
-        }
         if let Ok(place) = Arc::clone(&self.work).try_acquire_owned() {
             return Ok(Place { _held: place });
         }

@@ -6,6 +6,8 @@ use crate::telemetry::Shed;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{FutureExt, Stream, StreamExt};
 use http::header::{CONTENT_LENGTH, HeaderMap};
+use http_body_util::BodyExt;
+use hyper::body::Body;
 use std::ops::Deref;
 use std::pin::pin;
 use std::sync::Arc;
@@ -17,6 +19,8 @@ use warp::reject::Rejection;
 pub const MAX_BODY: usize = 64 * 1024;
 /// How long the whole body may take.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// How long one that nobody reads may take: what was sent with its head is there.
+const DISCARD: Duration = Duration::from_secs(1);
 
 /// A body to come, and who lets its request in.
 pub struct Incoming<S> {
@@ -78,6 +82,23 @@ pub async fn read_up_to<B: Buf>(
         bytes,
         _place: place,
     })
+}
+
+/// Lets the body of a refused request go by, so that its connection can go on; gives whether it
+/// ended in time and within bounds.
+pub(super) async fn discard(mut body: hyper::body::Incoming) -> bool {
+    let whole = async {
+        let mut left = MAX_BODY;
+        while let Some(Ok(frame)) = body.frame().await {
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            let Some(rest) = left.checked_sub(bytes) else {
+                return false;
+            };
+            left = rest;
+        }
+        body.is_end_stream()
+    };
+    tokio::time::timeout(DISCARD, whole).await.unwrap_or(false)
 }
 
 /// Reads a body of at most so many bytes, where nobody needs to be let in.

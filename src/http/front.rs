@@ -1,8 +1,10 @@
 //! What every request passes on its way in and every answer on its way out: an id, limits,
 //! CORS, the metrics and one line in the log.
 
+use super::admission::Admission;
 use super::answer::{self, Allowed};
 use super::audited::Audited;
+use super::body;
 use super::caller::Peer;
 use super::console;
 use super::cors::Cors;
@@ -50,6 +52,8 @@ pub struct Front {
     pub routes: BoxedFilter<(Answer,)>,
     /// The door for gateways, which needs no route.
     pub verify: Option<Verify>,
+    /// Without it nobody is refused for what others ask.
+    pub admission: Option<Arc<Admission>>,
     /// Who may read the answers in a browser.
     pub cors: Cors,
     /// Without them nothing is measured or logged.
@@ -81,24 +85,34 @@ impl Front {
         let gateway = self.verify.as_ref();
         let gateway = gateway.filter(|_| request.uri().path() == verify::PATH);
         let early = self.early(&request, gateway.is_some());
-        let answering = async {
-            match (early, gateway) {
-                (Some(response), _) => response,
-                (None, Some(verify)) => verify.answer(&request).await,
-                (None, None) => {
-                    request.extensions_mut().insert(peer);
-                    let routes = TowerToHyperService::new(warp::service(self.routes.clone()));
-                    match routes.call(request).await {
-                        Ok(response) => response,
-                        Err(never) => match never {},
+        let overdue = match &self.admission {
+            Some(admission) if early.is_none() && costs(route) => admission.overdue(began),
+            _ => None,
+        };
+        let mut unread = false;
+        let mut response = if let Some(refusal) = overdue {
+            unread = has_body && !body::discard(request.into_body()).await;
+            answer::refused(refusal)
+        } else {
+            let answering = async {
+                match (early, gateway) {
+                    (Some(response), _) => response,
+                    (None, Some(verify)) => verify.answer(&request).await,
+                    (None, None) => {
+                        request.extensions_mut().insert(peer);
+                        let routes = TowerToHyperService::new(warp::service(self.routes.clone()));
+                        match routes.call(request).await {
+                            Ok(response) => response,
+                            Err(never) => match never {},
+                        }
                     }
                 }
+            };
+            let answering = pin!(answering);
+            match &span {
+                None => answering.await,
+                Some(span) => span.within(answering).await,
             }
-        };
-        let answering = pin!(answering);
-        let mut response = match &span {
-            None => answering.await,
-            Some(span) => span.within(answering).await,
         };
         let outcome = response.extensions_mut().remove::<Outcome>();
         let allowed = response.extensions_mut().remove::<Allowed>();
@@ -108,7 +122,8 @@ impl Front {
             let entry = refusal.code.entry();
             response = answer::refusal(refusal, allowed, id.to_str().unwrap_or_default());
             // The body was not read, so the connection ends: let nobody send a request after it.
-            let unread = matches!(entry.status, 404 | 405 | 408 | 413 | 414 | 431)
+            let unread = unread
+                || matches!(entry.status, 404 | 405 | 408 | 413 | 414 | 431)
                 || refusal.code == Code::BodiesTooMany;
             if has_body && unread {
                 let close = HeaderValue::from_static("close");
@@ -243,6 +258,21 @@ fn route(path: &str) -> &'static str {
         _ if path.starts_with("/webhooks/") => "webhooks",
         _ => "other",
     }
+}
+
+/// Whether a route's requests cost more than the answer that refuses them.
+fn costs(route: &str) -> bool {
+    matches!(
+        route,
+        "exchange"
+            | "verify"
+            | "token"
+            | "introspect"
+            | "revoke"
+            | "login"
+            | "callback"
+            | "webhooks"
+    )
 }
 
 /// The caller's request id where it is one, else a new one.
