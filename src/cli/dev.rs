@@ -110,6 +110,11 @@ async fn show(once: bool) -> Result<ExitCode, Failed> {
     );
     println!("Exchequer                                                    {base}");
     println!("  health and metrics                                         http://{admin_address}");
+    if settings.console.is_some() && admin_address.ip().is_loopback() {
+        println!(
+            "  console                                                    http://{admin_address}/console"
+        );
+    }
     let issuer = settings.issuer.clone();
     let service = Service::new(settings, Place::Memory)?;
     let bound = Bound {

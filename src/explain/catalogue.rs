@@ -806,7 +806,7 @@ catalogue! {
     ConsoleOff "console_off": 404 "invalid_request" FixConfig
         "The console is off."
         cause: "EXCHEQUER_CONSOLE is `off`; or the admin listener is not on a loopback address and no token protects the console: EXCHEQUER_CONSOLE_TOKEN is not set, and there is no file beside a store either."
-        confirm: "`exchequer check` prints EXCHEQUER_CONSOLE, EXCHEQUER_ADMIN_LISTEN and EXCHEQUER_STORE."
+        confirm: "Look at EXCHEQUER_CONSOLE, EXCHEQUER_CONSOLE_TOKEN, EXCHEQUER_ADMIN_LISTEN and EXCHEQUER_STORE where the service runs."
         mend: "Set EXCHEQUER_CONSOLE_TOKEN, or reach the service on loopback: EXCHEQUER_ADMIN_LISTEN=127.0.0.1:9090."
     ConsoleNotLocal "console_not_local": 403 "access_denied" FixRequest
         "The console was asked for by another name than this machine's, through a proxy, or by another site's page."
