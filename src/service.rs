@@ -38,7 +38,7 @@ use crate::subject::fetch::Fetcher;
 use crate::subject::introspection::Introspection;
 use crate::subject::key_cache::KeyCache;
 use crate::telemetry::Metrics;
-use crate::telemetry::traces::{Export, Traces, TracesError};
+use crate::telemetry::traces::{Export, Traces};
 use apart::Apart;
 use ipnet::IpNet;
 use jsonwebtoken::Algorithm;
@@ -68,9 +68,6 @@ pub enum StartError {
     /// The HTTP client.
     #[error("HTTP client: {0}")]
     Client(#[from] reqwest::Error),
-    /// The exporter of traces.
-    #[error("traces: {0}")]
-    Traces(#[from] TracesError),
     /// An API's base URL.
     #[error("API URL: {0}")]
     Url(#[from] url::ParseError),
@@ -150,7 +147,10 @@ impl Service {
             Place::Memory => Audit::off(clock.clone()),
         };
         let traces = match (&settings.traces, place) {
-            (Some(traces), Place::Disk) => Some(Traces::new(traces, Arc::clone(&metrics))?),
+            // Nobody is turned away because nobody watches.
+            (Some(traces), Place::Disk) => Traces::new(traces, Arc::clone(&metrics))
+                .inspect_err(|error| tracing::warn!(%error, "there are no traces"))
+                .ok(),
             _ => None,
         };
         let redis = match (&settings.store, place) {

@@ -52,6 +52,11 @@ impl Current {
             .set_attribute(KeyValue::new(name, value));
     }
 
+    /// Said, for a task that goes on may still hold it.
+    fn end(&self) {
+        self.context.span().end();
+    }
+
     fn traceparent(&self) -> String {
         let span = self.context.span();
         let context = span.span_context();
@@ -87,7 +92,9 @@ impl Open {
 
     /// It ended well.
     pub fn end(mut self) {
-        self.0 = None;
+        if let Some(current) = self.0.take() {
+            current.end();
+        }
     }
 
     /// It failed, with this `error.type`.
@@ -95,6 +102,7 @@ impl Open {
         if let Some(current) = self.0.take() {
             current.set("error.type", error);
             current.context.span().set_status(Status::error(""));
+            current.end();
         }
     }
 
@@ -111,6 +119,7 @@ impl Drop for Open {
     fn drop(&mut self) {
         if let Some(current) = self.0.take() {
             current.set("error.type", "cancelled");
+            current.end();
         }
     }
 }

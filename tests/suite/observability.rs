@@ -201,6 +201,30 @@ async fn requests_are_counted_by_route_outcome_and_code() {
 }
 
 #[tokio::test]
+async fn the_process_shows_what_it_takes_of_the_machine() {
+    let (issuer, service) = world().await;
+    let value = async |name: &str| sample(&service, name, "").await;
+    let memory = value("process_resident_memory_bytes").await;
+    assert!((1e6..1e9).contains(&memory), "{memory}");
+    let started = value("process_start_time_seconds").await;
+    let now = crate::support::now() as f64;
+    assert!((now - 60.0..now + 2.0).contains(&started), "{started}");
+    let (open, most) = (
+        value("process_open_fds").await,
+        value("process_max_fds").await,
+    );
+    assert!(5.0 < open && open < most, "{open} of {most}");
+    let before = value("process_cpu_seconds_total").await;
+    let token = issuer.token();
+    eventually("it works", async || {
+        service.session(&token).await.token();
+        value("process_cpu_seconds_total").await > before
+    })
+    .await;
+    assert!(value("process_cpu_seconds_total").await < before + 60.0);
+}
+
+#[tokio::test]
 async fn an_issuer_that_cannot_be_asked_counts_as_failed() {
     let issuer = Issuer::start().await;
     issuer.behave(issuer::JWKS, Behaviour::Answer(500, String::new()));
