@@ -1,6 +1,6 @@
 //! The dashboard and the rules speak of metrics that a service really has, and of all that it has.
 
-use crate::support::{Behaviour, Issuer, Service, eventually};
+use crate::support::{Behaviour, Issuer, Key, Service, eventually};
 use crate::webhooks::{self, Hook};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +17,8 @@ const SET_BY_PROMETHEUS: [&str; 3] = ["namespace", "job", "instance"];
 /// The metrics of a service that has done a bit of everything: each sample's name, and its labels.
 async fn live() -> BTreeMap<String, BTreeSet<String>> {
     let issuer = Issuer::start().await;
+    let keys = json!({"keys": [Key::rsa().jwk("ins_1")]});
+    issuer.behave("/v1/jwks", Behaviour::Answer(200, keys.to_string()));
     issuer.behave(
         "/v1/sessions/sess_1",
         Behaviour::Answer(500, "{}".to_owned()),
