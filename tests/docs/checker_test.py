@@ -162,6 +162,7 @@ class Output(unittest.TestCase):
         kid, other = "4dp9RQrwWb8py0jZc6FuxtFRNQ0bKCSJJ1TRka4Hc_s", "xZ6-isMvbLDzWvEBessJKxl5f9pO4lJRTS3qmjxbbD8"
         self.assertTrue(self.same(f"revoked {kid}", f"revoked {other}"))
         self.assertFalse(self.same(f"revoked {kid}", "revoked"))
+        self.assertTrue(self.same("… bytes, … s ago", "35 bytes, 2 s ago"))
 
     def test_a_console_block_gives_each_command_its_output(self):
         text = "```console\n$ one \\\n    two\nout\n$ three\n```"
