@@ -59,10 +59,7 @@ pub(super) async fn run(args: Args) -> ExitCode {
     };
     let mut rows = config::look(&settings, &findings, &read_from(&Sources::process()));
     rows.extend(looks(Arc::new(settings), fetcher).await);
-    if let Err(error) = report::print(&rows, args.json, args.color) {
-        eprintln!("error: {error}");
-        return super::wrong();
-    }
+    super::output::written(report::print(&rows, args.json, args.color));
     if report::failed(&rows) {
         super::not_right()
     } else {

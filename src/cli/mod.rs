@@ -2,8 +2,12 @@
 //!
 //! Exit codes: 0 done, 1 the thing checked is not right, 2 wrong usage or configuration.
 
+#[macro_use]
+mod output;
+
 mod check;
 mod clients;
+mod completions;
 mod dev;
 mod doctor;
 mod errors;
@@ -13,7 +17,7 @@ mod serve;
 mod terminal;
 
 use crate::config::{self, Findings, Settings, Sources};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -72,6 +76,16 @@ enum Command {
         after_help = "Example:\n  exchequer clients add reports --audience https://tasks.internal --scope read:tasks\n  exchequer clients list\n  exchequer clients rotate-secret reports --grace 24h\n  exchequer clients remove reports"
     )]
     Clients(clients::Args),
+    /// Print the completions of a shell
+    #[command(
+        after_help = "Example:\n  exchequer completions bash > /etc/bash_completion.d/exchequer\n  exchequer completions zsh > /usr/local/share/zsh/site-functions/_exchequer\n  exchequer completions fish > ~/.config/fish/completions/exchequer.fish"
+    )]
+    Completions(completions::Args),
+}
+
+/// The command line itself, for its man pages and its reference.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Parses the command line and runs the command.
@@ -85,6 +99,7 @@ pub fn main() -> ExitCode {
         Command::Errors(args) => errors::run(&args),
         Command::Keys(args) => run(keys::run(args)),
         Command::Clients(args) => run(clients::run(args)),
+        Command::Completions(args) => completions::run(&args),
     }
 }
 

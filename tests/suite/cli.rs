@@ -9,8 +9,16 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use tempfile::TempDir;
 
-const COMMANDS: [&str; 7] = [
-    "serve", "dev", "check", "doctor", "explain", "errors", "keys",
+const COMMANDS: [&str; 9] = [
+    "serve",
+    "dev",
+    "check",
+    "doctor",
+    "explain",
+    "errors",
+    "keys",
+    "clients",
+    "completions",
 ];
 
 fn run(arguments: &[&str]) -> Ended {
@@ -49,6 +57,70 @@ fn wrong_usage_ends_with_2_and_says_how_it_is_used() {
         assert_eq!(ended.code, 2, "{arguments:?}: {ended:?}");
         assert_eq!(ended.stdout, "", "{arguments:?}");
         assert!(ended.stderr.contains("--help"), "{arguments:?}: {ended:?}");
+    }
+}
+
+/// Runs a command whose output goes there, with a minimal configuration.
+fn run_into(arguments: &[&str], stdout: Stdio, stderr: Stdio) -> Option<i32> {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_exchequer"))
+        .args(arguments)
+        .current_dir(dir.path())
+        .env_clear()
+        .env("CLERK_JWT_ISSUER", "http://127.0.0.1:9")
+        .stdin(Stdio::null())
+        .stdout(stdout)
+        .stderr(stderr)
+        .spawn()
+        .unwrap();
+    child.wait().unwrap().code()
+}
+
+/// A pipe that nobody reads.
+fn unread() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
+#[test]
+fn a_command_whose_reader_goes_away_ends_with_its_own_code() {
+    for (arguments, code) in [
+        (&["check"] as &[&str], 0),
+        (&["errors"], 0),
+        (&["errors", "--markdown"], 0),
+        (&["completions", "bash"], 0),
+        (&["doctor"], 1),
+        (&["doctor", "--json"], 1),
+        (&["errors", "no_such"], 2),
+        (&["keys", "list"], 1),
+    ] {
+        let ended = run_into(arguments, unread(), unread());
+        assert_eq!(ended, Some(code), "{arguments:?}");
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_command_whose_output_cannot_be_kept_does_not_succeed() {
+    for arguments in [&["check"] as &[&str], &["completions", "zsh"]] {
+        let full = std::fs::File::create("/dev/full").unwrap();
+        assert_eq!(
+            run_into(arguments, full.into(), Stdio::null()),
+            Some(2),
+            "{arguments:?}"
+        );
+    }
+}
+
+#[test]
+fn completions_know_every_command() {
+    for shell in ["bash", "zsh", "fish"] {
+        let ended = run(&["completions", shell]);
+        assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{shell}");
+        for command in COMMANDS {
+            assert!(ended.stdout.contains(command), "{shell}: {command}");
+        }
     }
 }
 
