@@ -700,6 +700,19 @@ async fn other_things_that_are_pasted_are_told_apart_and_nobody_is_asked() {
     );
     let said = explained(&service, "ert_0123456789").await;
     assert_eq!(said["code"], "subject_token_is_refresh_token", "{said}");
+    let wrapped = format!("Authorization: Bearer {}", issuer.token());
+    let said = explained(&service, &wrapped).await;
+    assert_eq!(said["accepted"], true, "{said}");
+    assert!(
+        said["notes"].to_string().contains("as pasted, it has"),
+        "{said}"
+    );
+    let secret = "sk_test_0123456789abcdefghijklmnop";
+    let said = explained(&service, secret).await;
+    assert_eq!(
+        (&said["kind"], &said["accepted"]),
+        (&json!("secret"), &json!(false))
+    );
     let said = explained(&service, "some words").await;
     assert_eq!(said["accepted"], false, "{said}");
 }

@@ -4,7 +4,8 @@
 use super::access::Asked;
 use super::{Console, on};
 use crate::diagnosis;
-use crate::explain::foreign::{error_answer, is_assertion};
+use crate::explain::foreign::is_assertion;
+use crate::explain::input::{Input, Shape};
 use crate::explain::{Code, Refusal};
 use crate::gate::Demand;
 use crate::http::admin::Admin;
@@ -57,7 +58,8 @@ pub(super) async fn answer<B: Buf>(
 }
 
 async fn explain(console: &Console, asking: &Asking) -> Value {
-    let text = asking.text.trim();
+    let input = Input::read(&asking.text);
+    let text = input.text.as_ref();
     let filled = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let (app, audience) = (filled(&asking.app), filled(&asking.audience));
     let audience = audience.as_deref();
@@ -66,15 +68,24 @@ async fn explain(console: &Console, asking: &Asking) -> Value {
         audiences: audience.as_slice(),
         ..Wish::default()
     };
-    if let Some(answer) = error_answer(text) {
-        return with(diagnosis::of_answer(&answer), "answer");
+    match &input.shape {
+        Shape::Answer(answer) => return with(diagnosis::of_answer(answer), "answer"),
+        Shape::Secret(secret) => {
+            let (what, rotate) = (secret.what, secret.rotate);
+            return json!({
+                "kind": "secret",
+                "accepted": false,
+                "description": format!("This is {what}, and no token. Replace it now: it has been in a clipboard. A new one is made at {rotate}."),
+            });
+        }
+        _ => {}
     }
     if is_assertion(text) {
         let steps = console.clients.explain(text).await;
         return with(diagnosis::of_assertion(&steps, &[]), "assertion");
     }
     let exchange = &console.exchange;
-    let told = if diagnosis::is_own(text, &exchange.issuer) {
+    let mut told = if diagnosis::is_own(text, &exchange.issuer) {
         let app = app.as_deref();
         diagnosis::of_own(&console.gate, text, Demand { app, audience }, true).await
     } else if text.starts_with("sess_") {
@@ -82,6 +93,12 @@ async fn explain(console: &Console, asking: &Asking) -> Value {
     } else {
         diagnosis::of_token(exchange, text, wish).await
     };
+    for around in &input.around {
+        let around = around.words();
+        told.notes.push(format!(
+            "as pasted, it has {around}; the token alone is explained"
+        ));
+    }
     let mut shown = with(told.json(), "credential");
     for (name, value) in [
         ("what", json!(told.what)),

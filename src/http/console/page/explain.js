@@ -28,6 +28,7 @@ function told(report) {
     return show('wait', 'A copied error answer', el('p', {}, prose(report.description)),
       facts([['Code', report.code && code(report.code)], ['Cause', report.cause && prose(report.cause)], ['Mend', report.mend && prose(report.mend)]]));
   }
+  if (report.kind === 'secret') return show('no', 'A secret, and no token', el('p', {}, prose(report.description)));
   if (report.kind === 'assertion') {
     const rungs = report.checks.map(({ check, outcome, seen }) => ({ check, outcome, seen }));
     return show(report.accepted ? 'yes' : 'no', report.accepted ? 'The client would be authenticated' : refusedAs,
