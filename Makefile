@@ -9,7 +9,7 @@ FAULT_ROUNDS ?= 200
 
 .DEFAULT_GOAL := help
 .PHONY: help run quickstart test docs test-openapi test-walks test-interop test-faults test-k8s test-image interop
-.PHONY: test-observability openapi observability browser client manifests image bench sim fuzz lint
+.PHONY: test-observability openapi observability browser client manifests image release reference bench sim fuzz lint
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -89,6 +89,12 @@ image: ## Build the container image, without a registry or an engine
 
 test-image: image ## Look into the image, and run it; needs root
 	tests/image/image.py
+
+release: ## Make everything that a release hands out, in dist/ (ARGS=--trial: from changes not committed)
+	release/build.py $(ARGS)
+
+reference: ## Write docs/reference/ and docs/errors.md from the code
+	$(CARGO) run --quiet --locked --example reference -- docs .
 
 bench: ## Measure the service beside its bounds, in one run
 	benches/run.py $(ARGS)

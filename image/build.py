@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tarfile
 import tomllib
+import typing
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,6 +29,17 @@ HOME = "var/lib/exchequer"
 CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
 PROCESSORS = {"x86_64": "amd64", "aarch64": "arm64"}
 OCI = "application/vnd.oci.image"
+CARGO = os.environ.get("CARGO", "cargo")
+
+
+class Made(typing.NamedTuple):
+    """What was made, for release/build.py."""
+
+    image: Path
+    bill: Path
+    binary: Path
+    triple: str
+    epoch: int  # of the commit, seconds
 
 
 def fail(sentence):
@@ -54,13 +66,17 @@ def debian(package, command):
     run("apt-get", "install", "-qq", "-y", "--no-install-recommends", package, env=quiet)
 
 
+def target_folder():
+    return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
+
+
 def compiled(processor):
     """The static binary, and the folder that cargo keeps it in."""
     triple = f"{processor}-unknown-linux-musl"
     if shutil.which("rustup"):
         run("rustup", "target", "add", triple)
     debian("musl-tools", "musl-gcc")
-    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
+    target = target_folder()
     cargo_home = Path(os.environ.get("CARGO_HOME", Path.home() / ".cargo")).resolve()
     # Where it was built is nobody's business, and would make two machines' binaries differ.
     paths = {cargo_home: "/cargo", ROOT: "/exchequer", target: "/target"}
@@ -68,7 +84,7 @@ def compiled(processor):
     remap = [f"--remap-path-prefix={path}={name}" for path, name in paths.items()]
     flags = [f"-ffile-prefix-map={path}={name}" for path, name in paths.items()]
     run(
-        os.environ.get("CARGO", "cargo"), "build", "--locked", "--release", "--target", triple,
+        CARGO, "build", "--locked", "--release", "--target", triple,
         env={
             f"CARGO_TARGET_{under.upper()}_RUSTFLAGS": " ".join(remap),
             f"CFLAGS_{under}": " ".join(flags),
@@ -82,9 +98,8 @@ def bill_of_materials(triple, to, epoch):
     """What the binary is made of, by cargo-cyclonedx."""
     tools = ROOT / ".tools"
     tool = tools / "bin/cargo-cyclonedx"
-    cargo = os.environ.get("CARGO", "cargo")
     if not tool.exists():
-        run(cargo, "install", "--locked", "--root", str(tools), f"cargo-cyclonedx@{CYCLONEDX}")
+        run(CARGO, "install", "--locked", "--root", str(tools), f"cargo-cyclonedx@{CYCLONEDX}")
     written = ROOT / "exchequer.cdx.json"
     run(
         str(tool), "cyclonedx", "--format", "json", "--spec-version", "1.5", "--target", triple,
@@ -153,7 +168,7 @@ class Layout:
                 tar.addfile(entry, io.BytesIO(content))
 
 
-def main():
+def make():
     package = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]
     processor = platform.machine()
     if processor not in PROCESSORS:
@@ -167,7 +182,8 @@ def main():
     out.mkdir(parents=True, exist_ok=True)
 
     binary, triple = compiled(processor)
-    bill_of_materials(triple, out / "exchequer.cdx.json", epoch)
+    bill = out / "exchequer.cdx.json"
+    bill_of_materials(triple, bill, epoch)
     files = layer(binary, epoch)
 
     created = created.strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -223,7 +239,8 @@ def main():
     image = out / "exchequer.oci.tar"
     layout.write(image, epoch)
     print(f"{image.relative_to(ROOT)}  {image.stat().st_size / 1e6:.1f} MB  {manifest['digest']}")
+    return Made(image, bill, binary, triple, epoch)
 
 
 if __name__ == "__main__":
-    main()
+    make()

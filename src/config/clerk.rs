@@ -1,6 +1,6 @@
 //! The `CLERK_*` variables: one Clerk issuer or several, and an app for each suffix.
 
-use super::env::Common;
+use super::env::{Common, Variable, variable};
 use super::file::token_types;
 use super::value::{self, https_url};
 use super::{
@@ -14,29 +14,82 @@ use jsonwebtoken::Algorithm;
 use secrecy::SecretString;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Clerk's Backend API, and the version of it that this service is written for.
+const API_URL: &str = "https://api.clerk.com";
+const API_VERSION: &str = "2026-05-12";
+
 /// The variables, as Clerk's own SDKs name them.
-const NAMES: [&str; 14] = [
-    "CLERK_JWT_ISSUER",
-    "CLERK_JWT_AUDIENCE",
-    "CLERK_JWT_KEY",
-    "CLERK_AUTHORIZED_PARTIES",
-    "CLERK_PUBLISHABLE_KEY",
-    "CLERK_FRONTEND_API_URL",
-    "CLERK_SECRET_KEY",
-    "CLERK_MACHINE_SECRET_KEY",
-    "CLERK_API_URL",
-    "CLERK_API_VERSION",
-    "CLERK_WEBHOOK_SECRET",
-    "CLERK_WEBHOOK_SIGNING_SECRET",
-    "CLERK_OAUTH_CLIENT_ID",
-    "CLERK_OAUTH_CLIENT_SECRET",
+pub const CLERK_VARIABLES: &[Variable] = &[
+    variable(
+        "CLERK_JWT_ISSUER",
+        "none",
+        "the instance's `iss`, or several, comma separated",
+    ),
+    variable(
+        "CLERK_PUBLISHABLE_KEY",
+        "none",
+        "gives the issuer where none is named",
+    ),
+    variable(
+        "CLERK_FRONTEND_API_URL",
+        "none",
+        "gives the issuer where none is named",
+    ),
+    variable(
+        "CLERK_AUTHORIZED_PARTIES",
+        "none",
+        "origins of your front ends, comma separated: `azp` must be one of them",
+    ),
+    variable(
+        "CLERK_JWT_AUDIENCE",
+        "none",
+        "comma separated: `aud` must hold one of them. Clerk's session tokens have no `aud` unless a claim adds it",
+    ),
+    variable(
+        "CLERK_JWT_KEY",
+        "none",
+        "the instance's public key in PEM: then no network is needed",
+    ),
+    variable(
+        "CLERK_SECRET_KEY",
+        "none",
+        "secret; the instance's secret key: session ids, profiles, machine tokens and API keys need it",
+    ),
+    variable(
+        "CLERK_MACHINE_SECRET_KEY",
+        "none",
+        "secret; the key that machine tokens are verified with, where it is another; machine tokens themselves need `accepts` in the file",
+    ),
+    variable("CLERK_API_URL", API_URL, "the Backend API"),
+    variable(
+        "CLERK_API_VERSION",
+        API_VERSION,
+        "the version of the Backend API that is asked for",
+    ),
+    variable(
+        "CLERK_WEBHOOK_SIGNING_SECRET",
+        "none",
+        "secret; what the instance's webhooks are signed with (`whsec_…`), or several, comma separated, while one replaces another",
+    ),
+    variable(
+        "CLERK_WEBHOOK_SECRET",
+        "none",
+        "the same, under the older name",
+    ),
+    variable(
+        "CLERK_OAUTH_CLIENT_ID",
+        "none",
+        "an OAuth client of yours there: then OAuth access tokens are accepted too, the opaque ones introspected",
+    ),
+    variable("CLERK_OAUTH_CLIENT_SECRET", "none", "secret; that client's"),
 ];
 
 /// Splits a name into the known variable and the app that its suffix names.
 fn split(name: &str) -> Option<(&'static str, Option<String>)> {
-    NAMES
-        .into_iter()
-        .filter_map(|known| {
+    CLERK_VARIABLES
+        .iter()
+        .filter_map(|variable| {
+            let known = variable.name;
             let rest = name.strip_prefix(known)?;
             if rest.is_empty() {
                 return Some((known, None));
@@ -140,7 +193,8 @@ pub(super) fn read(
                 suffixes.insert(suffix);
             }
             None => {
-                let near = value::suggest(name, &NAMES);
+                let known: Vec<&str> = CLERK_VARIABLES.iter().map(|each| each.name).collect();
+                let near = value::suggest(name, &known);
                 if !near.is_empty() {
                     findings.note(name, format!("is not a variable of this service{near}"));
                 }
@@ -286,10 +340,10 @@ pub(super) fn backend(
     url: Option<&str>,
     version: Option<String>,
 ) -> BackendSettings {
-    let url = url.unwrap_or("https://api.clerk.com");
+    let url = url.unwrap_or(API_URL);
     BackendSettings {
         url: url.trim_end_matches('/').to_owned(),
-        version: version.unwrap_or_else(|| "2026-05-12".to_owned()),
+        version: version.unwrap_or_else(|| API_VERSION.to_owned()),
         secret_key,
         machine_secret_key,
     }

@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 pub use value::is_loopback_host;
 
+pub use clerk::CLERK_VARIABLES;
 pub use client::{
     AuthMethod, CLIENT_TTL, ClientFault, ClientKeys, ClientSettings, SecretHash,
     assertion_algorithms, client_id, duration, public_key,

@@ -1276,30 +1276,6 @@ fn root(path: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-#[test]
-fn the_documented_table_of_variables_is_the_real_one() {
-    let page = std::fs::read_to_string(root("docs/configuration.md")).unwrap();
-    let documented: Vec<String> = page
-        .lines()
-        .filter(|line| line.starts_with("| `EXCHEQUER_"))
-        .map(str::to_owned)
-        .collect();
-    let real: Vec<String> = VARIABLES
-        .iter()
-        .map(|variable| {
-            let plain = ["none", "the issuer", "on"].contains(&variable.default)
-                || variable.default.contains(' ');
-            let default = if plain {
-                variable.default.to_owned()
-            } else {
-                format!("`{}`", variable.default)
-            };
-            format!("| `{}` | {default} | {} |", variable.name, variable.meaning)
-        })
-        .collect();
-    assert_eq!(documented, real);
-}
-
 /// The example file; `#key` is a setting that is commented out, `# Words` are prose.
 fn example(commented_out_too: bool) -> String {
     let text = std::fs::read_to_string(root("exchequer.example.toml")).unwrap();

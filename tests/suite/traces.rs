@@ -7,9 +7,8 @@ use crate::support::service::Builder;
 use crate::support::{
     Answer, Behaviour, Collector, Command, Issuer, Key, Service, Token, eventually, now,
 };
-use exchequer::config::TRACE_VARIABLES;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -640,24 +639,4 @@ fn the_headers_may_come_from_a_file() {
     let ended = check(&[("OTEL_EXPORTER_OTLP_HEADERS_FILE", &file)]);
     assert_eq!(ended.code, 0);
     assert!(!ended.stdout.contains("OTEL_"), "{ended:?}");
-}
-
-#[test]
-fn each_variable_stands_in_the_documents_with_its_default() {
-    let page = std::fs::read_to_string(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/docs/configuration.md"
-    ))
-    .unwrap();
-    let rows: BTreeMap<&str, &str> = page
-        .lines()
-        .filter_map(|line| line.strip_prefix("| `OTEL_")?.split_once("` | "))
-        .collect();
-    assert_eq!(rows.len(), TRACE_VARIABLES.len());
-    for variable in TRACE_VARIABLES {
-        let name = variable.name.strip_prefix("OTEL_").unwrap();
-        let row = rows.get(name).copied().unwrap_or_default().replace('`', "");
-        let said = format!("{} | {} |", variable.default, variable.meaning).replace('`', "");
-        assert_eq!(row, said, "{name}");
-    }
 }
