@@ -133,8 +133,7 @@ fn show(report: &Report, args: &Args) -> ExitCode {
         let text = report.text(args.redact);
         args.color.stdout().write_all(text.as_bytes())
     };
-    // Whoever closed the other end has seen enough.
-    let _ = written;
+    super::output::written(written);
     match report.accepted {
         Some(true) => super::DONE,
         None if report.code.is_none() && report.verdict.is_some() => super::DONE,
