@@ -257,16 +257,16 @@ fn unwrapped<'t>(whole: &'t str, around: &mut Vec<Around>) -> &'t str {
     // Each turn takes one thing away, so there are few.
     for _ in 0..8 {
         let before = text;
-        let bare = text.trim_matches(QUOTES);
-        if bare.len() < text.len() {
-            around.push(Around::Quotes);
-            text = bare.trim();
-            continue;
-        }
         let bare = text.trim_end_matches([',', ';']);
         if bare.len() < text.len() {
             around.push(Around::Mark);
             text = bare.trim_end();
+            continue;
+        }
+        let bare = text.trim_matches(QUOTES);
+        if bare.len() < text.len() {
+            around.push(Around::Quotes);
+            text = bare.trim();
             continue;
         }
         let named = |prefix: &str| {

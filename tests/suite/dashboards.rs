@@ -9,7 +9,17 @@ use std::path::Path;
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// What neither the dashboard nor a rule uses, and why.
-const NOT_USED: [(&str, &str); 0] = [];
+const NOT_USED: [(&str, &str); 3] = [
+    ("exchequer_callers_total", "`exchequer doctor` judges by it"),
+    (
+        "exchequer_start_time_seconds",
+        "`exchequer doctor` counts from it",
+    ),
+    (
+        "exchequer_webhook_last_event_timestamp_seconds",
+        "`exchequer doctor` tells it; how often events come differs from app to app",
+    ),
+];
 
 /// Labels that are not the service's: Prometheus sets them.
 const SET_BY_PROMETHEUS: [&str; 3] = ["namespace", "job", "instance"];
@@ -179,21 +189,6 @@ fn family(name: &str) -> &str {
         .iter()
         .find_map(|suffix| name.strip_suffix(suffix))
         .unwrap_or(name)
-}
-
-#[tokio::test]
-async fn each_metric_is_in_the_documents() {
-    let pages = [
-        "README.md",
-        "docs/observability.md",
-        "docs/operating.md",
-        "docs/keys.md",
-    ];
-    let text: String = pages.map(read).join("\n");
-    for name in live().await.keys() {
-        let name = family(name);
-        assert!(text.contains(&format!("`{name}")), "{name}");
-    }
 }
 
 #[test]

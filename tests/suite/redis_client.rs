@@ -88,13 +88,18 @@ impl Kept {
         }
     }
 
-    /// A metric with its labels, as they stand in the text.
+    /// A metric: with labels, as they stand in the text, that sample; without, the sum of all.
     fn metric(&self, name: &str) -> f64 {
         let text = self
             .metrics
             .render(std::iter::empty(), 0, std::iter::empty());
-        let line = text.lines().find_map(|line| line.strip_prefix(name));
-        line.map_or(0.0, |value| value.trim().parse().unwrap())
+        text.lines()
+            .filter(|line| {
+                line.strip_prefix(name)
+                    .is_some_and(|rest| rest.starts_with([' ', '{']))
+            })
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+            .sum()
     }
 }
 
