@@ -2,7 +2,7 @@
 //! to do. As text, as JSON, and without what must not be seen.
 //!
 //! A redacted report is an allow-list: our own words and numbers, and of what checks saw only
-//! what can be no more than that (see [`Step::redacted`]). Issuers, kids, audiences, origins and
+//! what can be no more than that (see `Step::redacted`). Issuers, kids, audiences, origins and
 //! the names of the configuration stand under names that say which of them are equal; there is
 //! nothing in it of a subject, a session, an organisation, a `jti` or a signature.
 
