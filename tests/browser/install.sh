@@ -7,29 +7,8 @@
 set -eu
 cd "$(dirname "$0")"
 
-fail() {
-  echo "browser/install.sh: $*" >&2
-  exit 1
-}
-
-debian() { # PACKAGE...
-  command -v apt-get >/dev/null || fail "missing: $*. There is no apt-get here; install them yourself and run this again."
-  if [ "$(id -u)" -eq 0 ]; then
-    sudo=
-  elif command -v sudo >/dev/null; then
-    sudo=sudo
-  else
-    fail "missing: $*. Install them as root (apt-get install $*) and run this again."
-  fi
-  { $sudo apt-get update -qq &&
-    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@"; } >&2 ||
-    fail "apt-get could not install $*."
-}
-
-if command -v flock >/dev/null; then # one at a time; the lock goes when the script ends
-  exec 9<package-lock.json
-  flock 9
-fi
+. ../installing.sh
+alone package-lock.json
 
 command -v node >/dev/null || debian nodejs
 node -e 'const [major, minor] = process.versions.node.split("."); process.exit(major > 20 || (major == 20 && minor >= 18) ? 0 : 1)' ||

@@ -8,34 +8,8 @@
 set -eu
 cd "$(dirname "$0")"
 
-fail() {
-  echo "interop/install.sh: $*" >&2
-  exit 1
-}
-
-debian() { # PACKAGE...
-  command -v apt-get >/dev/null || fail "missing: $*. There is no apt-get here; install them yourself and run this again."
-  if [ "$(id -u)" -eq 0 ]; then
-    sudo=
-  elif command -v sudo >/dev/null; then
-    sudo=sudo
-  else
-    fail "missing: $*. Install them as root (apt-get install $*) and run this again."
-  fi
-  # RUNLEVEL=1 keeps the packages of nginx and Redis from starting servers of their own.
-  quiet="env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1"
-  { $sudo apt-get update -qq && $sudo $quiet apt-get install -qq -y --no-install-recommends "$@"; } >&2 ||
-    fail "apt-get could not install $*."
-}
-
-stale() { # STAMP SOURCE
-  [ ! -e "$1" ] || [ "$1" -ot "$2" ]
-}
-
-if command -v flock >/dev/null; then # one at a time; the lock goes when the script ends
-  exec 9<package-lock.json
-  flock 9
-fi
+. ../installing.sh
+alone package-lock.json
 
 command -v node >/dev/null || debian nodejs
 # oidc-provider needs URL.parse, which came with 20.18 and 22.

@@ -7,32 +7,8 @@
 set -eu
 cd "$(dirname "$0")"
 
-fail() {
-  echo "observability/install.sh: $*" >&2
-  exit 1
-}
-
-if command -v flock >/dev/null; then # one at a time; the lock goes when the script ends
-  exec 9<requirements.txt
-  flock 9
-fi
-
-as_root() {
-  if [ "$(id -u)" -eq 0 ]; then
-    "$@"
-  elif command -v sudo >/dev/null; then
-    sudo "$@"
-  else
-    fail "this must be done as root: $*"
-  fi
-}
-
-debian() { # PACKAGE...
-  command -v apt-get >/dev/null || fail "missing: $*. There is no apt-get here; install them yourself and run this again."
-  { as_root apt-get update -qq &&
-    as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -qq -y --no-install-recommends "$@"; } >&2 ||
-    fail "apt-get could not install $*."
-}
+. ../installing.sh
+alone requirements.txt
 
 if [ .venv/.installed -ot requirements.txt ] || ! .venv/bin/python -c 'import opentelemetry.proto, yaml' 2>/dev/null; then
   python3 -c 'import ensurepip, venv' 2>/dev/null || debian python3 python3-venv

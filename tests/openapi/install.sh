@@ -8,33 +8,8 @@
 set -eu
 cd "$(dirname "$0")"
 
-fail() {
-  echo "openapi/install.sh: $*" >&2
-  exit 1
-}
-
-debian() { # PACKAGE...
-  command -v apt-get >/dev/null || fail "missing: $*. There is no apt-get here; install them yourself and run this again."
-  if [ "$(id -u)" -eq 0 ]; then
-    sudo=
-  elif command -v sudo >/dev/null; then
-    sudo=sudo
-  else
-    fail "missing: $*. Install them as root (apt-get install $*) and run this again."
-  fi
-  quiet="env DEBIAN_FRONTEND=noninteractive"
-  { $sudo apt-get update -qq && $sudo $quiet apt-get install -qq -y --no-install-recommends "$@"; } >&2 ||
-    fail "apt-get could not install $*."
-}
-
-if command -v flock >/dev/null; then # one at a time; the lock goes when the script ends
-  exec 9<requirements.txt
-  flock 9
-fi
-
-stale() { # STAMP SOURCE
-  [ ! -e "$1" ] || [ "$1" -ot "$2" ]
-}
+. ../installing.sh
+alone requirements.txt
 
 if stale node_modules/.installed package-lock.json; then
   command -v node >/dev/null || debian nodejs
