@@ -1,6 +1,8 @@
 //! What is seen from outside: the log, the metrics and the traces. Never a token, a secret or personal
 //! data: a subject appears under its pseudonym only.
 
+mod lines;
+mod output;
 mod process;
 pub mod traces;
 
@@ -8,6 +10,8 @@ use crate::clock::{Clock, UnixSeconds};
 use crate::config::LogFormat;
 use crate::crypto::BACKEND;
 use crate::explain::Code;
+use lines::JsonLines;
+use output::Output;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
@@ -16,34 +20,47 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+/// The way of the log to standard output, once it has started.
+static LOG: OnceLock<Output> = OnceLock::new();
+
 /// Starts the log on standard output. A second call changes nothing.
-pub fn start_log(filter: &str, format: LogFormat) {
+///
+/// # Errors
+/// Where the thread that writes cannot start.
+pub fn start_log(filter: &str, format: LogFormat) -> io::Result<()> {
+    if LOG.get().is_some() {
+        return Ok(());
+    }
+    let output = Output::start()?;
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     // Libraries do not know what is secret: h2 writes a malformed path out, token and all.
     let ours = Targets::new()
         .with_default(LevelFilter::INFO)
         .with_target(env!("CARGO_PKG_NAME"), LevelFilter::TRACE);
     let registry = tracing_subscriber::registry().with(filter).with(ours);
-    let lines = tracing_subscriber::fmt::layer();
+    let lines = tracing_subscriber::fmt::layer().with_writer(output.clone());
     let _ = match format {
-        LogFormat::Json => {
-            let lines = lines
-                .json()
-                .flatten_event(true)
-                .with_current_span(false)
-                .with_span_list(false);
-            registry.with(lines).try_init()
-        }
+        LogFormat::Json => registry.with(lines.event_format(JsonLines)).try_init(),
         LogFormat::Text => registry.with(lines).try_init(),
     };
+    let _ = LOG.set(output);
+    Ok(())
+}
+
+/// Waits until the log is written: before the process ends.
+pub fn finish_log() {
+    if let Some(output) = LOG.get() {
+        output.finish();
+    }
 }
 
 /// How a request ended.
@@ -292,6 +309,7 @@ pub struct Metrics {
     deliveries: Family<DeliveryLabels, Counter>,
     waiting: Gauge,
     audit_lost: Counter,
+    log_lost: Counter,
     spans: Family<DeliveryLabels, Counter>,
     redis_up: Gauge,
     redis_clock_ahead: Gauge,
@@ -364,6 +382,7 @@ impl Default for Metrics {
             deliveries: Family::default(),
             waiting: Gauge::default(),
             audit_lost: Counter::default(),
+            log_lost: LOG.get().map(Output::lost).unwrap_or_default(),
             spans: Family::default(),
             redis_up: Gauge::default(),
             redis_clock_ahead: Gauge::default(),
@@ -592,6 +611,11 @@ impl Default for Metrics {
             "audit_lost",
             "Audit events that could not be written",
             metrics.audit_lost.clone(),
+        );
+        registry.register(
+            "log_lost",
+            "Lines of the log that could not be written",
+            metrics.log_lost.clone(),
         );
         registry.register(
             "spans",

@@ -92,7 +92,7 @@ async fn show(once: bool) -> Result<ExitCode, Failed> {
     let clock = Clock::system();
     let provider = StandIn::start(clock.clone()).await?;
     let (mut settings, named) = settings(&provider)?;
-    telemetry::start_log("warn", settings.log_format);
+    telemetry::start_log("warn", settings.log_format)?;
     let public = bind(settings.listen).await?;
     let admin = bind(settings.admin_listen).await?;
     let (address, admin_address) = (public.local_addr()?, admin.local_addr()?);

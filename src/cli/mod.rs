@@ -17,6 +17,7 @@ mod serve;
 mod terminal;
 
 use crate::config::{self, Findings, Settings, Sources};
+use crate::telemetry;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -90,7 +91,7 @@ pub fn command() -> clap::Command {
 
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
+    let code = match Cli::parse().command {
         Command::Serve => run(serve::run()),
         Command::Dev(args) => run(dev::run(args)),
         Command::Check => check::run(),
@@ -100,7 +101,9 @@ pub fn main() -> ExitCode {
         Command::Keys(args) => run(keys::run(args)),
         Command::Clients(args) => run(clients::run(args)),
         Command::Completions(args) => completions::run(&args),
-    }
+    };
+    telemetry::finish_log();
+    code
 }
 
 fn run(command: impl Future<Output = ExitCode>) -> ExitCode {

@@ -14,7 +14,10 @@ pub(super) async fn run() -> ExitCode {
         Ok(settings) => settings,
         Err(code) => return code,
     };
-    telemetry::start_log(&settings.log, settings.log_format);
+    if let Err(error) = telemetry::start_log(&settings.log, settings.log_format) {
+        eprintln!("error: the log cannot start: {error}");
+        return super::wrong();
+    }
     for note in &findings.notes {
         tracing::warn!(place = note.place, "{}", note.message);
     }

@@ -3,6 +3,7 @@
 use crate::support::{Behaviour, Issuer, Key, Service, Token, eventually, issuer};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -575,6 +576,50 @@ async fn broken_http_2(service: &Service, path: &str) {
         let read = stream.read_buf(&mut answer);
         let read = tokio::time::timeout(Duration::from_secs(20), read).await;
         assert!(read.unwrap().unwrap() > 0, "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_holds_up_nobody_and_what_was_lost_is_told() {
+    let (_issuer, service) = world().await;
+    let unread = service.leave_log_unread();
+    let long = "r".repeat(128);
+    let asked = || async {
+        let request = service.client.get(format!("{}/auth/verify", service.url));
+        let answer = service.send(request.header("x-request-id", &long)).await;
+        answer.assert_refused(401, "bearer_missing");
+    };
+    let lost = async || sample(&service, "exchequer_log_lost_total", "").await;
+    // The pipe and the buffer take some 12,000 such lines.
+    for round in 0.. {
+        assert!(round < 1000, "nothing is lost");
+        join_all((0..64).map(|_| asked())).await;
+        if lost().await > 0.0 {
+            break;
+        }
+    }
+    // Others may be lost meanwhile, but who asks is answered.
+    asked().await;
+    drop(unread);
+    let told = || -> f64 {
+        let told = service.logged("lines of the log were lost");
+        told.iter()
+            .map(|line| line["lines"].as_f64().unwrap())
+            .sum()
+    };
+    eventually("what was lost is told", async || told() > 0.0).await;
+    assert_eq!(told(), lost().await);
+    asked().await;
+    eventually("the log goes on", async || {
+        service
+            .log()
+            .last()
+            .is_some_and(|line| line.contains(&long))
+    })
+    .await;
+    for line in service.log() {
+        let line: Value = serde_json::from_str(&line).expect(&line);
+        assert!(line["target"].is_string(), "{line}");
     }
 }
 

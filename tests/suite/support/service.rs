@@ -313,6 +313,17 @@ impl Service {
         self.log.lock().unwrap().clone()
     }
 
+    /// Leaves the log unread from now on, until the answer is dropped.
+    pub fn leave_log_unread(&self) -> std::sync::mpsc::Sender<()> {
+        let (unread, dropped) = std::sync::mpsc::channel();
+        let log = Arc::clone(&self.log);
+        std::thread::spawn(move || {
+            let _held = log.lock().unwrap();
+            let _ = dropped.recv();
+        });
+        unread
+    }
+
     /// The log lines that are JSON and have this message.
     pub fn logged(&self, message: &str) -> Vec<Value> {
         self.log()
