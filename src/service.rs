@@ -342,7 +342,7 @@ impl Bound {
         let recent = Arc::new(Recent::new(exchange.clock.clone()));
         let (traces, export) = traces.unzip();
         let public = Arc::new(Front {
-            routes: routes::public(
+            doors: routes::public(
                 Arc::new(OAuth::new(
                     Arc::clone(&exchange),
                     Arc::clone(&clients),
@@ -384,7 +384,7 @@ impl Bound {
             explaining: Console::places(),
         });
         let admin = Arc::new(Front {
-            routes: admin::routes(Arc::new(Admin {
+            doors: admin::routes(Arc::new(Admin {
                 exchange,
                 key_sets,
                 metrics: Arc::clone(&metrics),

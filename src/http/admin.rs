@@ -3,7 +3,8 @@
 
 use super::admission::Admission;
 use super::console::{self, Console};
-use super::routes::{at, only, refused};
+use super::doors::Doors;
+use super::routes::only;
 use super::{answer, body};
 use crate::crypto::sha256;
 use crate::exchange::Exchange;
@@ -21,7 +22,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use subtle::ConstantTimeEq;
 use warp::Filter;
-use warp::filters::BoxedFilter;
 use warp::reply::Response as Answer;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -128,29 +128,21 @@ fn probe(result: Result<(), &'static str>) -> Answer {
 }
 
 /// The admin listener's routes.
-pub fn routes(admin: Arc<Admin>) -> BoxedFilter<(Answer,)> {
-    let console = console::routes(&admin);
+pub fn routes(admin: Arc<Admin>) -> Doors {
+    let doors = console::routes(&admin);
     let admin = warp::any().map(move || Arc::clone(&admin));
     let get = || only("GET, HEAD");
-    let live = at("/livez")
-        .or(at("/healthz"))
-        .unify()
-        .and(get())
-        .map(|| probe(Ok(())));
-    let ready = at("/readyz")
-        .and(get())
+    let live = get().map(|| probe(Ok(())));
+    let ready = get()
         .and(admin.clone())
         .map(|admin: Arc<Admin>| probe(admin.ready()));
-    let started = at("/startupz")
-        .and(get())
+    let started = get()
         .and(admin.clone())
         .map(|admin: Arc<Admin>| probe(admin.started()));
-    let metrics = at("/metrics")
-        .and(get())
+    let metrics = get()
         .and(admin.clone())
         .map(|admin: Arc<Admin>| answer::plain(StatusCode::OK, OPENMETRICS, admin.metrics()));
-    let clients = at("/clients")
-        .and(only("POST"))
+    let clients = only("POST")
         .and(admin)
         .and(warp::header::headers_cloned())
         .and(warp::body::stream())
@@ -160,17 +152,10 @@ pub fn routes(admin: Arc<Admin>) -> BoxedFilter<(Answer,)> {
                 Err(refusal) => answer::refused(refusal),
             }
         });
-    live.or(ready)
-        .unify()
-        .or(started)
-        .unify()
-        .or(metrics)
-        .unify()
-        .or(clients)
-        .unify()
-        .or(console)
-        .unify()
-        .recover(refused)
-        .unify()
-        .boxed()
+    doors
+        .at_each(&["/livez", "/healthz"], live)
+        .at("/readyz", ready)
+        .at("/startupz", started)
+        .at("/metrics", metrics)
+        .at("/clients", clients)
 }

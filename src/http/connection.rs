@@ -209,8 +209,9 @@ fn service(
         let (front, activity) = (Arc::clone(&front), Arc::clone(&activity));
         async move {
             let version = request.version();
-            let _busy = activity.request(version);
-            let mut answer = front.answer(request, peer).await;
+            let began = Instant::now();
+            let _busy = activity.request(version, began);
+            let mut answer = front.answer(request, peer, began).await;
             // HTTP/2 has GOAWAY for that, when the listener stops.
             if *activity.leaving.borrow() && version != http::Version::HTTP_2 {
                 let close = http::HeaderValue::from_static("close");
@@ -263,16 +264,21 @@ impl Activity {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        self.at(Instant::now())
     }
 
-    fn request(&self, version: http::Version) -> Busy<'_> {
+    fn at(&self, instant: Instant) -> u64 {
+        let since = instant.saturating_duration_since(self.started);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn request(&self, version: http::Version, began: Instant) -> Busy<'_> {
         if version == http::Version::HTTP_2 {
             self.framed.store(true, Ordering::Relaxed);
         }
         self.busy.fetch_add(1, Ordering::Relaxed);
         self.head_began.store(0, Ordering::Relaxed);
-        self.turned.store(self.now(), Ordering::Relaxed);
+        self.turned.store(self.at(began), Ordering::Relaxed);
         Busy(self)
     }
 

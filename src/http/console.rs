@@ -8,9 +8,10 @@ mod explain;
 mod shown;
 
 use super::admin::Admin;
+use super::doors::Doors;
 use super::history::History;
 use super::recent::Recent;
-use super::routes::{at, only};
+use super::routes::only;
 use super::{answer, caller::Peer};
 use crate::clock::UnixSeconds;
 use crate::exchange::Exchange;
@@ -25,7 +26,6 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use warp::Filter;
-use warp::filters::BoxedFilter;
 use warp::reply::Response as Answer;
 
 const PATH: &str = "/console";
@@ -196,7 +196,7 @@ fn root(admin: &Admin, from: &From) -> Result<Answer, Box<Refusal>> {
 }
 
 /// The routes of the console.
-pub(super) fn routes(admin: &Arc<Admin>) -> BoxedFilter<(Answer,)> {
+pub(super) fn routes(admin: &Arc<Admin>) -> Doors {
     let admin = Arc::clone(admin);
     let admin = warp::any().map(move || Arc::clone(&admin));
     let from = warp::header::headers_cloned()
@@ -208,52 +208,40 @@ pub(super) fn routes(admin: &Arc<Admin>) -> BoxedFilter<(Answer,)> {
             peer,
         });
     let get = || only("GET, HEAD");
-    let [page, files @ ..] = FILES.map(|(path, kind, text)| {
-        at(path)
-            .and(get())
+    let files = FILES.map(|(path, kind, text)| {
+        let file = get()
             .and(admin.clone())
             .and(from)
-            .map(move |admin: Arc<Admin>, from: From| told(file(&admin, &from, kind, text)))
-            .boxed()
+            .map(move |admin: Arc<Admin>, from: From| told(file(&admin, &from, kind, text)));
+        (path, file)
     });
-    let files = files
-        .into_iter()
-        .fold(page, |all, each| all.or(each).unify().boxed());
-    let root = at("/")
-        .and(get())
+    let root = get()
         .and(admin.clone())
         .and(from)
         .map(|admin: Arc<Admin>, from: From| told(root(&admin, &from)));
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
-    let data = at("/console/data")
-        .and(get())
-        .and(admin.clone())
-        .and(from)
-        .and(query)
-        .map(|admin: Arc<Admin>, from: From, query: String| {
+    let data = get().and(admin.clone()).and(from).and(query).map(
+        |admin: Arc<Admin>, from: From, query: String| {
             told(shown::data(&admin, &from.asked(), &query))
-        });
-    let catalogue = at("/console/catalogue")
-        .and(get())
+        },
+    );
+    let catalogue = get()
         .and(admin.clone())
         .and(from)
         .map(|admin: Arc<Admin>, from: From| told(shown::catalogue(&admin, &from.asked())));
-    let explain = at("/console/explain")
-        .and(only("POST"))
+    let explain = only("POST")
         .and(admin)
         .and(from)
         .and(warp::body::stream())
         .then(|admin: Arc<Admin>, from: From, body| async move {
             told(explain::answer(&admin, &from.asked(), body).await)
         });
+    let doors = Doors::default()
+        .at("/", root)
+        .at("/console/data", data)
+        .at("/console/catalogue", catalogue)
+        .at("/console/explain", explain);
     files
-        .or(root)
-        .unify()
-        .or(data)
-        .unify()
-        .or(catalogue)
-        .unify()
-        .or(explain)
-        .unify()
-        .boxed()
+        .into_iter()
+        .fold(doors, |doors, (path, file)| doors.at(path, file))
 }

@@ -8,6 +8,7 @@ use super::body;
 use super::caller::Peer;
 use super::console;
 use super::cors::Cors;
+use super::doors::Doors;
 use super::log::Line;
 use super::login;
 use super::outcome::{About, Outcome};
@@ -24,13 +25,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{CONNECTION, HeaderMap, HeaderValue, ORIGIN, REFERRER_POLICY};
 use http::{HeaderName, Request, Version};
 use hyper::body::{Body, Incoming};
-use hyper::service::Service;
-use hyper_util::service::TowerToHyperService;
 use rand::Rng;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
-use warp::filters::BoxedFilter;
 use warp::reply::Response as Answer;
 
 /// The name of the id that each answer has.
@@ -48,8 +46,8 @@ const MAX_TARGET: usize = 8 * 1024;
 
 /// The front of a listener.
 pub struct Front {
-    /// The routes behind it.
-    pub routes: BoxedFilter<(Answer,)>,
+    /// The doors behind it.
+    pub doors: Doors,
     /// The door for gateways, which needs no route.
     pub verify: Option<Verify>,
     /// Without it nobody is refused for what others ask.
@@ -69,9 +67,13 @@ pub struct Front {
 }
 
 impl Front {
-    /// Answers a request.
-    pub async fn answer(&self, mut request: Request<Incoming>, peer: Peer) -> Answer {
-        let began = Instant::now();
+    /// Answers a request that began then.
+    pub async fn answer(
+        &self,
+        mut request: Request<Incoming>,
+        peer: Peer,
+        began: Instant,
+    ) -> Answer {
         let _in_flight = self.metrics.as_ref().map(|metrics| metrics.request_began());
         let route = route(request.uri().path());
         let path = (self.metrics.is_none()).then(|| request.uri().path().to_owned());
@@ -100,11 +102,7 @@ impl Front {
                     (None, Some(verify)) => verify.answer(&request).await,
                     (None, None) => {
                         request.extensions_mut().insert(peer);
-                        let routes = TowerToHyperService::new(warp::service(self.routes.clone()));
-                        match routes.call(request).await {
-                            Ok(response) => response,
-                            Err(never) => match never {},
-                        }
+                        self.doors.answer(request).await
                     }
                 }
             };

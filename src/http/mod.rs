@@ -11,6 +11,7 @@ mod connection;
 pub mod console;
 pub mod cors;
 pub mod delay;
+pub mod doors;
 mod dpop;
 pub mod exchange;
 pub mod form;

@@ -1,6 +1,7 @@
 //! The whole public surface on one page.
 
 use super::admission::Admission;
+use super::doors::Doors;
 use super::{
     answer, body, caller, exchange, introspect, login, metadata, openapi, resource, revoke,
     status_list, token, webhooks,
@@ -14,7 +15,6 @@ use ipnet::IpNet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use warp::Filter;
-use warp::filters::BoxedFilter;
 use warp::path::FullPath;
 use warp::reject::{Reject, Rejection};
 use warp::reply::Response as Answer;
@@ -24,6 +24,7 @@ const GET: &str = "GET, HEAD";
 const GET_ALONE: &str = "GET";
 const POST: &str = "POST, OPTIONS";
 const POST_ALONE: &str = "POST";
+const WEBHOOKS: &str = "/webhooks/clerk/";
 
 /// The public listener's routes.
 pub fn public(
@@ -31,7 +32,7 @@ pub fn public(
     proxies: Arc<[IpNet]>,
     admission: Arc<Admission>,
     metrics: Arc<Metrics>,
-) -> BoxedFilter<(Answer,)> {
+) -> Doors {
     let body = || body::incoming(&admission);
     let entrance = Arc::clone(&admission);
     let entrance = warp::any().map(move || Arc::clone(&entrance));
@@ -41,10 +42,7 @@ pub fn public(
     let address = caller::address(proxies, metrics);
     let exchange = warp::any().map(move || Arc::clone(&exchange));
 
-    let exchanges = at("/auth/exchange")
-        .or(at("/auth/clerk/exchange"))
-        .unify()
-        .and(only(POST))
+    let exchanges = only(POST)
         .and(oauth.clone())
         .and(warp::header::headers_cloned())
         .and(address.clone())
@@ -53,8 +51,7 @@ pub fn public(
             // Boxed, or each filter around it would move all that an exchange may need.
             Box::pin(async move { exchange::handle(&oauth, &headers, address, body).await })
         });
-    let tokens = at("/oauth/token")
-        .and(only(POST))
+    let tokens = only(POST)
         .and(oauth.clone())
         .and(warp::header::headers_cloned())
         .and(address.clone())
@@ -62,8 +59,7 @@ pub fn public(
         .then(|oauth: Arc<OAuth>, headers: HeaderMap, address, body| {
             Box::pin(async move { token::handle(&oauth, &headers, address, body).await })
         });
-    let introspections = at("/oauth/introspect")
-        .and(only(POST))
+    let introspections = only(POST)
         .and(oauth.clone())
         .and(warp::header::headers_cloned())
         .and(address.clone())
@@ -71,8 +67,7 @@ pub fn public(
         .then(|oauth: Arc<OAuth>, headers: HeaderMap, address, body| {
             Box::pin(async move { introspect::handle(&oauth, &headers, address, body).await })
         });
-    let revocations = at("/oauth/revoke")
-        .and(only(POST))
+    let revocations = only(POST)
         .and(oauth.clone())
         .and(warp::header::headers_cloned())
         .and(address.clone())
@@ -119,7 +114,7 @@ pub fn public(
                 Box::pin(admitted(admission, step))
             },
         );
-    let webhooks = below("/webhooks/clerk/")
+    let webhooks = below(WEBHOOKS)
         .and(only(POST_ALONE))
         .and(exchange.clone())
         .and(warp::header::headers_cloned())
@@ -129,78 +124,58 @@ pub fn public(
                 Box::pin(async move { webhooks::handle(&exchange, &app, &headers, body).await })
             },
         );
-    let jwks = at("/.well-known/jwks.json")
-        .and(only(GET))
+    let jwks = only(GET)
         .and(exchange)
         .and(warp::header::headers_cloned())
         .map(|exchange: Arc<Exchange>, headers: HeaderMap| {
             metadata::jwks(&exchange.keys, &headers)
         });
-    let metadata = at("/.well-known/openid-configuration")
-        .or(at("/.well-known/oauth-authorization-server"))
-        .unify()
-        .and(only(GET))
+    let metadata = only(GET)
         .and(oauth.clone())
         .map(|oauth: Arc<OAuth>| metadata::metadata(&oauth));
-    let status_list = at("/.well-known/status-lists/1")
-        .and(only(GET))
+    let status_list = only(GET)
         .and(oauth.clone())
         .and(warp::header::headers_cloned())
         .then(|oauth: Arc<OAuth>, headers: HeaderMap| async move {
             status_list::list(&oauth, &headers).await
         });
-    let resource = at(resource::PATH)
-        .map(|| false)
-        .or(at(resource::OF_VERIFY).map(|| true))
-        .unify()
-        .and(only(GET))
-        .and(oauth.clone())
-        .map(|of_verify, oauth: Arc<OAuth>| resource::document(&oauth, of_verify));
-    let status_lists = at("/.well-known/status-lists")
-        .and(only(GET))
+    let resource = |of_verify| {
+        only(GET)
+            .and(oauth.clone())
+            .map(move |oauth: Arc<OAuth>| resource::document(&oauth, of_verify))
+    };
+    let (resource, verified) = (resource(false), resource(true));
+    let status_lists = only(GET)
         .and(oauth)
         .map(|oauth: Arc<OAuth>| status_list::lists(&oauth));
-    let openapi = at("/openapi.json")
-        .and(only(GET))
+    let openapi = only(GET)
         .and(warp::header::headers_cloned())
         .map(move |headers: HeaderMap| document.answer(&headers));
-    let health = at("/healthz")
-        .and(only(GET))
-        .map(|| answer::plain(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"));
+    let health =
+        only(GET).map(|| answer::plain(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"));
 
-    let others = introspections
-        .or(revocations)
-        .unify()
-        .or(logins)
-        .unify()
-        .or(callbacks)
-        .unify()
-        .or(webhooks)
-        .unify()
-        .or(metadata)
-        .unify()
-        .or(resource)
-        .unify()
-        .or(status_list)
-        .unify()
-        .or(status_lists)
-        .unify()
-        .or(openapi)
-        .unify()
-        .or(health)
-        .unify()
-        .boxed();
-    // First those that are asked most: each that stands before another lengthens its way.
-    exchanges
-        .or(jwks)
-        .unify()
-        .or(tokens)
-        .unify()
-        .or(others)
-        .unify()
-        .recover(refused)
-        .unify()
-        .boxed()
+    Doors::default()
+        .at_each(&["/auth/exchange", "/auth/clerk/exchange"], exchanges)
+        .at("/oauth/token", tokens)
+        .at("/oauth/introspect", introspections)
+        .at("/oauth/revoke", revocations)
+        .below(login::LOGIN, logins)
+        .below(login::CALLBACK, callbacks)
+        .below(WEBHOOKS, webhooks)
+        .at("/.well-known/jwks.json", jwks)
+        .at_each(
+            &[
+                "/.well-known/openid-configuration",
+                "/.well-known/oauth-authorization-server",
+            ],
+            metadata,
+        )
+        .at(resource::PATH, resource)
+        .at(resource::OF_VERIFY, verified)
+        .at("/.well-known/status-lists", status_lists)
+        .at("/.well-known/status-lists/1", status_list)
+        .at("/openapi.json", openapi)
+        .at("/healthz", health)
 }
 
 /// What a door answers to a request without a body, if it is let in.
@@ -209,21 +184,6 @@ async fn admitted(admission: Arc<Admission>, door: impl Future<Output = Answer>)
         Ok(_place) => door.await,
         Err(refusal) => answer::refused(refusal),
     }
-}
-
-/// Exactly this path: warp's own `path!` lets a slash follow.
-pub(super) fn at(
-    path: &'static str,
-) -> impl Filter<Extract = (), Error = Rejection> + Clone + Send + Sync + 'static {
-    warp::path::full()
-        .and_then(move |full: FullPath| async move {
-            if full.as_str() == path {
-                Ok(())
-            } else {
-                Err(warp::reject::not_found())
-            }
-        })
-        .untuple_one()
 }
 
 /// A name in the place of the last part of the path.
