@@ -165,10 +165,10 @@ pub struct Exchange {
 
 impl Exchange {
     /// Exchanges a credential for an app token.
-    pub async fn exchange(&self, request: Request<'_>) -> Result<Exchanged, Box<Refusal>> {
+    pub async fn exchange(&self, request: Request<'_>) -> Result<Box<Exchanged>, Box<Refusal>> {
         match self.climb(request, &mut Ladder::default()).await {
             Ok(exchanged) => Ok(exchanged),
-            Err(refusal) => Err(self.counted(refusal, request.caller).await),
+            Err(refusal) => Err(Box::pin(self.counted(refusal, request.caller)).await),
         }
     }
 
@@ -177,7 +177,7 @@ impl Exchange {
         &self,
         request: Request<'_>,
         ladder: &mut Ladder,
-    ) -> Result<Exchanged, Box<Refusal>> {
+    ) -> Result<Box<Exchanged>, Box<Refusal>> {
         self.story(request, ladder).await.map_err(|mut refusal| {
             refusal.ladder = ladder.clone();
             refusal
@@ -188,12 +188,13 @@ impl Exchange {
         &self,
         request: Request<'_>,
         ladder: &mut Ladder,
-    ) -> Result<Exchanged, Box<Refusal>> {
-        // What asks a provider is boxed, or the common way would carry the room that it needs.
+    ) -> Result<Box<Exchanged>, Box<Refusal>> {
+        // Each way is boxed: a future is moved into the one that awaits it, and the room that a
+        // way needs is moved only so far.
         match request.credential {
             Credential::Token(token) => match Opaque::of(token) {
                 Some(opaque) => Box::pin(self.of_opaque(token, opaque, &request, ladder)).await,
-                None => self.of_jwt(token, &request, ladder).await,
+                None => Box::pin(self.of_jwt(token, &request, ladder)).await,
             },
             Credential::SessionId { id, code_verifier } => {
                 Box::pin(self.of_session_id(id, code_verifier, &request, ladder)).await
@@ -210,7 +211,7 @@ impl Exchange {
         token: &str,
         request: &Request<'_>,
         ladder: &mut Ladder,
-    ) -> Result<Exchanged, Box<Refusal>> {
+    ) -> Result<Box<Exchanged>, Box<Refusal>> {
         let decoded = jwt::decode(token, ladder)?;
         let unverified = Unverified::parse(&decoded, ladder)?;
         let told = async {
@@ -240,7 +241,7 @@ impl Exchange {
         code_verifier: Option<&str>,
         request: &Request<'_>,
         ladder: &mut Ladder,
-    ) -> Result<Exchanged, Box<Refusal>> {
+    ) -> Result<Box<Exchanged>, Box<Refusal>> {
         let id = SessionId::parse(id, ladder)?;
         let (app, issuer) = self.apps.select_for_session_id(request.wish, ladder)?;
         let asked_at = self.clock.now();
@@ -276,7 +277,7 @@ impl Exchange {
         id_jag: bool,
         request: &Request<'_>,
         ladder: &mut Ladder,
-    ) -> Result<Exchanged, Box<Refusal>> {
+    ) -> Result<Box<Exchanged>, Box<Refusal>> {
         let decoded = jwt::decode(token, ladder)?;
         let unverified = Unverified::parse(&decoded, ladder)?;
         let told = async {
@@ -304,7 +305,7 @@ impl Exchange {
         kept: &Kept,
         request: &Request<'_>,
         ladder: &mut Ladder,
-    ) -> Result<Exchanged, Box<Refusal>> {
+    ) -> Result<Box<Exchanged>, Box<Refusal>> {
         let issuer = Some(kept.issuer.as_str());
         let (app, issuer) = self.apps.select(request.wish, issuer, ladder)?;
         let claims = kept.claims()?;
@@ -320,7 +321,7 @@ impl Exchange {
         opaque: Opaque,
         request: &Request<'_>,
         ladder: &mut Ladder,
-    ) -> Result<Exchanged, Box<Refusal>> {
+    ) -> Result<Box<Exchanged>, Box<Refusal>> {
         let selected = self.apps.select_opaque(request.wish, opaque, ladder)?;
         match selected {
             // Then it is said what it is in the place of a JWT.
@@ -342,7 +343,7 @@ impl Exchange {
         issuer: &Arc<Issuer>,
         request: &Request<'_>,
         ladder: &mut Ladder,
-    ) -> Result<Exchanged, Box<Refusal>> {
+    ) -> Result<Box<Exchanged>, Box<Refusal>> {
         self.may_ask(request.caller, None, ladder).await?;
         let trace = request.caller.traceparent;
         let told = issuer.look_up(token, kind, trace, ladder).await?;
@@ -362,7 +363,7 @@ impl Exchange {
         once: Option<(Once, Code)>,
         request: &Request<'_>,
         ladder: &mut Ladder,
-    ) -> Result<Exchanged, Box<Refusal>> {
+    ) -> Result<Box<Exchanged>, Box<Refusal>> {
         let judged = self
             .judged(app, issuer, subject, once, request, ladder)
             .await;
@@ -417,7 +418,7 @@ impl Exchange {
         once: Option<(Once, Code)>,
         request: &Request<'_>,
         ladder: &mut Ladder,
-    ) -> Result<Exchanged, Box<Refusal>> {
+    ) -> Result<Box<Exchanged>, Box<Refusal>> {
         let now = self.clock.now();
         let takes = self.takes(app, subject, request.caller);
         let Granted {
@@ -480,7 +481,7 @@ impl Exchange {
             met => met.map_err(StoreError::refusal)?,
         };
         let organization = subject.organization.as_ref();
-        Ok(Exchanged {
+        Ok(Box::new(Exchanged {
             token,
             expires_in: grant.expires_at - now,
             scopes: grant.scopes,
@@ -497,7 +498,7 @@ impl Exchange {
             signer: Arc::clone(signer),
             issuer: Arc::clone(issuer),
             app: Arc::clone(app),
-        })
+        }))
     }
 }
 

@@ -37,6 +37,26 @@ pub fn ok(body: &impl Serialize, size: usize) -> Answer {
     }
 }
 
+/// The same, with a compact JWS as the members of these names before those of an object that has
+/// some. The JWS is most of the answer and has nothing to escape (RFC 7515 §2): nobody looks.
+pub fn ok_with(names: &[&str], jws: &str, rest: &impl Serialize) -> Answer {
+    let mut bytes = Vec::with_capacity(names.len() * (jws.len() + 16) + 512);
+    for (place, name) in names.iter().enumerate() {
+        let before = if place == 0 { "{" } else { "," };
+        for part in [before, "\"", name, "\":\"", jws, "\""] {
+            bytes.extend_from_slice(part.as_bytes());
+        }
+    }
+    let brace = bytes.len();
+    if let Err(error) = serde_json::to_writer(&mut bytes, rest) {
+        return refused(Refusal::new(Code::InternalError).caused_by(error));
+    }
+    if let Some(brace) = bytes.get_mut(brace) {
+        *brace = b',';
+    }
+    json(StatusCode::OK, bytes)
+}
+
 /// A 200 whose headers say all.
 pub fn identity(headers: HeaderMap) -> Answer {
     let mut response = Answer::default();

@@ -20,7 +20,6 @@ use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::net::IpAddr;
-use std::sync::Arc;
 use warp::reply::Response as Answer;
 
 /// The kinds of subject token that are JWTs (RFC 8693 §3).
@@ -52,10 +51,9 @@ pub struct Body<'b> {
 #[derive(Deserialize)]
 struct Text<'b>(#[serde(borrow)] Cow<'b, str>);
 
+/// What follows the token.
 #[derive(Serialize)]
 struct Success<'e> {
-    token: &'e str,
-    access_token: &'e str,
     token_type: &'static str,
     expires_in: i64,
     issued_token_type: &'static str,
@@ -81,7 +79,7 @@ struct User<'e> {
 
 /// What is given.
 struct Given {
-    exchanged: Exchanged,
+    exchanged: Box<Exchanged>,
     begun: Option<Begun>,
     /// Whether scopes were asked for.
     scope_asked: bool,
@@ -120,7 +118,8 @@ async fn attempt<B: Buf>(
     let audience = body.audience()?;
     request.wish.audiences = audience.as_slice();
     let proof = dpop::proof(headers)?;
-    let uris = PATHS.map(|path| format!("{}{path}", oauth.exchange.issuer));
+    let at = |path| format!("{}{path}", oauth.exchange.issuer);
+    let uris = proof.map_or_else(Default::default, |_| PATHS.map(at));
     request.caller.proof = proof.map(|proof| Shown {
         proof,
         method: "POST",
@@ -143,35 +142,30 @@ fn success(given: Given) -> Answer {
         begun,
         scope_asked,
     } = given;
-    let compact = &exchanged.token.compact;
-    let mut response = answer::ok(
-        &Success {
-            token: compact,
-            access_token: compact,
-            token_type: token_type(exchanged.proof.as_ref()),
-            expires_in: exchanged.expires_in,
-            issued_token_type: "urn:ietf:params:oauth:token-type:jwt",
-            // RFC 6749 §5.1: where less is granted than was asked for, the answer says so.
-            scope: match &exchanged.scopes {
-                Some(scopes) => Some(&scopes.names),
-                None => scope_asked.then_some(""),
-            },
-            refresh_token: begun.as_ref().map(|begun| begun.token.expose_secret()),
-            refresh_expires_in: begun.as_ref().map(|begun| begun.expires_in),
-            user: User {
-                id: &exchanged.id,
-                org_id: exchanged.org_id.as_deref(),
-                roles: exchanged.role.as_deref().map(|role| [role]),
-                is_new: exchanged.is_new,
-            },
+    let rest = Success {
+        token_type: token_type(exchanged.proof.as_ref()),
+        expires_in: exchanged.expires_in,
+        issued_token_type: "urn:ietf:params:oauth:token-type:jwt",
+        // RFC 6749 §5.1: where less is granted than was asked for, the answer says so.
+        scope: match &exchanged.scopes {
+            Some(scopes) => Some(&scopes.names),
+            None => scope_asked.then_some(""),
         },
-        compact.len() * 2 + 512,
-    );
+        refresh_token: begun.as_ref().map(|begun| begun.token.expose_secret()),
+        refresh_expires_in: begun.as_ref().map(|begun| begun.expires_in),
+        user: User {
+            id: &exchanged.id,
+            org_id: exchanged.org_id.as_deref(),
+            roles: exchanged.role.as_deref().map(|role| [role]),
+            is_new: exchanged.is_new,
+        },
+    };
+    let mut response = answer::ok_with(&["token", "access_token"], &exchanged.token.compact, &rest);
     answer::limited(exchanged.limit, response.headers_mut());
     dpop::tell(exchanged.proof.as_ref(), response.headers_mut());
     response
         .extensions_mut()
-        .insert(Outcome::Exchanged(Arc::new(exchanged)));
+        .insert(Outcome::Exchanged(exchanged.into()));
     response
 }
 

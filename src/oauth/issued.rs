@@ -49,7 +49,7 @@ pub fn token_type(proof: Option<&Proof>) -> &'static str {
 
 impl Issued {
     /// What an exchange gave, as the token endpoint tells it; `session` is a pseudonym.
-    pub(super) fn of(exchanged: Exchanged, party: Party, session: Option<String>) -> Self {
+    pub(super) fn of(exchanged: Box<Exchanged>, party: Party, session: Option<String>) -> Self {
         Self {
             token: exchanged.token,
             token_type: token_type(exchanged.proof.as_ref()),

@@ -111,25 +111,30 @@ impl OAuth {
             if let Request::JwtBearer(wish) = &request
                 && wish.anonymous
             {
-                return self.jwt_bearer(None, wish, caller).await;
+                return Box::pin(self.jwt_bearer(None, wish, caller)).await;
             }
             let party = self.authenticate(&proof?).await?;
+            // Boxed, as the ways of an exchange are.
             match request {
                 Request::ClientCredentials(wish) => {
-                    self.client_credentials(party, &wish, caller).await
+                    Box::pin(self.client_credentials(party, &wish, caller)).await
                 }
-                Request::Refresh(wish) => self.refresh(party, &wish, caller).await,
-                Request::JwtBearer(wish) => self.jwt_bearer(Some(party), &wish, caller).await,
-                Request::TokenExchange(wish) => self.token_exchange(party, &wish, caller).await,
+                Request::Refresh(wish) => Box::pin(self.refresh(party, &wish, caller)).await,
+                Request::JwtBearer(wish) => {
+                    Box::pin(self.jwt_bearer(Some(party), &wish, caller)).await
+                }
+                Request::TokenExchange(wish) => {
+                    Box::pin(self.token_exchange(party, &wish, caller)).await
+                }
                 Request::AuthorizationCode(wish) => {
-                    self.authorization_code(party, &wish, caller).await
+                    Box::pin(self.authorization_code(party, &wish, caller)).await
                 }
             }
         };
         match issued.await {
             Ok(issued) => Ok(issued),
             Err(refusal) => {
-                let mut refusal = self.exchange.counted(refusal, caller).await;
+                let mut refusal = Box::pin(self.exchange.counted(refusal, caller)).await;
                 refusal.as_grant = refused_as;
                 Err(refusal)
             }
@@ -178,7 +183,7 @@ impl OAuth {
     /// What a party of the token endpoint gets of an exchange.
     async fn issue(
         &self,
-        mut exchanged: Exchanged,
+        mut exchanged: Box<Exchanged>,
         first: Option<First>,
         party: Party,
     ) -> Result<Issued, Refused> {

@@ -242,7 +242,7 @@ impl OAuth {
     pub async fn exchange(
         &self,
         request: Request<'_>,
-    ) -> Result<(Exchanged, Option<Begun>), Refused> {
+    ) -> Result<(Box<Exchanged>, Option<Begun>), Refused> {
         let first = asks_offline(&request.wish).then(First::new);
         let grant = first.as_ref().map(First::grant);
         let request = Request {
@@ -254,7 +254,7 @@ impl OAuth {
         let begun = match (exchanged.kept.take(), first) {
             (Some(kept), Some(first)) => {
                 let party = Party::App(Arc::clone(&exchanged.app));
-                self.begin_with(&exchanged, kept, first, &party).await?
+                Box::pin(self.begin_with(&exchanged, kept, first, &party)).await?
             }
             _ => None,
         };

@@ -64,7 +64,9 @@ impl<'t> Object<'t> {
     /// # Errors
     /// Where the bytes are no JSON object, or a member stands twice in one.
     pub fn parse(bytes: &'t [u8]) -> Result<Self, serde_json::Error> {
-        match serde_json::from_slice(bytes)? {
+        // Looked at once: of bytes, each text would be.
+        let text = std::str::from_utf8(bytes).map_err(de::Error::custom)?;
+        match serde_json::from_str(text)? {
             Json::Object(object) => Ok(object),
             _ => Err(de::Error::custom("not a JSON object")),
         }
@@ -172,6 +174,10 @@ impl<'de> Visitor<'de> for JsonVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Json<'de>, A::Error> {
         let mut members = Vec::new();
         while let Some((Name(name), value)) = entries.next_entry()? {
+            if members.is_empty() {
+                // As many as a token has: few need more room.
+                members.reserve(16);
+            }
             members.push((name, value));
         }
         members.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));

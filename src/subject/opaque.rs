@@ -45,7 +45,7 @@ impl Opaque {
             .map(|(_, kind)| Self::Clerk(kind));
         match clerk {
             None if token.starts_with(REFRESH_PREFIX) => Some(Self::Refresh),
-            None if token.matches('.').count() == 2 => None,
+            None if token.bytes().filter(|byte| *byte == b'.').count() == 2 => None,
             None => Some(Self::Other),
             clerk => clerk,
         }
