@@ -49,9 +49,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+
+/// How long the last events may take to be delivered when the service stops. What has not been by
+/// then is still in the store, and delivered after the next start.
+const LAST_EVENTS: Duration = Duration::from_secs(5);
 
 /// Why the service cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -427,7 +432,7 @@ impl Bound {
         // The last exchanges have ended: what they have to tell is told.
         let _ = stop_delivery.send(true);
         let _ = stop_export.send(true);
-        let _ = delivery.await;
+        let _ = tokio::time::timeout(LAST_EVENTS, delivery).await;
         if let Some(export) = export {
             let _ = export.await;
         }

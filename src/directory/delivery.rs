@@ -54,7 +54,8 @@ enum NotTaken {
 }
 
 impl Directory {
-    /// Delivers events until `stop` becomes true, and what is due then once more.
+    /// Delivers events until `stop` becomes true, and what is due then once more; a caller that does
+    /// not wait for the end of that loses nothing, for leases run out.
     pub async fn deliver(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let mut ticks = tokio::time::interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);

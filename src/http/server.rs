@@ -19,6 +19,8 @@ const ADMIN_CONNECTIONS: u32 = 64;
 const SPARE_FILES: u32 = 256;
 /// How long what is in flight may take to end when the service stops.
 const DRAIN: Duration = Duration::from_secs(30);
+/// The same of the admin listener: no user asks there, and the audit log's last lines wait for it.
+const ADMIN_DRAIN: Duration = Duration::from_secs(5);
 /// How long it waits where no connection can be accepted.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -49,9 +51,9 @@ pub async fn serve(
     metrics: Option<Arc<Metrics>>,
     mut stop: Stop,
 ) {
-    let most = match &metrics {
-        Some(_) => max_connections(),
-        None => ADMIN_CONNECTIONS,
+    let (most, drain) = match &metrics {
+        Some(_) => (max_connections(), DRAIN),
+        None => (ADMIN_CONNECTIONS, ADMIN_DRAIN),
     };
     let places = Arc::new(Semaphore::new(most as usize));
     let protocols = Arc::new(Protocols::new());
@@ -106,7 +108,7 @@ pub async fn serve(
         });
     }
     drop(listener);
-    let _ = tokio::time::timeout(DRAIN, places.acquire_many(most)).await;
+    let _ = tokio::time::timeout(drain, places.acquire_many(most)).await;
 }
 
 /// The most connections that leave descriptors for the ring, the key sets and the other

@@ -187,7 +187,7 @@ class ApiServer(unittest.TestCase):
         self.assertEqual({each["name"] for each in pod["volumes"]}, {"state", "settings"})
         self.assertEqual(len(pod["containers"][0]["volumeMounts"]), 2)
         self.assertEqual(pod["serviceAccountName"], "exchequer")
-        self.assertEqual(pod["terminationGracePeriodSeconds"], 45)
+        self.assertEqual(pod["terminationGracePeriodSeconds"], 60)
         self.assertEqual(pod["containers"][0]["lifecycle"], {"preStop": {"sleep": {"seconds": 5}}})
         self.assertEqual(pod["containers"][0]["startupProbe"]["httpGet"]["scheme"], "HTTP")
         budget = self.stored("poddisruptionbudget")["spec"]

@@ -342,17 +342,22 @@ class Manifests(unittest.TestCase):
             self.assertRegex(name, r"-[0-9a-z]{10}$")
 
     def test_the_grace_holds_the_whole_stop(self):
-        server = (ROOT / "src/http/server.rs").read_text()
-        drain = int(re.search(r"const DRAIN: Duration = Duration::from_secs\((\d+)\)", server)[1])
-        export = (ROOT / "src/telemetry/traces/export.rs").read_text()
-        flush = int(re.search(r"const FLUSH: Duration = Duration::from_secs\((\d+)\)", export)[1])
-        audit_log = 5
+        def seconds(file, name):
+            text = (ROOT / "src" / file).read_text()
+            return int(re.search(rf"const {name}: Duration = Duration::from_secs\((\d+)\)", text)[1])
+
+        drain = seconds("http/server.rs", "DRAIN")
+        # At the same time.
+        told = max(seconds("service.rs", "LAST_EVENTS"), seconds("telemetry/traces/export.rs", "FLUSH"))
+        admin = seconds("http/server.rs", "ADMIN_DRAIN")
+        # For a place in its queue, and for its end.
+        audit_log = 2 * seconds("audit.rs", "PATIENCE")
         variables = (ROOT / "k8s/base/exchequer.env").read_text()
         delay = int(re.search(r"^EXCHEQUER_SHUTDOWN_DELAY=(\d+)s$", variables, re.MULTILINE)[1])
         for overlay in rendered.OVERLAYS:
             pod = rendered.one(rendered.objects(overlay), "Deployment")["spec"]["template"]["spec"]
             pause = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
-            whole = pause + delay + drain + flush + audit_log
+            whole = pause + delay + drain + told + admin + audit_log
             self.assertGreater(pod["terminationGracePeriodSeconds"], whole)
 
     def test_who_is_scaled_has_no_replicas_of_its_own_and_prod_runs_by_digest(self):
