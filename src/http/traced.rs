@@ -91,7 +91,7 @@ fn method(method: &Method) -> &'static str {
 
 /// `http.route`.
 fn template(route: &'static str, path: &str) -> Option<&'static str> {
-    const EXACT: [&str; 14] = [
+    const EXACT: [&str; 15] = [
         "/auth/exchange",
         "/auth/clerk/exchange",
         verify::PATH,
@@ -105,6 +105,7 @@ fn template(route: &'static str, path: &str) -> Option<&'static str> {
         resource::OF_VERIFY,
         "/.well-known/status-lists",
         "/.well-known/status-lists/1",
+        "/openapi.json",
         "/healthz",
     ];
     match route {
