@@ -1,5 +1,6 @@
-//! `docs/reference/metrics.md`: every metric that the service registers. A metric whose labels have
-//! no value yet is not told; so each is given one here, of bounded labels all that there are.
+//! `docs/reference/metrics.md`: every metric that the service tells. A metric whose labels have no
+//! value yet is not told; so each is given one here, of bounded labels all that there are, and
+//! `tests/suite/reference.rs` compares these with the code that gives them.
 
 use super::GENERATED;
 use exchequer::telemetry::{Cut, KeyInfo, Load, Metrics, ProviderResult, Shed};
@@ -23,7 +24,7 @@ struct Family {
 /// The page.
 pub(super) fn page() -> String {
     let mut text = format!(
-        "# Metrics\n\n{GENERATED}\n\nAt `/metrics` of the [admin listener](../http.md#the-admin-listener), OpenMetrics text. What to watch: [operating](../operating.md), [alerts](../observability.md#alerts). Those of the process itself have [the names that every Prometheus knows](../observability.md#metrics).\n\n| name | type | unit | labels | meaning |\n| --- | --- | --- | --- | --- |\n"
+        "# Metrics\n\n{GENERATED}\n\nAt `/metrics` of the [admin listener](../http.md#the-admin-listener), OpenMetrics text. What to watch: [operating](../operating.md), [alerts](../observability.md#alerts). Those of the process itself, `process_…`, are told on Linux alone.\n\n| name | type | unit | labels | meaning |\n| --- | --- | --- | --- | --- |\n"
     );
     for (name, family) in families(&sample()) {
         let suffix = if family.kind == "counter" {
@@ -125,10 +126,10 @@ fn sample() -> String {
     metrics.render(keys, 0, [(ANY.to_owned(), 0.0)].into_iter())
 }
 
-/// The metrics of an OpenMetrics text that are ours, in its order.
+/// The metrics of an OpenMetrics text, in its order.
 fn families(text: &str) -> Vec<(String, Family)> {
     let mut all: Vec<(String, Family)> = Vec::new();
-    for line in text.lines().filter(|line| !line.contains(" process_")) {
+    for line in text.lines() {
         let words: Vec<&str> = line.splitn(4, ' ').collect();
         match (&words[..], all.last_mut()) {
             (["#", "HELP", name, help], _) => all.push((
