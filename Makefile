@@ -93,7 +93,7 @@ test-image: image ## Look into the image, and run it; needs root
 release: ## Make everything that a release hands out, in dist/ (ARGS=--trial: from changes not committed)
 	release/build.py $(ARGS)
 
-reference: ## Write docs/reference/ and docs/errors.md from the code
+reference: ## Write docs/reference/, docs/errors.md and exchequer.example.env from the code
 	$(CARGO) run --quiet --locked --example reference -- docs .
 
 bench: ## Measure the service beside its bounds, in one run

@@ -1,7 +1,7 @@
 //! Writes what is generated from the code: `make reference`, and the man pages of a release.
 //!
 //! ```text
-//! reference docs ROOT    ROOT/docs/reference/*.md and ROOT/docs/errors.md
+//! reference docs ROOT    ROOT/docs/reference/*.md, ROOT/docs/errors.md and ROOT/exchequer.example.env
 //! reference man DIR      a man page of each command
 //! ```
 

@@ -1305,10 +1305,26 @@ fn the_example_file_is_good() {
                 ("CLERK_MACHINE_SECRET_KEY", "ak_1"),
                 ("CLERK_WEBHOOK_SIGNING_SECRET", WEBHOOK_SECRET),
                 ("CLERK_OAUTH_CLIENT_SECRET", "a secret"),
+                ("EVENTS_SECRET", WEBHOOK_SECRET),
+                ("IDENTITY_SECRET", WEBHOOK_SECRET),
             ]);
         }
         assert_good(&run("check", dir.path(), &variables));
     }
+}
+
+#[test]
+fn the_example_variables_are_good() {
+    let text = std::fs::read_to_string(root("exchequer.example.env")).unwrap();
+    let lines = text.lines().filter_map(|line| line.strip_prefix('#'));
+    let set = lines.filter_map(|line| line.split_once('='));
+    let mut variables: Vec<(&str, &str)> = set
+        .filter(|(name, value)| !name.contains(' ') && !value.is_empty())
+        .collect();
+    assert!(variables.len() > 25, "{variables:?}");
+    variables.push(("CLERK_JWT_ISSUER", "https://clerk.example.com"));
+    let dir = tempfile::tempdir().unwrap();
+    assert_good(&run("check", dir.path(), &variables));
 }
 
 #[test]

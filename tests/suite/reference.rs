@@ -1,4 +1,4 @@
-//! docs/reference/ and docs/errors.md are what the code says, whole.
+//! docs/reference/, docs/errors.md and exchequer.example.env are what the code says, whole.
 
 #[path = "../../examples/reference/pages/mod.rs"]
 mod pages;

@@ -9,11 +9,12 @@ const GENERATED: &str =
     "<!-- Written by `make reference` from the code; a test holds it current. -->";
 
 /// Each page: its path in the repository, and its text.
-pub(crate) fn all() -> [(&'static str, String); 4] {
+pub(crate) fn all() -> [(&'static str, String); 5] {
     [
         ("docs/errors.md", exchequer::explain::render::markdown()),
         ("docs/reference/cli.md", command_line::page()),
         ("docs/reference/metrics.md", metrics::page()),
         ("docs/reference/variables.md", variables::page()),
+        ("exchequer.example.env", variables::example()),
     ]
 }

@@ -1,4 +1,4 @@
-//! `docs/reference/variables.md`: every variable that the service reads.
+//! `docs/reference/variables.md` and `exchequer.example.env`: every variable that the service reads.
 
 use super::GENERATED;
 use exchequer::config::{CLERK_VARIABLES, TRACE_VARIABLES, VARIABLES, Variable};
@@ -49,10 +49,41 @@ fn table(text: &mut String, heading: &str, about: &str, variables: &[Variable]) 
 
 /// What could be written as the variable's value is shown as such; words are not.
 fn shown(default: &str) -> String {
-    let words = default == "none" || default.contains(' ');
-    if words {
-        default.to_owned()
-    } else {
+    if is_value(default) {
         format!("`{default}`")
+    } else {
+        default.to_owned()
     }
+}
+
+fn is_value(default: &str) -> bool {
+    default != "none" && !default.contains(' ')
+}
+
+/// The file of variables, each commented out.
+pub(super) fn example() -> String {
+    let mut text = String::from(
+        "# Every variable with its default, for `docker run --env-file`, for `env_file` of Compose and for\n# `EnvironmentFile` of systemd: copy this file, and take away the # before what you set.\n# Written by `make reference` from the code; a test holds it current.\n",
+    );
+    for (about, variables) in [
+        ("The service", VARIABLES),
+        ("Clerk", CLERK_VARIABLES),
+        ("Traces", TRACE_VARIABLES),
+    ] {
+        let _ = writeln!(text, "\n## {about}");
+        for Variable {
+            name,
+            default,
+            meaning,
+        } in variables
+        {
+            let (unset, value) = match *default {
+                value if is_value(value) => (String::new(), value),
+                "none" => (String::new(), ""),
+                words => (format!(" (unless set: {words})"), ""),
+            };
+            let _ = writeln!(text, "\n# {meaning}{unset}\n#{name}={value}");
+        }
+    }
+    text
 }
