@@ -39,10 +39,15 @@ pub(super) struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Show the clients of the file and the registered ones
+    #[command(after_help = "Example:\n  exchequer clients list --json")]
     List,
     /// Register a client; its secret is shown once
+    #[command(
+        after_help = "Example:\n  exchequer clients add reports --audience https://tasks.internal --scope read:tasks\n  exchequer clients add partner --public-key partner.pub --app web --audience https://api.example.com"
+    )]
     Add(Add),
     /// Give a client another secret; the one before serves on for a while
+    #[command(after_help = "Example:\n  exchequer clients rotate-secret reports --grace 1h")]
     RotateSecret {
         /// Its id
         id: String,
@@ -51,6 +56,7 @@ enum Command {
         grace: String,
     },
     /// Remove a client, at once
+    #[command(after_help = "Example:\n  exchequer clients remove reports")]
     Remove {
         /// Its id
         id: String,

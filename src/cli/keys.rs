@@ -27,12 +27,16 @@ pub(super) struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Show the keys, their states and what happens next
+    #[command(after_help = "Example:\n  exchequer keys list --json")]
     List {
         /// As JSON
         #[arg(long)]
         json: bool,
     },
     /// Let the standby sign, as soon as verifiers had time to see it
+    #[command(
+        after_help = "Example:\n  exchequer keys rotate\n  exchequer keys rotate --alg ES256 --force"
+    )]
     Rotate {
         /// The algorithm: ES256, RS256 or EdDSA; all that apps use where it is left out
         #[arg(long)]
@@ -42,6 +46,9 @@ enum Command {
         force: bool,
     },
     /// Take a key out at once
+    #[command(
+        after_help = "Example:\n  exchequer keys revoke 4dp9RQrwWb8py0jZc6FuxtFRNQ0bKCSJJ1TRka4Hc_s"
+    )]
     Revoke {
         /// The key's id
         // One in 64 begins with a hyphen.
@@ -49,6 +56,7 @@ enum Command {
         kid: String,
     },
     /// Put a private key made elsewhere (PKCS#8 PEM) in the place of the standby
+    #[command(after_help = "Example:\n  exchequer keys import key.pem --alg ES256")]
     Import {
         /// The PEM file
         file: PathBuf,

@@ -641,6 +641,9 @@ fn judge_keys(keys: &KeySettings, findings: &mut Findings) {
 fn store(text: &str) -> Result<StoreSettings, String> {
     match text.split_once("://").map(|(scheme, _)| scheme) {
         None if text == "memory" => Ok(StoreSettings::Memory),
+        None if text.starts_with("file:") => {
+            Err(format!("{text:?}: write the path alone, without file:"))
+        }
         None => Ok(StoreSettings::File(PathBuf::from(text))),
         // The URL may hold a password: it is not shown.
         Some(scheme) if redis::is_redis(scheme) => {

@@ -77,7 +77,7 @@ impl std::fmt::Display for Finding {
 pub struct Findings {
     /// What is wrong.
     pub errors: Vec<Finding>,
-    /// What has no effect yet, or is allowed and unwise.
+    /// What has no effect, or is allowed and unwise.
     pub notes: Vec<Finding>,
 }
 

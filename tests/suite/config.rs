@@ -271,6 +271,11 @@ const BAD: &[(&str, &[&str], &str)] = &[
     ),
     (
         "EXCHEQUER_STORE",
+        &["file:data/exchequer.redb", "file:"],
+        "write the path alone, without file:",
+    ),
+    (
+        "EXCHEQUER_STORE",
         &[
             "redis://one,two",
             "rediss://user:pw@r:1/zero",
