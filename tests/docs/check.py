@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Checks the documents: every link leads somewhere, every command and snippet does what its page says, and the
-tests that docs/security.md names are there.
+"""Checks the documents: every link leads somewhere, every command and snippet does what its page says, every
+variable and metric that is named is there, and so are the tests that docs/security.md names.
 
     tests/docs/check.py [PAGE…]     all pages unless some are named
 
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import links
 import markdown
+import names as reference
 import promises
 import shape
 import snippets
@@ -49,6 +50,7 @@ def main(names):
     wrong += links.wrong(ROOT, pages)
     wrong += shape.wrong(ROOT) + shape.formats(ROOT)
     wrong += promises.wrong(ROOT, ROOT / "docs/security.md")
+    wrong += reference.wrong(ROOT, pages)
     if not BINARY.exists():
         sys.exit(f"{BINARY} is missing: cargo build")
     chosen = [page for page in pages if not names or str(page.path.relative_to(ROOT)) in names]

@@ -8,6 +8,7 @@ from unittest import mock
 
 import links
 import markdown
+import names
 import promises
 import shape
 import snippets
@@ -120,6 +121,26 @@ class Promises(unittest.TestCase):
 
     def test_a_threat_that_no_test_names_is_told(self):
         self.assertIn("no test proves this", self.told("| x | |")[0])
+
+
+class Names(unittest.TestCase):
+    def told(self, line):
+        root, read = page(line)
+        (root / "docs/reference").mkdir(parents=True)
+        (root / "docs/reference/variables.md").write_text("`EXCHEQUER_STORE` `CLERK_JWT_ISSUER`")
+        (root / "docs/reference/metrics.md").write_text("`exchequer_redis_up` `exchequer_wait_seconds`")
+        return names.wrong(root, [read])
+
+    def test_a_variable_or_a_metric_that_is_not_there_is_told(self):
+        for line in ("EXCHEQUER_STOR", "EXCHEQUER_STORE_DOWN", "CLERK_ISSUER", "OTEL_X", "`exchequer_redis`"):
+            self.assertEqual(len(self.told(line)), 1, line)
+
+    def test_what_is_there_passes_by_each_of_its_names(self):
+        for line in (
+            "`EXCHEQUER_STORE` EXCHEQUER_STORE_FILE CLERK_JWT_ISSUER_MOBILE",
+            "exchequer_redis_up == 0, rate(exchequer_wait_seconds_bucket[5m]), and those of `exchequer_redis_`",
+        ):
+            self.assertEqual(self.told(line), [], line)
 
 
 class Shape(unittest.TestCase):
