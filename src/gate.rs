@@ -2,8 +2,9 @@
 //!
 //! An app token is verified with our own keys, and so is a service token, where the gateway
 //! takes one. A provider's session token, where an app lets it through, is looked at as the
-//! exchange would, and what the app token would say is what the gate says. What was admitted may be kept: whether it still holds is asked each time, of the clock, the key ring
-//! and the store.
+//! exchange would, and what the app token would say is what the gate says. What was admitted
+//! may be kept: whether it still holds is asked each time, of the clock, the key ring and the
+//! store.
 //!
 //! An app token names its user as the app's `subject` does: where that is not the provider's
 //! own id, a deleted user is seen through the end of the session, not by the user's id. The
