@@ -1,7 +1,7 @@
 //! The `exchequer` command.
 
-/// musl's own allocator makes threads wait for each other.
-#[cfg(target_env = "musl")]
+/// The same everywhere: musl's own makes threads wait for each other, glibc's is slow for what is
+/// larger than a KiB.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
