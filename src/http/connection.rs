@@ -305,21 +305,22 @@ impl Activity {
         }
     }
 
-    /// When the connection is to be cut off, and for what, should nothing happen until then.
-    fn deadline(&self, crowded: impl Fn() -> bool) -> (Duration, Cut) {
+    /// What the connection waits for: since when, how long it may, and as what it is cut off
+    /// then.
+    fn waits(&self, crowded: impl Fn() -> bool) -> (Duration, Duration, Cut) {
         let [head_began, turned, unwritten] = [&self.head_began, &self.turned, &self.unwritten]
             .map(|at| Duration::from_millis(at.load(Ordering::Relaxed)));
         if !unwritten.is_zero() {
             // It is for requests that have ended: it is due whatever came since.
-            (unwritten + ANSWER, Cut::Answer)
+            (unwritten, ANSWER, Cut::Answer)
         } else if self.busy.load(Ordering::Relaxed) > 0 {
-            (turned + REQUEST, Cut::Request)
+            (turned, REQUEST, Cut::Request)
         } else if !head_began.is_zero() {
-            (head_began + HEAD, Cut::Head)
+            (head_began, HEAD, Cut::Head)
         } else if crowded() {
-            (turned + IDLE_IN_A_CROWD, Cut::Idle)
+            (turned, IDLE_IN_A_CROWD, Cut::Idle)
         } else {
-            (turned + IDLE, Cut::Idle)
+            (turned, IDLE, Cut::Idle)
         }
     }
 
@@ -327,8 +328,8 @@ impl Activity {
     /// connection costs no timer a request.
     async fn stalled(&self, crowded: impl Fn() -> bool) -> Cut {
         loop {
-            let (deadline, cut) = self.deadline(&crowded);
-            if self.passed(deadline).await {
+            let (since, most, cut) = self.waits(&crowded);
+            if self.passed(since + most, HEAD).await {
                 return cut;
             }
         }
@@ -337,27 +338,30 @@ impl Activity {
     /// The same, or ends with nothing when it has been idle for a while.
     async fn stalled_or_idle(&self, crowded: impl Fn() -> bool) -> Option<Cut> {
         loop {
-            let (deadline, cut) = self.deadline(&crowded);
-            if cut != Cut::Idle {
-                if self.passed(deadline).await {
-                    return Some(cut);
+            let (since, most, cut) = self.waits(&crowded);
+            if cut == Cut::Idle {
+                if self.passed(since + AWAKE, AWAKE).await {
+                    return None;
                 }
                 continue;
             }
-            let turned = Duration::from_millis(self.turned.load(Ordering::Relaxed));
-            if self.passed(turned + AWAKE).await {
-                return None;
+            // What is idle as soon as that is over is looked at again when it has lasted twice
+            // as long: soon after a short request, seldom during a long one.
+            let lasted = self.started.elapsed().saturating_sub(since);
+            if self.passed(since + most, lasted.clamp(AWAKE, HEAD)).await {
+                return Some(cut);
             }
         }
     }
 
-    /// Whether the deadline has passed; where it has not, waits until it might have.
-    async fn passed(&self, deadline: Duration) -> bool {
+    /// Whether the deadline has passed; where it has not, waits until it might have, and no
+    /// longer than `most`.
+    async fn passed(&self, deadline: Duration, most: Duration) -> bool {
         let now = self.started.elapsed();
         if now >= deadline {
             return true;
         }
-        let wait = (deadline - now).min(HEAD);
+        let wait = (deadline - now).min(most);
         tokio::time::sleep(wait.max(Duration::from_millis(10))).await;
         false
     }

@@ -502,6 +502,45 @@ fn own_files() -> usize {
     hard
 }
 
+/// The watcher of a connection that waits for a body looks again soon after the request, not at
+/// the deadline that the request had.
+#[tokio::test]
+async fn a_connection_whose_body_came_late_gives_its_buffers_back_as_soon_as_any() {
+    let issuer = Issuer::start().await;
+    let service = Service::trusting(&issuer).await;
+    let request = exchange(&issuer.token());
+    let (head, body) = request.split_at(request.find("\r\n\r\n").unwrap() + 4);
+    let fifty = async || {
+        let some = (0..50).map(async |_| {
+            let mut wire = Wire::to(&service.url).await;
+            wire.send(head).await;
+            wire
+        });
+        let mut some = join_all(some).await;
+        eventually("all bodies are awaited", async || {
+            count(&service, "requests_in_flight").await >= 50.0
+        })
+        .await;
+        let answers = some.iter_mut().map(async |wire| {
+            wire.send(body).await;
+            assert_eq!(wire.answer().await.unwrap().status, 200);
+        });
+        join_all(answers).await;
+        // Longer than they stay awake.
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        some
+    };
+    let mut kept = fifty().await;
+    // What fifty need that are awake is there now, and used again by the next.
+    let before = resident_mib(service.pid());
+    for _ in 0..12 {
+        kept.extend(fifty().await);
+    }
+    let held = resident_mib(service.pid()) - before;
+    println!("{} that sleep: {held:.1} MiB more", kept.len());
+    assert!(held < 7.0, "{held:.1} MiB");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_idle_connections_take_little_and_disturb_nobody() {
     const WANTED: usize = 10_000;
