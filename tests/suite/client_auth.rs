@@ -16,10 +16,13 @@ const ISSUER: &str = "http://localhost:8080";
 const ENDPOINT: &str = "http://localhost:8080/oauth/token";
 const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-type Pairs<'p> = Vec<(&'p str, String)>;
+/// Parameters of a form.
+pub type Pairs<'p> = Vec<(&'p str, String)>;
 
-struct World {
-    service: Service,
+/// A service, and who its clients are.
+pub struct World {
+    /// The service.
+    pub service: Service,
     /// Who publishes the keys of the client `fetched`.
     partner: Issuer,
     _issuer: Issuer,
@@ -30,7 +33,8 @@ async fn world() -> World {
     world_with(&[]).await
 }
 
-async fn world_with(variables: &[(&str, &str)]) -> World {
+/// The same with these variables.
+pub async fn world_with(variables: &[(&str, &str)]) -> World {
     let issuer = Issuer::start().await;
     let partner = Issuer::with_keys(vec![Key::p256().jwk("p1")]).await;
     let hash: String = hash().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -75,7 +79,8 @@ fn basic(id: &str, secret: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{id}:{secret}")))
 }
 
-async fn ask(service: &Service, header: Option<&str>, pairs: &Pairs<'_>) -> Answer {
+/// Asks for a service token.
+pub async fn ask(service: &Service, header: Option<&str>, pairs: &Pairs<'_>) -> Answer {
     let mut form = form_urlencoded::Serializer::new(String::new());
     form.append_pair("grant_type", "client_credentials");
     form.extend_pairs(pairs);
@@ -97,7 +102,8 @@ fn post(id: &str, secret: &str) -> Pairs<'static> {
     ]
 }
 
-fn asserted(assertion: &str) -> Pairs<'static> {
+/// What a client sends that proves itself by an assertion.
+pub fn asserted(assertion: &str) -> Pairs<'static> {
     vec![
         ("client_assertion_type", TYPE.to_owned()),
         ("client_assertion", assertion.to_owned()),
@@ -105,7 +111,7 @@ fn asserted(assertion: &str) -> Pairs<'static> {
 }
 
 /// The claims of a good assertion, with a new `jti`.
-fn claims(id: &str) -> Value {
+pub fn claims(id: &str) -> Value {
     let jti = encode(rand::random::<[u8; 12]>());
     json!({"iss": id, "sub": id, "aud": ISSUER, "jti": jti, "iat": now(), "exp": now() + 60})
 }
@@ -135,7 +141,8 @@ fn mac(alg: &str, key: &[u8], claims: &Value) -> String {
     })
 }
 
-fn hs256(claims: &Value) -> String {
+/// An assertion of the client `mac`, whose MAC is made with its secret.
+pub fn hs256(claims: &Value) -> String {
     mac("HS256", SECRET.as_bytes(), claims)
 }
 

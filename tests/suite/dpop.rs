@@ -22,7 +22,7 @@ const API: &str = "https://api.example.com";
 
 /// A proof in the making: a good one, and any deviation from it.
 #[derive(Clone)]
-struct Proof {
+pub struct Proof {
     header: Value,
     claims: Value,
 }
@@ -39,7 +39,8 @@ impl Proof {
         }
     }
 
-    fn exchange(key: &Key) -> Self {
+    /// For an exchange.
+    pub fn exchange(key: &Key) -> Self {
         Self::new(key, "POST", &format!("{HERE}/auth/exchange"))
     }
 
@@ -69,7 +70,8 @@ impl Proof {
         self
     }
 
-    fn sign(&self, key: &Key) -> String {
+    /// Signs it.
+    pub fn sign(&self, key: &Key) -> String {
         let texts = (self.header.to_string(), self.claims.to_string());
         assemble(&texts.0, &texts.1, |message| {
             match self.header["alg"].as_str() {
@@ -114,7 +116,7 @@ async fn world(lines: &str) -> (Issuer, Service) {
 }
 
 /// Exchanges a session token with these `DPoP` headers.
-async fn exchange(service: &Service, issuer: &Issuer, proofs: &[&str]) -> Answer {
+pub async fn exchange(service: &Service, issuer: &Issuer, proofs: &[&str]) -> Answer {
     let mut request = service
         .client
         .post(format!("{}/auth/exchange", service.url))

@@ -54,6 +54,7 @@ mod redis_client;
 mod reference;
 mod refresh;
 mod release;
+mod replica_races;
 mod revocation_endpoint;
 mod scale;
 mod scopes;

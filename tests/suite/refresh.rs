@@ -18,7 +18,7 @@ const DAY: i64 = 86_400;
 const SCOPES: &str = "scopes = { \"read:tasks\" = [\"task.view\"], \"write:tasks\" = [\"task.edit\"], never = { when = 'false' } }";
 
 /// A service with one app, `web`, that gives refresh tokens.
-fn app(issuer: &Issuer, lines: &str) -> Builder {
+pub fn app(issuer: &Issuer, lines: &str) -> Builder {
     Service::builder().one_app(issuer, "", lines)
 }
 
@@ -36,13 +36,13 @@ async fn exchanged(service: &Service, subject: &str, scope: &str) -> Answer {
 
 /// The refresh token of an answer.
 #[track_caller]
-fn shown(answer: &Answer) -> String {
+pub fn shown(answer: &Answer) -> String {
     assert_eq!(answer.status, 200, "{}", answer.body);
     answer.body["refresh_token"].as_str().unwrap().to_owned()
 }
 
 /// Begins a family.
-async fn begun(service: &Service, subject: &str) -> String {
+pub async fn begun(service: &Service, subject: &str) -> String {
     shown(&exchanged(service, subject, "offline_access").await)
 }
 
@@ -70,7 +70,8 @@ async fn refresh_with(service: &Service, token: &str, further: &[(&str, &str)]) 
     service.send(request(service, token, &further)).await
 }
 
-async fn refresh(service: &Service, token: &str) -> Answer {
+/// Refreshes as the app.
+pub async fn refresh(service: &Service, token: &str) -> Answer {
     refresh_with(service, token, &[]).await
 }
 

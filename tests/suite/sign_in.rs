@@ -25,7 +25,7 @@ fn challenge() -> String {
 }
 
 /// A service whose app `web` has sign-in at `op` and `other`.
-fn with(issuer: &Issuer, lines: &str) -> crate::support::service::Builder {
+pub fn with(issuer: &Issuer, lines: &str) -> crate::support::service::Builder {
     let url = &issuer.url;
     let provider = |name: &str, path: &str| {
         format!(
@@ -156,7 +156,7 @@ fn gives(issuer: &Issuer, id_token: &str) {
 }
 
 /// Signs somebody in and gives the code.
-async fn code(issuer: &Issuer, service: &Service, other: &[(&str, &str)]) -> String {
+pub async fn code(issuer: &Issuer, service: &Service, other: &[(&str, &str)]) -> String {
     let browser = Browser::new(service, "op", other).await;
     gives(issuer, &browser.id_token(issuer).sign(Key::rsa()));
     let url = sent(&browser.with_code(service).await);
@@ -167,7 +167,7 @@ async fn code(issuer: &Issuer, service: &Service, other: &[(&str, &str)]) -> Str
 }
 
 /// Exchanges a code at the token endpoint, some parameters replaced.
-async fn exchange(service: &Service, code: &str, other: &[(&str, &str)]) -> Answer {
+pub async fn exchange(service: &Service, code: &str, other: &[(&str, &str)]) -> Answer {
     let mut pairs: BTreeMap<&str, &str> = BTreeMap::from([
         ("grant_type", "authorization_code"),
         ("code", code),

@@ -7,7 +7,6 @@ use crate::support::{Redis, Service, eventually};
 use crate::webhooks::{Hook, SECRET, session_event};
 use exchequer::clock::Clock;
 use exchequer::standin::{Session, StandIn, known};
-use futures_util::future::join_all;
 use serde_json::json;
 use std::sync::Arc;
 
@@ -126,32 +125,6 @@ async fn what_is_revoked_at_one_is_refused_at_the_other() {
         .to("web")
         .taken(&one, "repeated")
         .await;
-}
-
-#[tokio::test]
-async fn a_session_id_is_exchanged_once_over_both() {
-    let (redis, clerk) = (Redis::start().await, clerk().await);
-    let (one, other) = two(&redis, &clerk).await;
-    let asked = (0..20).map(|number| exchange_id([&one, &other][number % 2]));
-    let answers = join_all(asked).await;
-    let good = answers.iter().filter(|answer| answer.status == 200);
-    assert_eq!(good.count(), 1);
-    for answer in answers.iter().filter(|answer| answer.status != 200) {
-        answer.assert_refused(401, "session_id_used");
-    }
-}
-
-#[tokio::test]
-async fn of_refreshes_that_race_over_both_one_is_honoured() {
-    let (redis, clerk) = (Redis::start().await, clerk().await);
-    let (one, other) = two(&redis, &clerk).await;
-    for _ in 0..5 {
-        let token = begun(&one, &clerk).await;
-        let asked = (0..20).map(|number| refresh([&one, &other][number % 2], &token));
-        let answers = join_all(asked).await;
-        let good = answers.iter().filter(|answer| answer.status == 200);
-        assert_eq!(good.count(), 1);
-    }
 }
 
 #[tokio::test]
