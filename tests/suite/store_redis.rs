@@ -5,9 +5,10 @@ use crate::store::{
     NOW, done, entry, is_revoked, key, known, message, messages, once, record, records, replace,
     revocation, status, take,
 };
+use crate::support::redis::RedisCluster;
 use crate::support::{Redis, eventually, now};
 use exchequer::clock::Clock;
-use exchequer::config::{RedisSettings, StoreDown, Topology};
+use exchequer::config::{Node, RedisSettings, StoreDown, Topology};
 use exchequer::redis_client::RedisClient;
 use exchequer::store::{Change, Committed, Once, Question, Standing, Store};
 use std::sync::Arc;
@@ -36,6 +37,19 @@ pub async fn open_with(redis: &Redis, change: impl FnOnce(&mut RedisSettings)) -
     client.connect().await.unwrap();
     tokio::spawn(Arc::clone(&client).keep_connected());
     Store::redis(client, StoreDown::default(), clock, Arc::default())
+}
+
+/// A process's store in this Cluster, under this prefix.
+pub async fn open_in(cluster: &RedisCluster, prefix: &str) -> Store {
+    let nodes = cluster.nodes.iter().map(|node| Node {
+        host: "127.0.0.1".to_owned(),
+        port: node.port(),
+    });
+    open_with(&cluster.nodes[0], |each| {
+        each.topology = Topology::Cluster(nodes.collect());
+        each.prefix = prefix.to_owned();
+    })
+    .await
 }
 
 /// A name of the layout.

@@ -4,10 +4,10 @@
 //! Cluster, or a primary and its replica behind sentinels.
 
 use super::eventually;
-use std::cell::RefCell;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, Weak};
 use tempfile::TempDir;
 
 /// A running or stopped Redis. Dropping it kills it.
@@ -15,7 +15,7 @@ pub struct Redis {
     dir: TempDir,
     port: u16,
     directives: Vec<String>,
-    process: RefCell<Option<Child>>,
+    process: Mutex<Option<Child>>,
 }
 
 impl Redis {
@@ -34,7 +34,7 @@ impl Redis {
                 dir: tempfile::tempdir().unwrap(),
                 port: port.local_addr().unwrap().port(),
                 directives: directives.iter().map(|each| (*each).to_owned()).collect(),
-                process: RefCell::new(None),
+                process: Mutex::default(),
             };
             drop(port);
             if redis.try_to_run().await {
@@ -65,10 +65,10 @@ impl Redis {
             .stderr(Stdio::null())
             .spawn()
             .expect("redis-server is on the path: apt-get install redis-server");
-        *self.process.borrow_mut() = Some(child);
+        *self.process.lock().unwrap() = Some(child);
         let mut ended = false;
         eventually("the Redis answers, or has ended", async || {
-            let mut process = self.process.borrow_mut();
+            let mut process = self.process.lock().unwrap();
             ended = process.as_mut().unwrap().try_wait().unwrap().is_some();
             // Where a password is asked for, even the refusal is an answer.
             let answer = self.ask(&["PING"]);
@@ -133,7 +133,7 @@ impl Redis {
     }
 
     fn signal(&self, name: &str) {
-        let process = self.process.borrow();
+        let process = self.process.lock().unwrap();
         let pid = process.as_ref().expect("it runs").id().to_string();
         let status = Command::new("kill").args([name, &pid]).status().unwrap();
         assert!(status.success());
@@ -152,13 +152,14 @@ impl Redis {
     /// Stops it in good order (SIGTERM), and waits until it has ended.
     pub fn stop(&self) {
         self.signal("-TERM");
-        let ended = self.process.take().unwrap().wait();
+        let ended = self.process.lock().unwrap().take().unwrap().wait();
         assert!(ended.unwrap().success());
     }
 
     /// Kills it (SIGKILL).
     pub fn kill(&self) {
-        if let Some(mut process) = self.process.take() {
+        let process = self.process.lock().unwrap().take();
+        if let Some(mut process) = process {
             let _ = process.kill();
             let _ = process.wait();
         }
@@ -295,7 +296,8 @@ impl RedisCluster {
                 "--cluster-enabled",
                 "yes",
                 "--cluster-node-timeout",
-                "1000",
+                // Where nobody can take over, a node that is only slow must not be given up.
+                if replicas { "1000" } else { "15000" },
                 "--cluster-port",
                 &bus,
             ];
@@ -333,6 +335,20 @@ impl RedisCluster {
             })
             .await;
         }
+        cluster
+    }
+
+    /// The Cluster, without replicas, of all tests that run at the same time; each keeps to names
+    /// of its own.
+    pub async fn shared() -> Arc<Self> {
+        static SHARED: tokio::sync::Mutex<Weak<RedisCluster>> =
+            tokio::sync::Mutex::const_new(Weak::new());
+        let mut shared = SHARED.lock().await;
+        if let Some(cluster) = shared.upgrade() {
+            return cluster;
+        }
+        let cluster = Arc::new(Self::start(false).await);
+        *shared = Arc::downgrade(&cluster);
         cluster
     }
 
