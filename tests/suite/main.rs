@@ -51,6 +51,7 @@ mod overload;
 mod policy;
 mod profiles;
 mod redis_client;
+mod redis_keys;
 mod reference;
 mod refresh;
 mod release;

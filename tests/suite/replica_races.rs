@@ -16,7 +16,7 @@ const TIMES: usize = 1000;
 const AT_ONCE: usize = 64;
 
 /// What makes a service a replica over this Redis; the deadline is one that a busy machine keeps.
-fn shared(redis: &Redis) -> [(&'static str, String); 2] {
+pub fn shared(redis: &Redis) -> [(&'static str, String); 2] {
     [
         ("EXCHEQUER_STORE", format!("{}?deadline=2s", redis.url())),
         (
