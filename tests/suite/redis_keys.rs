@@ -83,7 +83,7 @@ async fn every_key_ends_but_those_whose_number_has_one() {
         .env("HOOK", SECRET)
         .env("EXCHEQUER_RATE_LIMIT", "100/1m");
     let mut signing_in = sign_in::with(&issuer, "");
-    let variables = shared(&redis);
+    let variables = shared(&redis.url());
     for (name, value) in &variables {
         main = main.env(name, value);
         signing_in = signing_in.env(name, value);

@@ -1,6 +1,7 @@
 //! Two replicas over one Redis: what is for one use is honoured once, though it is tried a thousand
 //! times at both.
 
+use crate::support::redis::RedisCluster;
 use crate::support::service::Builder;
 use crate::support::token::claims;
 use crate::support::{Answer, Issuer, Key, Redis, Service};
@@ -15,10 +16,11 @@ const TIMES: usize = 1000;
 /// How many are under way at once.
 const AT_ONCE: usize = 64;
 
-/// What makes a service a replica over this Redis; the deadline is one that a busy machine keeps.
-pub fn shared(redis: &Redis) -> [(&'static str, String); 2] {
+/// What makes a service a replica over the Redis of this URL; the deadline is one that a busy
+/// machine keeps.
+pub fn shared(url: &str) -> [(&'static str, String); 2] {
     [
-        ("EXCHEQUER_STORE", format!("{}?deadline=2s", redis.url())),
+        ("EXCHEQUER_STORE", format!("{url}?deadline=2s")),
         (
             "EXCHEQUER_KEYS_SECRET",
             "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".to_owned(),
@@ -26,11 +28,11 @@ pub fn shared(redis: &Redis) -> [(&'static str, String); 2] {
     ]
 }
 
-/// Two services that are alike, over this Redis.
-async fn two(redis: &Redis, alike: impl Fn() -> Builder) -> [Service; 2] {
+/// Two services that are alike, over the Redis of this URL.
+async fn two(url: &str, alike: impl Fn() -> Builder) -> [Service; 2] {
     let start = async || {
         let mut builder = alike();
-        for (name, value) in shared(redis) {
+        for (name, value) in shared(url) {
             builder = builder.env(name, value);
         }
         builder.start().await
@@ -61,7 +63,7 @@ fn the_one(answers: &[Answer], status: u16, code: &str) -> Answer {
 #[tokio::test]
 async fn an_authorization_code_is_honoured_once() {
     let (redis, issuer) = (Redis::start().await, Issuer::start().await);
-    let [one, other] = two(&redis, || sign_in::with(&issuer, "")).await;
+    let [one, other] = two(&redis.url(), || sign_in::with(&issuer, "")).await;
     let code = sign_in::code(&issuer, &one, &[]).await;
     let answers = raced([&other, &one], async |replica| {
         sign_in::exchange(replica, &code, &[]).await
@@ -73,7 +75,7 @@ async fn an_authorization_code_is_honoured_once() {
 #[tokio::test]
 async fn a_refresh_token_has_one_successor_which_both_give_to_who_lost_the_answer() {
     let (redis, issuer) = (Redis::start().await, Issuer::start().await);
-    let [one, other] = two(&redis, || {
+    let [one, other] = two(&redis.url(), || {
         refresh::app(&issuer, "refresh = {grace=\"60s\"}")
     })
     .await;
@@ -107,7 +109,10 @@ async fn a_refresh_token_has_one_successor_which_both_give_to_who_lost_the_answe
 #[tokio::test]
 async fn a_refresh_token_without_a_grace_is_honoured_once_and_its_family_ends() {
     let (redis, issuer) = (Redis::start().await, Issuer::start().await);
-    let [one, other] = two(&redis, || refresh::app(&issuer, "refresh = {grace=\"0s\"}")).await;
+    let [one, other] = two(&redis.url(), || {
+        refresh::app(&issuer, "refresh = {grace=\"0s\"}")
+    })
+    .await;
     let first = refresh::begun(&one, &issuer.token()).await;
     let answers = raced([&one, &other], async |replica| {
         refresh::refresh(replica, &first).await
@@ -122,11 +127,24 @@ async fn a_refresh_token_without_a_grace_is_honoured_once_and_its_family_ends() 
 }
 
 #[tokio::test]
+async fn over_a_cluster_a_refresh_token_is_honoured_once_too() {
+    let (cluster, issuer) = (RedisCluster::start(false).await, Issuer::start().await);
+    let app = || refresh::app(&issuer, "refresh = {grace=\"0s\"}");
+    let [one, other] = two(&cluster.url(), app).await;
+    let first = refresh::begun(&one, &issuer.token()).await;
+    let answers = raced([&one, &other], async |replica| {
+        refresh::refresh(replica, &first).await
+    })
+    .await;
+    the_one(&answers, 400, "refresh_token_reused");
+}
+
+#[tokio::test]
 async fn a_session_id_is_honoured_once() {
     let redis = Redis::start().await;
     let clerk = StandIn::start(Clock::system()).await.unwrap();
     let url = clerk.issuer();
-    let [one, other] = two(&redis, || {
+    let [one, other] = two(&redis.url(), || {
         let service = Service::builder().config(&format!(
             "[issuers.clerk]\nissuer = {url:?}\nkind = \"clerk\"\napi_url = {url:?}\n\
              secret_key = {{ env = \"KEY\" }}\n[apps.web]\nissuers = [\"clerk\"]\n"
@@ -145,7 +163,7 @@ async fn a_session_id_is_honoured_once() {
 #[tokio::test]
 async fn a_client_assertion_is_honoured_once() {
     let redis = Redis::start().await;
-    let variables = shared(&redis);
+    let variables = shared(&redis.url());
     let variables = variables
         .each_ref()
         .map(|(name, value)| (*name, value.as_str()));
@@ -163,7 +181,7 @@ async fn a_client_assertion_is_honoured_once() {
 #[tokio::test]
 async fn a_dpop_proof_is_honoured_once() {
     let (redis, issuer) = (Redis::start().await, Issuer::start().await);
-    let [one, other] = two(&redis, || Service::builder().one_app(&issuer, "", "")).await;
+    let [one, other] = two(&redis.url(), || Service::builder().one_app(&issuer, "", "")).await;
     let key = Key::ed25519();
     let proof = dpop::Proof::exchange(key).sign(key);
     let answers = raced([&one, &other], async |replica| {
