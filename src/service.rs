@@ -7,6 +7,7 @@ use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::config::{IssuerSettings, Settings, StoreSettings};
 use crate::crypto::BackendFailed;
+use crate::diagnosis::{Diagnosis, Unseen};
 use crate::directory::Directory;
 use crate::exchange::Exchange;
 use crate::gate::Gate;
@@ -380,8 +381,15 @@ impl Bound {
         let console = console.map(|access| Console {
             access,
             exchange: Arc::clone(&exchange),
-            clients: Arc::clone(&clients),
-            gate: Gate::new(Arc::clone(&exchange), Arc::clone(&clients)),
+            diagnosis: Diagnosis {
+                settings: Arc::new(settings),
+                exchange: Arc::clone(&exchange),
+                clients: Arc::clone(&clients),
+                gate: Gate::new(Arc::clone(&exchange), Arc::clone(&clients)),
+                fetcher,
+                unseen: Unseen::default(),
+                asks: false,
+            },
             recent,
             history: Arc::clone(&history),
             requests: Handle::current(),

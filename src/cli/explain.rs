@@ -1,27 +1,14 @@
 //! `exchequer explain`: why a token, a session id, a client assertion or an error answer is what
 //! it is.
 
-mod answers;
-mod assertion;
-mod diagnose;
-mod own;
-mod session_id;
-mod token;
+mod at_hand;
 
 use super::terminal::Color;
-use crate::config::Settings;
-use crate::crypto::sha256;
 use crate::diagnosis;
-use crate::explain::foreign::is_assertion;
-use crate::explain::input::{Around, Input, Shape};
-use crate::explain::report::{Report, TokenFacts};
-use crate::explain::say::Say;
-use crate::service::{Place, Service};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::Value;
-use std::fmt::Write as _;
-use std::io::{IsTerminal, Read, Write as _};
+use crate::explain::input::Input;
+use crate::explain::report::Report;
+use crate::gate::Demand;
+use std::io::{IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -59,32 +46,24 @@ pub(super) async fn run(args: Args) -> ExitCode {
         }
     };
     let input = Input::read(&raw);
-    let text = input.text.as_ref();
-    let mut report = match answers::explain(&input) {
+    let report = match diagnosis::of_answer(&input) {
         Some(report) => report,
         None => {
             let (settings, _) = match super::settings() {
                 Ok(settings) => settings,
                 Err(code) => return code,
             };
-            let explained = if is_assertion(text) {
-                assertion::explain(text, settings).await
-            } else if diagnosis::is_own(text, &settings.issuer) {
-                own::explain(text, &args, settings).await
-            } else if text.starts_with("sess_") {
-                session_id::explain(text, &args, settings).await
-            } else {
-                token::explain(text, &args, settings).await
-            };
-            match explained {
-                Ok(report) => report,
+            let diagnosis = match at_hand::diagnosis(&input.text, settings).await {
+                Ok(diagnosis) => diagnosis,
                 Err(code) => return code,
-            }
+            };
+            let demand = Demand {
+                app: args.app.as_deref(),
+                audience: args.audience.as_deref(),
+            };
+            diagnosis.explain(&input, demand).await
         }
     };
-    if matches!(input.shape, Shape::Token) {
-        note_around(&input.around, &mut report);
-    }
     show(&report, &args)
 }
 
@@ -112,19 +91,6 @@ fn read(args: &Args) -> Result<String, String> {
     Ok(text)
 }
 
-/// Says what was around the token: where a request carries it too, that is the fault.
-fn note_around(around: &[Around], report: &mut Report) {
-    for each in around {
-        let note = match each {
-            Around::Member(name) => Say::words("this is `").and(name).and("` of the JSON that was pasted"),
-            each => Say::words("as pasted, it has ")
-                .and(each.words())
-                .and("; the token alone is explained. Where a request sends it so as `session_token`, that is the fault: it is refused as subject_token_malformed"),
-        };
-        report.notes.push(note);
-    }
-}
-
 /// Prints it; 1 where it was refused, or is none that could be accepted.
 fn show(report: &Report, args: &Args) -> ExitCode {
     let written = if args.json {
@@ -139,62 +105,4 @@ fn show(report: &Report, args: &Args) -> ExitCode {
         None if report.code.is_none() && report.verdict.is_some() => super::DONE,
         _ => super::not_right(),
     }
-}
-
-/// A service with this configuration, and nothing on disk.
-fn service(settings: Settings) -> Result<Service, ExitCode> {
-    Service::new(settings, Place::Memory).map_err(|error| {
-        eprintln!("error: {error}");
-        super::wrong()
-    })
-}
-
-/// What a token's header and claims say, unverified; null where it is no JWT.
-fn decoded(text: &str) -> (Value, Value) {
-    let mut parts = text.split('.');
-    let mut part = || {
-        let decoded = URL_SAFE_NO_PAD.decode(parts.next()?).ok()?;
-        serde_json::from_slice(&decoded).ok()
-    };
-    let header = part().unwrap_or(Value::Null);
-    (header, part().unwrap_or(Value::Null))
-}
-
-/// Header and size of a token; the hash only of what has a signature, for a short id could be
-/// guessed from it.
-fn facts(text: &str) -> TokenFacts {
-    let (header, _) = decoded(text);
-    let named = |name: &str| header.get(name).and_then(Value::as_str);
-    let short = |name: &str| named(name).map(|text| text.chars().take(255).collect());
-    let hash = || {
-        let mut hex = String::new();
-        for byte in sha256(text.as_bytes()) {
-            let _ = write!(hex, "{byte:02x}");
-        }
-        hex
-    };
-    TokenFacts {
-        bytes: text.len(),
-        sha256: (text.matches('.').count() >= 2).then(hash),
-        alg: short("alg"),
-        kid: short("kid"),
-        typ: short("typ"),
-    }
-}
-
-/// The first line about a token.
-fn title(what: &'static str, facts: &TokenFacts, trust: &'static str) -> Say {
-    let mut say = Say::words(what);
-    if let Some(alg) = &facts.alg {
-        say = say.and("  ").value("alg", alg.as_str());
-    }
-    if let Some(kid) = &facts.kid {
-        say = say.and("  kid ").value("kid", kid.as_str());
-    }
-    let bytes = i64::try_from(facts.bytes).unwrap_or(i64::MAX);
-    say.and("  ")
-        .number(bytes)
-        .and(" bytes   (")
-        .and(trust)
-        .and(")")
 }

@@ -37,38 +37,6 @@ pub enum ErrorAnswer {
     Unknown(Option<String>),
 }
 
-impl ErrorAnswer {
-    /// Who wrote it, what that means, and the code that says more.
-    pub fn told(&self) -> (&'static str, String, Option<Code>) {
-        const NOT_OURS: &str = "This answer was not written by Exchequer";
-        match self {
-            Self::Ours { code, .. } => (
-                "exchequer",
-                "This answer was written by Exchequer.".to_owned(),
-                Some(*code),
-            ),
-            Self::Known { speaker, meaning } => (
-                meaning.source,
-                format!("{NOT_OURS}.  source: {} ({speaker})", meaning.source),
-                meaning.code,
-            ),
-            Self::ClerkReason(_, codes) => (
-                "your-backend",
-                format!("{NOT_OURS}.  source: your-backend (@clerk/backend)"),
-                codes.first().copied(),
-            ),
-            Self::Unknown(error) => (
-                "elsewhere",
-                format!(
-                    "{NOT_OURS}: it has no `code`. Ask the server that wrote it what it means by {:?}.",
-                    error.as_deref().unwrap_or("this")
-                ),
-                None,
-            ),
-        }
-    }
-}
-
 /// Reads a copied error answer: JSON, or the text of a log line, an error page or a redirect.
 /// `None` where the text has nothing of an error.
 pub fn error_answer(text: &str) -> Option<ErrorAnswer> {

@@ -14,10 +14,9 @@ use super::recent::Recent;
 use super::routes::only;
 use super::{answer, caller::Peer};
 use crate::clock::UnixSeconds;
+use crate::diagnosis::Diagnosis;
 use crate::exchange::Exchange;
 use crate::explain::{Code, Refusal};
-use crate::gate::Gate;
-use crate::oauth::clients::Clients;
 use access::{Access, Asked};
 use http::header::{CACHE_CONTROL, LOCATION, REFERRER_POLICY};
 use http::uri::Authority;
@@ -112,12 +111,10 @@ const HEADERS: [(HeaderName, &str); 6] = [
 pub struct Console {
     /// Who may see it.
     pub access: Access,
-    /// The exchange that judges a pasted token.
+    /// The exchange, its keys and its issuers.
     pub exchange: Arc<Exchange>,
-    /// The clients that judge a pasted client assertion.
-    pub clients: Arc<Clients>,
-    /// The gate that judges a pasted token of ours.
-    pub gate: Gate,
+    /// What explains a pasted text.
+    pub diagnosis: Diagnosis,
     /// The last refusals.
     pub recent: Arc<Recent>,
     /// How requests ended.

@@ -104,6 +104,8 @@ pub struct Published {
     pub etag: String,
     /// The keys.
     pub overview: Vec<Overview>,
+    /// The `kid`s of the keys that were revoked.
+    pub revoked: Vec<String>,
     /// The algorithms of the published keys.
     pub algorithms: Vec<&'static str>,
     pseudonym: MacKey,
@@ -154,6 +156,7 @@ impl Published {
             etag: format!("\"{}\"", URL_SAFE_NO_PAD.encode(digest)),
             jwks: Bytes::from(jwks),
             overview,
+            revoked: ring.revoked.clone(),
             algorithms,
             pseudonym: MacKey::new(&ring.pseudonym_key),
         })

@@ -86,16 +86,6 @@ pub struct Step {
     pub result: Result<String, Fault>,
 }
 
-impl Step {
-    /// How it ended, and what was found.
-    pub fn told(&self) -> (&'static str, &str) {
-        match &self.result {
-            Ok(told) => ("passed", told),
-            Err(fault) => ("failed", &fault.told),
-        }
-    }
-}
-
 /// What an assertion is judged by.
 pub(super) struct Rules<'r> {
     /// Who we are: our issuer identifier, and the URL of the token endpoint.

@@ -227,6 +227,15 @@ describe('the console', () => {
     await page.waitForSelector('.verdict');
     assert.equal(await page.textContent('.verdict'), 'Refused as subject_token_expired');
     assert.match(await page.textContent('#explained [data-how=failed]'), /failedexpiryexp \d+/);
+    // What to do is told as on the command line, most likely first, and for a screen reader as a list with a name.
+    const next = page.getByRole('list', { name: 'What to do' }).getByRole('listitem');
+    assert.match(await next.first().textContent(), /^It lived 60 s, and ended \d+ s ago: ask the SDK for a token right before each exchange/);
+    assert.equal(await next.count(), 2);
+    const issues = page.getByRole('list', { name: 'Known issues' });
+    assert.match(await issues.textContent(), /@clerk\/expo: getToken\(\{ skipCache: true \}\) failed/);
+    const issue = issues.getByRole('link').first();
+    assert.match(await issue.getAttribute('href'), /^https:\/\/github\.com\//);
+    assert.equal(await issue.getAttribute('rel'), 'noreferrer noopener');
     assert.ok(!(await page.innerHTML('#explained')).includes(token.slice(-40)));
     // It is on no record: neither among the refusals nor in the log.
     assert.equal(await page.textContent('#refusals-count'), '3 since the start');

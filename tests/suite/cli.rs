@@ -522,10 +522,16 @@ async fn a_good_token_is_explained_check_by_check() {
     let ended = world.explain(format!("\n  {token}\n"), &["--app", "web"]);
     assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{ended:?}");
     let rungs = ladder(&ended.stdout);
-    let names: Vec<&str> = rungs.iter().map(|(_, check, _)| check.as_str()).collect();
-    let all: Vec<&str> = Check::ALL.iter().map(|check| check.name()).collect();
-    assert_eq!(names, all);
-    assert!(rungs.iter().all(|(mark, ..)| mark == "ok"), "{rungs:#?}");
+    let passed = rungs.iter().filter(|(mark, ..)| mark == "ok");
+    let passed: Vec<&str> = passed.map(|(_, check, _)| check.as_str()).collect();
+    // There is no service here whose store could be looked at.
+    let all = Check::ALL.iter().map(|check| check.name());
+    let all: Vec<&str> = all.filter(|name| *name != "revocation").collect();
+    assert_eq!(passed, all);
+    assert!(
+        ended.stdout.contains("not reached: revocation\n"),
+        "{ended:?}"
+    );
     for shown in [
         world.issuer.url.as_str(),
         "ins_1",
@@ -711,7 +717,7 @@ fn failing(world: &World) -> Vec<Failing> {
     add(
         good.clone()
             .without("aud")
-            .claim("exp", now - 90)
+            .claim("exp", now - 900)
             .sign(Key::other_rsa()),
         Check::Signature,
         Code::SubjectTokenSignatureInvalid,
@@ -909,7 +915,12 @@ async fn explain_as_json_has_the_ladder() {
     );
     let rungs = said["ladder"].as_array().unwrap();
     assert_eq!(rungs.len(), Check::ALL.len());
-    assert!(rungs.iter().all(|rung| rung["outcome"] == "passed"));
+    let open = rungs.iter().filter(|rung| rung["outcome"] != "passed");
+    assert_eq!(
+        open.collect::<Vec<_>>(),
+        [&json!({"check": "revocation", "outcome": "not_reached"})],
+        "there is no service here whose store could be looked at"
+    );
     let digest = ring::digest::digest(&ring::digest::SHA256, token.as_bytes());
     let hex: String = digest
         .as_ref()

@@ -1,6 +1,6 @@
 // The box that explains. What is pasted goes to this service in a request's body and is shown nowhere again;
 // box and answer are emptied when the page is left.
-import { code, el, facts, find, ladder, number, prose } from './dom.js';
+import { code, el, facts, find, ladder, prose } from './dom.js';
 import { ask } from './service.js';
 
 const box = find('explain-text');
@@ -20,30 +20,41 @@ function show(how, title, ...parts) {
   heading.scrollIntoView({ block: 'nearest' });
 }
 
-const notes = (texts) => texts.length > 0 && el('ul', { class: 'notes', 'aria-label': 'Notes' }, texts.map((text) => el('li', {}, prose(text))));
+const list = (title, items, name = 'ul') => items.length > 0 && [
+  el('h4', {}, title),
+  el(name, { class: 'notes', 'aria-label': title }, items.map((item) => el('li', {}, item))),
+];
 
+const sentence = (text) => text[0].toUpperCase() + text.slice(1);
+
+/** What it comes to, in a line: about a token the outcome, of all else what it is. */
+function outcome({ accepted, code: slug, title, token, verdict }) {
+  if (verdict) return [accepted ? 'yes' : 'wait', accepted ? `Accepted: ${verdict}` : sentence(verdict)];
+  if (token && slug) return ['no', 'Refused as ', code(slug)];
+  return ['wait', title[0]];
+}
+
+/** What `exchequer explain --json` says, in the order in which somebody looks for a cause. */
 function told(report) {
-  const refusedAs = report.code && ['Refused as ', code(report.code)];
-  if (report.kind === 'answer') {
-    return show('wait', 'A copied error answer', el('p', {}, prose(report.description)),
-      facts([['Code', report.code && code(report.code)], ['Cause', report.cause && prose(report.cause)], ['Mend', report.mend && prose(report.mend)]]));
-  }
-  if (report.kind === 'secret') return show('no', 'A secret, and no token', el('p', {}, prose(report.description)));
-  if (report.kind === 'assertion') {
-    const rungs = report.checks.map(({ check, outcome, seen }) => ({ check, outcome, seen }));
-    return show(report.accepted ? 'yes' : 'no', report.accepted ? 'The client would be authenticated' : refusedAs,
-      el('p', { class: 'muted' }, 'A client assertion: a JWT with which a client authenticates, not a user’s token.'),
-      ladder(rungs, 'Checks'), notes(report.notes));
-  }
-  const title = report.unasked ? `Not asked: ${report.unasked}` : report.accepted ? `Accepted: ${report.accepted_means}` : refusedAs;
-  return show(report.unasked ? 'wait' : report.accepted ? 'yes' : 'no', title,
-    !report.accepted && report.description && el('p', {}, prose(report.description)),
+  const [how, ...title] = outcome(report);
+  const { token, code: slug, known_issues: issues, cause_tests: tests } = report;
+  const link = (issue) => el('a', { href: issue.link, target: '_blank', rel: 'noreferrer noopener' }, 'thread');
+  show(how, title,
+    (token ? report.title : report.title.slice(1)).map((line) => el('p', { class: 'muted wrap' }, line)),
+    report.description && el('p', {}, prose(report.description)),
     facts([
-      ['It is', `a ${report.what} of ${number(report.bytes)} bytes (${report.trust})`],
-      ['SHA-256', el('code', {}, report.token_sha256)],
-      ['Behind it', report.cause],
+      ['Meaning', !token && slug ? code(slug) : null],
+      ['Behind it', report.because],
+      ['Cause', report.cause && prose(report.cause)],
+      ['Confirm', report.confirm && prose(report.confirm)],
+      ['SHA-256', token?.sha256 && el('code', {}, token.sha256)],
     ]),
-    ladder(report.ladder, 'Checks'), notes(report.notes));
+    list('What to do', report.next.map(prose), 'ol'),
+    list('What was tried', tests.map(({ found, means }) => `${found}: ${means}`)),
+    report.ladder.length > 0 && [el('h4', {}, 'Checks'), ladder(report.ladder, 'Checks')],
+    list('Of the checks not reached', report.unreached),
+    list('Known issues', issues.map((issue) => [`${issue.library}: `, ...prose(issue.what), ' ', link(issue)])),
+    list('Notes', report.notes.map(prose)));
 }
 
 async function explain() {

@@ -2,10 +2,9 @@
 //! has its store open. It is asked at its own listener, and shown the token only if it publishes
 //! the token's key.
 
-use crate::config::Settings;
+use super::{Diagnosis, Parts};
 use crate::explain::Code;
 use crate::gate::Demand;
-use crate::service::Service;
 use crate::subject::address::Reach;
 use crate::subject::jwks::public_keys;
 use reqwest::Method;
@@ -26,12 +25,12 @@ const ENDS: [Code; 6] = [
 /// The code by which the token was revoked, or that it was not; `None` where nobody could be
 /// asked, or the answer is about something else.
 pub(super) async fn ask(
-    settings: &Settings,
-    service: &Service,
+    here: &Diagnosis,
+    parts: &Parts,
     token: &str,
     demand: Demand<'_>,
 ) -> Option<Option<Code>> {
-    let mut address = settings.listen;
+    let mut address = here.settings.listen;
     if address.port() == 0 {
         return None;
     }
@@ -41,11 +40,10 @@ pub(super) async fn ask(
         _ => {}
     }
     let base = Url::parse(&format!("http://{address}")).ok()?;
-    let fetcher = &service.fetcher;
+    let fetcher = &here.fetcher;
     let keys = base.join("/.well-known/jwks.json").ok()?;
     let document = fetcher.get(&keys, Reach::Private).await.ok()?;
-    let (header, _) = super::decoded(token);
-    let kid = header.get("kid").and_then(Value::as_str)?;
+    let kid = parts.header.get("kid").and_then(Value::as_str)?;
     if !public_keys(&document.body)
         .iter()
         .any(|(each, _)| each == kid)

@@ -1,5 +1,5 @@
-//! `exchequer explain` of what is no token: error answers, messages of libraries, secrets, ids
-//! and words. It needs no configuration, and asks nobody.
+//! What is no token: error answers, messages of libraries, secrets, ids and words. They are
+//! explained without a configuration, and nobody is asked.
 
 use crate::explain::Code;
 use crate::explain::foreign::{ErrorAnswer, Meaning};
@@ -7,8 +7,8 @@ use crate::explain::input::{Input, Shape};
 use crate::explain::report::Report;
 use crate::explain::say::Say;
 
-/// Explains it; `None` where it is a token.
-pub(super) fn explain(input: &Input<'_>) -> Option<Report> {
+/// Explains what is no token; `None` where it is one.
+pub fn of_answer(input: &Input<'_>) -> Option<Report> {
     let report = |kind, title| Report {
         kind,
         title: vec![Say::words(title)],

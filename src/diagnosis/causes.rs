@@ -8,7 +8,6 @@ use crate::explain::Code;
 use crate::explain::report::CauseTest;
 use crate::explain::say::Say;
 use crate::keys::jwk::thumbprint;
-use crate::service::Service;
 use crate::subject::discovery::key_set_url;
 use crate::subject::fetch::Fetcher;
 use crate::subject::jwks::public_keys;
@@ -61,7 +60,7 @@ impl<'d> Tried<'d> {
 
 /// What was tried, and what to do if it found something.
 pub(super) async fn tests(
-    service: &Service,
+    fetcher: &Fetcher,
     settings: &Settings,
     text: &str,
     code: Code,
@@ -74,9 +73,7 @@ pub(super) async fn tests(
         return Default::default();
     };
     let signing = settings.issuers.iter().filter(|issuer| issuer.kind.signs());
-    let asked = signing
-        .take(MAX_ISSUERS)
-        .map(|issuer| ask(&service.fetcher, issuer));
+    let asked = signing.take(MAX_ISSUERS).map(|issuer| ask(fetcher, issuer));
     let published = join_all(asked).await;
     let (own, others): (Vec<_>, Vec<_>) = published
         .iter()
