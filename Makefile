@@ -104,10 +104,9 @@ sim: ## Simulate rotations against ten thousand verifiers; writes the tables and
 	  $(or $(ARGS),--svg docs/images/rotation.svg --page docs/scale.md)
 
 fuzz: $(TOOLS)/bin/cargo-fuzz ## Fuzz each parser for a minute (FUZZ_SECONDS=60); needs nightly
-	set -e; for target in subject_token exchange_body key_set app_token webhook token_form dpop_proof \
-	    client_assertion forwarded cookie; do \
+	set -e; PATH=$(TOOLS)/bin:$$PATH; targets=$$($(CARGO) +nightly fuzz list); for target in $$targets; do \
 	  mkdir -p fuzz/corpus/$$target; \
-	  PATH=$(TOOLS)/bin:$$PATH $(CARGO) +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target \
+	  $(CARGO) +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target \
 	    -- -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=1024; \
 	done
 

@@ -2,6 +2,7 @@
 //! the source package is lean.
 
 use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -120,4 +121,36 @@ fn the_source_package_has_the_service_and_its_texts_alone() {
     for file in listed.lines().filter(|path| path.starts_with("src/")) {
         assert!(read(file).len() < 200_000, "{file}");
     }
+}
+
+/// The packages that a lock file names, and their versions.
+fn locked(path: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let lock = read(path);
+    let mut locked: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for package in lock.split("[[package]]\n").skip(1) {
+        let text = |member: &str| {
+            let mut lines = package.lines();
+            let found = lines.find_map(|line| line.strip_prefix(member)?.strip_prefix(" = "));
+            found.unwrap().trim_matches('"').to_owned()
+        };
+        locked
+            .entry(text("name"))
+            .or_default()
+            .insert(text("version"));
+    }
+    locked
+}
+
+#[test]
+fn what_is_fuzzed_is_built_of_what_is_released() {
+    let (service, fuzz) = (locked("Cargo.lock"), locked("fuzz/Cargo.lock"));
+    for (name, versions) in &fuzz {
+        if let Some(released) = service.get(name) {
+            assert!(
+                versions.is_subset(released),
+                "{name} {versions:?}: in fuzz/, cargo update -p {name} --precise {released:?}"
+            );
+        }
+    }
+    assert!(fuzz.contains_key("exchequer") && fuzz.contains_key("libfuzzer-sys"));
 }
