@@ -4,6 +4,7 @@
 #![no_main]
 
 use exchequer::config::{Settings, Sources, load};
+use exchequer::diagnosis::of_answer;
 use exchequer::explain::foreign::is_assertion;
 use exchequer::explain::hints::Case;
 use exchequer::explain::input::Input;
@@ -32,6 +33,12 @@ fuzz_target!(|bytes: &[u8]| {
     let pasted = String::from_utf8_lossy(bytes);
     let input = Input::read(&pasted);
     let _ = is_assertion(&input.text);
+    if let Some(report) = of_answer(&input) {
+        for redact in [false, true] {
+            let _ = report.text(redact);
+            assert!(!report.json(redact).to_string().contains(char::is_control));
+        }
+    }
     let Ok(decoded) = Decoded::of(&input.text) else {
         return;
     };
@@ -42,12 +49,18 @@ fuzz_target!(|bytes: &[u8]| {
         header: &header,
         claims: &claims,
         app: None,
+        audience: None,
         now: 1_763_700_000,
     };
-    let unreached = Check::ALL.into_iter().flat_map(|check| case.unreached(check));
+    let unreached = Check::ALL
+        .into_iter()
+        .flat_map(|check| case.unreached(check));
     let hints = Code::ALL.iter().flat_map(|code| case.hints(*code));
     let (open, hidden) = (&mut Names::new(false), &mut Names::new(true));
-    let issuer = claims.get("iss").and_then(|iss| iss.as_str()).unwrap_or_default();
+    let issuer = claims
+        .get("iss")
+        .and_then(|iss| iss.as_str())
+        .unwrap_or_default();
     for said in unreached.chain(hints) {
         assert!(!said.shown(open).contains(char::is_control));
         let shown = said.shown(hidden);
