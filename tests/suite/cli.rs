@@ -768,7 +768,7 @@ fn failing(world: &World) -> Vec<Failing> {
         good.clone().claim("exp", now - 4000).sign(rsa),
         Check::Expiry,
         Code::SubjectTokenExpired,
-        &["s ago", "The subject token expired 400"],
+        &["s ago", "The subject token expired 4"],
     );
     add(
         good.clone().claim("nbf", now + 4000).sign(rsa),
