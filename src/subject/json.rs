@@ -85,16 +85,6 @@ impl<'t> Object<'t> {
         self.0.iter().map(|(name, value)| (name.as_ref(), value))
     }
 
-    /// How many members there are.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Whether there is a member of that name.
     pub fn has(&self, name: &str) -> bool {
         self.get(name).is_some()

@@ -101,9 +101,9 @@ impl<'d> Unverified<'d> {
             self.header.text("alg"),
             self.header.text("kid"),
             self.header.text("typ"),
-            self.header.len(),
+            self.header.iter().count(),
         ) else {
-            let seen = format!("{} members", self.header.len());
+            let seen = format!("{} members", self.header.iter().count());
             ladder.fail(Check::Header, seen, "alg, kid and typ, and nothing else");
             return Err(malformed("its header is not one of ours"));
         };
