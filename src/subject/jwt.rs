@@ -98,11 +98,8 @@ impl<'d> Unverified<'d> {
             .into_iter()
             .find(|name| self.header.has(name))
         {
-            ladder.fail(
-                Check::Header,
-                name,
-                "none of crit, b64, jwk, jku, x5u, x5c, zip",
-            );
+            let expected = format!("none of {}", REFUSED_HEADERS.join(", "));
+            ladder.fail(Check::Header, name, expected);
             let refusal = Refusal::because(
                 Code::SubjectTokenHeaderUnsupported,
                 format!("The token's header has `{name}`, which is never honoured."),
