@@ -193,6 +193,18 @@ struct Flight {
     tried: bool,
 }
 
+impl Flight {
+    /// Remembers a `kid` that a fetch did not find, where there is room.
+    fn remember_missing(&mut self, kid: &str, now: Duration) {
+        if self.missing.len() >= MAX_MISSING {
+            self.missing.retain(|_, since| now < *since + MISSING);
+        }
+        if self.missing.len() < MAX_MISSING {
+            self.missing.insert(kid.to_owned(), now);
+        }
+    }
+}
+
 /// The keys of one issuer.
 pub struct KeyCache {
     issuer: IssuerSettings,
@@ -268,7 +280,8 @@ impl KeyCache {
         match self.look_up(kid, algorithm) {
             None => Err(self.unavailable(&RefreshError::Abandoned)),
             Some(Found::Unknown) => {
-                self.remember_missing(kid, self.clock.monotonic());
+                let now = self.clock.monotonic();
+                self.flight().remember_missing(kid, now);
                 Err(KeyError::Unknown)
             }
             Some(known) => found(known),
@@ -319,16 +332,6 @@ impl KeyCache {
             Some(_) => return Ok(None),
         }
         Ok(Some(self.running_or_new(&mut flight)))
-    }
-
-    fn remember_missing(&self, kid: &str, now: Duration) {
-        let mut flight = self.flight();
-        if flight.missing.len() >= MAX_MISSING {
-            flight.missing.retain(|_, since| now < *since + MISSING);
-        }
-        if flight.missing.len() < MAX_MISSING {
-            flight.missing.insert(kid.to_owned(), now);
-        }
     }
 
     fn unavailable(&self, error: &RefreshError) -> KeyError {
@@ -582,5 +585,34 @@ fn found(found: Found) -> Result<Arc<VerifyingKey>, KeyError> {
         Found::Key(key) => Ok(key),
         Found::Unusable(reason) => Err(KeyError::Unusable(reason)),
         Found::Unknown => Err(KeyError::Unknown),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_a_fetch_failed_is_told_to_operators_without_an_address() {
+        let empty = RefreshError::KeySet {
+            url: "https://idp.example/keys".to_owned(),
+            error: KeySetError::Empty,
+        };
+        assert_eq!(empty.bare(), "key set: no key of the set has a `kid`");
+        assert_eq!(RefreshError::Late.bare(), "no key set within 4 s");
+    }
+
+    #[test]
+    fn so_many_missing_kids_are_remembered_and_no_more_until_they_are_old() {
+        let mut flight = Flight::default();
+        let start = Duration::from_secs(1000);
+        for index in 0..MAX_MISSING {
+            flight.remember_missing(&index.to_string(), start);
+        }
+        flight.remember_missing("more", start + MISSING - Duration::from_secs(1));
+        assert_eq!(flight.missing.len(), MAX_MISSING);
+        assert!(!flight.missing.contains_key("more"));
+        flight.remember_missing("later", start + MISSING);
+        assert_eq!(Vec::from_iter(flight.missing.keys()), ["later"]);
     }
 }

@@ -174,6 +174,8 @@ async fn an_outage_is_bridged_for_a_day_and_no_longer() {
     let issuer = Issuer::start().await;
     let service = Service::trusting(&issuer).await;
     warm(&service, &issuer).await;
+    let back = || service.logged("the issuer's key set is back").len();
+    assert_eq!(back(), 0, "it was never away");
     issuer.vanish();
     let token = issuer.token();
     for shift in [300, 600, HOUR, 12 * HOUR, 24 * HOUR - 60] {
@@ -195,6 +197,7 @@ async fn an_outage_is_bridged_for_a_day_and_no_longer() {
         service.session(&token).await.status == 200
     })
     .await;
+    eventually("the log says so, once", async || back() == 1).await;
 }
 
 #[tokio::test]
