@@ -370,7 +370,12 @@ impl Used {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crypto::SigningKey;
+    use crate::keys::jwk::jwk;
+    use crate::keys::ring::{Ring, Schedule};
     use proptest::prelude::*;
+    use serde_json::{Value, json};
+    use signature::Signer;
 
     fn proof(jti: usize, until: UnixSeconds) -> Proof {
         let key = Key::of(Kind::ProofUsed, &["key", &jti.to_string()]);
@@ -400,6 +405,151 @@ mod tests {
         // When they are over there is room again, and they are good for nothing by their time.
         assert!(used.take(&proof(MAX_USED, 200), 100).is_ok());
         assert_eq!(used.0.lock().unwrap().proofs.len(), 1);
+    }
+
+    #[test]
+    fn what_is_over_is_dropped_when_so_many_more_have_come_and_not_at_each_request() {
+        let used = Used::default();
+        let known = || {
+            let known = used.0.lock().unwrap();
+            (known.proofs.len(), known.sweep_at)
+        };
+        for jti in 0..FEW_USED - 1 {
+            let until = if jti < 1000 { 2 } else { 100 };
+            assert!(used.take(&proof(jti, until), 1).is_ok());
+        }
+        assert!(used.take(&proof(0, 100), 2).is_ok(), "it was over");
+        assert_eq!(known(), (FEW_USED - 1, FEW_USED));
+        assert!(used.take(&proof(FEW_USED, 100), 2).is_ok());
+        assert!(used.take(&proof(FEW_USED + 1, 100), 3).is_ok());
+        let left = FEW_USED - 999;
+        assert_eq!(known(), (left + 1, left * 2));
+    }
+
+    /// A proof for `GET https://a.example/` with these claims beside.
+    fn signed(iat: UnixSeconds, jti: &str, nonce: &str) -> String {
+        let algorithm = Algorithm::ES256;
+        let pkcs8 = SigningKey::generate(algorithm).unwrap();
+        let key = SigningKey::from_pkcs8(algorithm, &pkcs8).unwrap();
+        let header = json!({
+            "typ": "dpop+jwt", "alg": "ES256", "jwk": jwk(key.public(), algorithm),
+        });
+        let claims = json!({
+            "htm": "GET", "htu": "https://a.example/", "jti": jti, "iat": iat, "nonce": nonce,
+        });
+        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let message = format!("{}.{}", part(&header), part(&claims));
+        let signature: Vec<u8> = key.sign(message.as_bytes());
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    fn keys() -> Published {
+        let ring = Ring {
+            pseudonym_key: vec![7; 32].into(),
+            ..Ring::default()
+        };
+        let schedule = Schedule {
+            rotate_every: 1,
+            publish_ahead: 1,
+            keep_after: 1,
+        };
+        Published::new(&ring, &schedule, &[]).unwrap()
+    }
+
+    #[test]
+    fn a_used_proof_is_remembered_for_as_long_as_it_is_good() {
+        let (keys, now) = (keys(), 10_000 * SLOT);
+        let nonces = Nonces { keys: &keys, now };
+        let uris = ["https://a.example/".to_owned()];
+        let judged = |proof: &str, nonces| {
+            let shown = Shown {
+                proof,
+                method: "GET",
+                uris: &uris,
+                token: None,
+            };
+            verify(shown, nonces, now).map(|(_, once)| (once.until, once.since))
+        };
+        for iat in [now - PAST, now, now + FUTURE] {
+            let remembered = (iat + PAST + 1, Some(iat - FUTURE));
+            assert_eq!(judged(&signed(iat, "j", ""), None).unwrap(), remembered);
+        }
+        for iat in [now - PAST - 1, now + FUTURE + 1] {
+            let refusal = judged(&signed(iat, "j", ""), None).unwrap_err();
+            assert_eq!(refusal.code, Code::DpopProofExpired);
+        }
+        let proof = signed(0, "j", &nonces.present());
+        let remembered = (now + 2 * SLOT, Some(now - 2 * SLOT));
+        assert_eq!(judged(&proof, Some(&nonces)).unwrap(), remembered);
+        assert!(judged(&signed(now, &"j".repeat(MAX_JTI), ""), None).is_ok());
+    }
+
+    #[test]
+    fn a_proof_of_4_kib_is_read_and_a_byte_more_is_not() {
+        for (length, what) in [(MAX_PROOF, "three parts"), (MAX_PROOF + 1, "4 KiB")] {
+            let shown = Shown {
+                proof: &"a".repeat(length),
+                method: "GET",
+                uris: &[],
+                token: None,
+            };
+            let refusal = verify(shown, None, 0).unwrap_err();
+            assert!(refusal.description.contains(what), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_nonce_is_taken_in_its_slot_and_the_next() {
+        let keys = keys();
+        let at = |now| Nonces { keys: &keys, now };
+        let start = 10_000 * SLOT;
+        let nonce = at(start).present();
+        for now in [start, start + SLOT, start + 2 * SLOT - 1] {
+            assert!(at(now).takes(&nonce));
+        }
+        for now in [start - 1, start + 2 * SLOT] {
+            assert!(!at(now).takes(&nonce));
+        }
+    }
+
+    #[test]
+    fn a_proof_that_is_shown_is_not_shown_to_people() {
+        let shown = Shown {
+            proof: "a.b.c",
+            method: "GET",
+            uris: &[],
+            token: Some("secret"),
+        };
+        assert_eq!(format!("{shown:?}"), "Shown(…)");
+    }
+
+    #[test]
+    fn an_address_is_compared_in_its_normal_form_and_what_is_none_never() {
+        for (uri, form) in [
+            ("HTTPS://A.example:443/x?q=1#f", "https://a.example/x"),
+            ("http://a.example:8080", "http://a.example:8080/"),
+            (
+                "https://a.example/%7e%61%2f%3F",
+                "https://a.example/~a%2F%3F",
+            ),
+            ("https://a.example/%+7%", "https://a.example/%+7%"),
+            ("https://a.example/%zz%4", "https://a.example/%zz%4"),
+        ] {
+            assert_eq!(plain(uri).as_deref(), Some(form), "{uri}");
+        }
+        for uri in [
+            "a.example/x",
+            "https:///a.example/x",
+            "https:/x#://a.example",
+            "https://a.example\\x",
+            "https://a.example/ x",
+            "https://a.example/é",
+            "ftp://a.example/x",
+            "https://user@a.example/x",
+            "https://:password@a.example/x",
+        ] {
+            assert_eq!(plain(uri), None, "{uri}");
+        }
     }
 
     proptest! {

@@ -203,3 +203,175 @@ impl Ring {
         self.is_of_lineage(other) && (unmarked || forgotten)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::ring::Key;
+    use super::*;
+    use jsonwebtoken::Algorithm;
+    use zeroize::Zeroizing;
+
+    /// A ring of this lineage and generation, whose trail has these saves.
+    fn ring(lineage: u8, generation: u64, trail: &[(u64, &str)]) -> Ring {
+        let mark = |(generation, name): &(u64, &str)| Mark {
+            generation: *generation,
+            name: (*name).to_owned(),
+        };
+        Ring {
+            generation,
+            pseudonym_key: Zeroizing::new(vec![lineage]),
+            trail: trail.iter().map(mark).collect(),
+            ..Ring::default()
+        }
+    }
+
+    #[test]
+    fn a_ring_without_marks_is_told_by_its_generation_and_its_lineage() {
+        let marked = || ring(1, 5, &[(4, "d"), (5, "e")]);
+        let bare = |generation| ring(1, generation, &[]);
+        for (held, found, relation) in [
+            (bare(2), marked(), Relation::Newer),
+            (bare(5), marked(), Relation::Newer),
+            (bare(6), marked(), Relation::Older),
+            (marked(), bare(5), Relation::Older),
+            (marked(), bare(6), Relation::Newer),
+            (ring(2, 5, &[]), marked(), Relation::Apart),
+            (bare(2), bare(3), Relation::Newer),
+            (bare(3), bare(2), Relation::Older),
+            (bare(3), bare(3), Relation::Same),
+            (ring(2, 3, &[]), bare(3), Relation::Apart),
+            // With marks these count, and where they reach no longer back, the generation.
+            (marked(), marked(), Relation::Same),
+            (marked(), ring(1, 6, &[(5, "e"), (6, "f")]), Relation::Newer),
+            (marked(), ring(1, 5, &[(4, "d"), (5, "z")]), Relation::Apart),
+            (ring(1, 3, &[(3, "c")]), marked(), Relation::Newer),
+            (ring(2, 3, &[(3, "c")]), marked(), Relation::Apart),
+            (ring(1, 4, &[(4, "z")]), marked(), Relation::Apart),
+        ] {
+            assert_eq!(held.relation_of(&found), relation);
+        }
+    }
+
+    #[test]
+    fn a_save_has_one_name_and_the_last_few_are_remembered() {
+        let mut ring = ring(1, 5, &[]);
+        assert_eq!((ring.tip(), ring.version()), (None, "5:".to_owned()));
+        ring.mark("e".to_owned());
+        ring.mark("f".to_owned());
+        assert_eq!((ring.trail.len(), ring.version()), (1, "5:e".to_owned()));
+        for generation in 6..40 {
+            ring.generation = generation;
+            ring.mark("g".to_owned());
+        }
+        assert_eq!(
+            (ring.trail.len(), ring.version()),
+            (TRAIL, "39:g".to_owned())
+        );
+    }
+
+    const NOW: UnixSeconds = 1_000_000;
+    const SCHEDULE: Schedule = Schedule {
+        rotate_every: 10_000,
+        publish_ahead: 1000,
+        keep_after: 3900,
+    };
+
+    fn key(kid: &str, state: State, retired_at: Option<UnixSeconds>) -> Key {
+        Key {
+            kid: kid.to_owned(),
+            algorithm: Algorithm::ES256,
+            pkcs8: Zeroizing::new(Vec::new()),
+            state,
+            published_at: 0,
+            activated_at: (state != State::Next).then_some(0),
+            rotate_at: None,
+            retired_at,
+            forced: false,
+        }
+    }
+
+    /// What becomes of these keys when a later ring is found, which has these and revoked that:
+    /// the keys of the ring that is put there, if one must be.
+    fn kept(
+        signs: bool,
+        held: Vec<Key>,
+        found: Vec<Key>,
+        revoked: &[&str],
+    ) -> Option<Vec<(String, Option<UnixSeconds>)>> {
+        let held = Ring {
+            keys: held,
+            ..ring(1, 1, &[(1, "a")])
+        };
+        let mut found = Ring {
+            keys: found,
+            ..ring(1, 2, &[(1, "a"), (2, "b")])
+        };
+        found.revoked = revoked.iter().map(|kid| (*kid).to_owned()).collect();
+        match decide(Some(&held), signs, &Found::Ring(&found), NOW, &SCHEDULE) {
+            Step::Merge(ring) => {
+                assert_eq!(ring.generation, 3);
+                let keys = ring.keys.into_iter();
+                Some(keys.map(|key| (key.kid, key.retired_at)).collect())
+            }
+            step => {
+                assert!(matches!(step, Step::Take));
+                None
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_signed_is_published_on_where_a_later_ring_has_lost_it() {
+        let active = |kid| key(kid, State::Active, None);
+        let retired = |kid, at| key(kid, State::Retired, Some(at));
+        let new = || vec![active("new")];
+        let with = |kid: &str, at| Some(vec![("new".to_owned(), None), (kid.to_owned(), Some(at))]);
+        assert_eq!(kept(true, vec![active("a")], new(), &[]), with("a", NOW));
+        assert_eq!(
+            kept(false, vec![active("a")], new(), &[]),
+            None,
+            "it never signed"
+        );
+        assert_eq!(kept(true, vec![active("a")], new(), &["a"]), None);
+        // A retired one, for as long as its tokens live.
+        let last = NOW - SCHEDULE.keep_after + 1;
+        assert_eq!(
+            kept(true, vec![retired("r", last)], new(), &[]),
+            with("r", last)
+        );
+        assert_eq!(kept(true, vec![retired("r", last - 1)], new(), &[]), None);
+        // One that the later ring ends too soon: its last tokens are of now, less what is spare.
+        let early = NOW - SCHEDULE.spare();
+        let ended = |at| vec![active("new"), retired("a", at)];
+        assert_eq!(
+            kept(true, vec![active("a")], ended(early), &[]),
+            with("a", NOW)
+        );
+        assert_eq!(kept(true, vec![active("a")], ended(early + 1), &[]), None);
+        // A rotation that fell due within the spare time may not have been seen.
+        let due = Key {
+            rotate_at: Some(NOW - 100),
+            ..active("a")
+        };
+        let standby = key("n", State::Next, None);
+        assert_eq!(kept(true, vec![due, standby], new(), &[]), with("a", NOW));
+    }
+
+    #[test]
+    fn of_two_rings_that_parted_the_one_of_the_higher_generation_goes_on() {
+        for (held, found, goes_on) in [(6, 5, "held"), (5, 6, "found"), (5, 5, "found")] {
+            let of = |name: &str, generation| Ring {
+                keys: vec![key(name, State::Active, None)],
+                ..ring(1, generation, &[(1, "a"), (generation, name)])
+            };
+            let (held, found) = (of("held", held), of("found", found));
+            let step = decide(Some(&held), true, &Found::Ring(&found), NOW, &SCHEDULE);
+            let Step::Merge(ring) = step else {
+                panic!("they have parted");
+            };
+            assert_eq!(ring.active(Algorithm::ES256).unwrap().kid, goes_on);
+            assert_eq!((ring.keys.len(), ring.trail.len()), (2, 3));
+            assert!(ring.generation > held.generation.max(found.generation));
+        }
+    }
+}

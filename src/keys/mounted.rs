@@ -150,3 +150,32 @@ impl MountedRing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zeroize::Zeroizing;
+
+    #[test]
+    fn another_ring_takes_the_place_of_the_one_that_is_held_where_its_generation_is_higher() {
+        let mounted = MountedRing {
+            dir: PathBuf::new(),
+            secret: None,
+        };
+        let ring = |lineage: u8, generation| Ring {
+            generation,
+            pseudonym_key: Zeroizing::new(vec![lineage]),
+            ..Ring::default()
+        };
+        for (found, judged) in [
+            (ring(1, 5), Some(Relation::Same)),
+            (ring(1, 6), Some(Relation::Newer)),
+            (ring(1, 4), None),
+            (ring(2, 6), Some(Relation::Apart)),
+            (ring(2, 5), None),
+            (ring(2, 4), None),
+        ] {
+            assert_eq!(mounted.judge(&ring(1, 5), &found).ok(), judged);
+        }
+    }
+}

@@ -769,4 +769,274 @@ mod tests {
             .unwrap();
         assert!(ring.active(Algorithm::EdDSA).is_some());
     }
+
+    const ES256: Algorithm = Algorithm::ES256;
+
+    fn fresh(kid: &str) -> Fresh {
+        Fresh {
+            kid: kid.to_owned(),
+            pkcs8: Zeroizing::new(Vec::new()),
+        }
+    }
+
+    /// A key whose times are 0, as far as its state has them.
+    fn key(kid: impl std::fmt::Display, state: State) -> Key {
+        Key {
+            kid: kid.to_string(),
+            algorithm: ES256,
+            pkcs8: Zeroizing::new(Vec::new()),
+            state,
+            published_at: 0,
+            activated_at: (state != State::Next).then_some(0),
+            rotate_at: None,
+            retired_at: (state == State::Retired).then_some(0),
+            forced: false,
+        }
+    }
+
+    fn ring(keys: Vec<Key>) -> Ring {
+        Ring {
+            keys,
+            ..Ring::default()
+        }
+    }
+
+    fn retired(count: usize) -> Vec<Key> {
+        (0..count).map(|each| key(each, State::Retired)).collect()
+    }
+
+    fn kids(ring: &Ring) -> Vec<&str> {
+        ring.keys.iter().map(|key| key.kid.as_str()).collect()
+    }
+
+    #[test]
+    fn a_ring_is_sound_where_these_rules_could_have_made_it() {
+        let (next, active, old) = (State::Next, State::Active, State::Retired);
+        let of_other = Key {
+            algorithm: Algorithm::EdDSA,
+            ..key("e", active)
+        };
+        for keys in [
+            Vec::new(),
+            vec![
+                key("a", next),
+                key("b", active),
+                key("c", old),
+                key("d", old),
+            ],
+            vec![key("a", active), of_other],
+            retired(MOST_MERGED),
+        ] {
+            assert!(ring(keys).is_sound());
+        }
+        let never_signed = Key {
+            activated_at: None,
+            ..key("a", old)
+        };
+        assert!(ring(vec![never_signed]).is_sound(), "it stood by");
+        for keys in [
+            vec![key("a", active), key("b", active)],
+            vec![key("a", next), key("b", next)],
+            vec![key("a", active), key("a", old)],
+            retired(MOST_MERGED + 1),
+            vec![Key {
+                activated_at: Some(0),
+                ..key("a", next)
+            }],
+            vec![Key {
+                retired_at: Some(0),
+                ..key("a", next)
+            }],
+            vec![Key {
+                activated_at: None,
+                ..key("a", active)
+            }],
+            vec![Key {
+                retired_at: Some(0),
+                ..key("a", active)
+            }],
+            vec![Key {
+                retired_at: None,
+                ..key("a", old)
+            }],
+        ] {
+            assert!(!ring(keys).is_sound());
+        }
+    }
+
+    #[test]
+    fn a_key_made_elsewhere_stands_by_and_signs_at_once_in_an_empty_ring_alone() {
+        let mut ring = Ring::default();
+        assert!(ring.import(fresh("a"), ES256, 5, &SCHEDULE));
+        assert_eq!(ring.active(ES256).map(|key| key.kid.as_str()), Some("a"));
+        assert!(!ring.import(fresh("a"), ES256, 5, &SCHEDULE), "it is there");
+        assert!(ring.import(fresh("b"), ES256, 5, &SCHEDULE));
+        assert!(ring.import(fresh("e"), Algorithm::EdDSA, 5, &SCHEDULE));
+        assert!(ring.active(Algorithm::EdDSA).is_none());
+        assert!(ring.import(fresh("c"), ES256, 5, &SCHEDULE));
+        assert_eq!(kids(&ring), ["a", "e", "c"], "one stands by");
+        assert_eq!(ring.generation, 4);
+        assert!(ring.revoke("c", 5, &SCHEDULE));
+        assert!(!ring.import(fresh("c"), ES256, 5, &SCHEDULE), "revoked");
+        assert_eq!(ring.generation, 5);
+        ring.keys.extend(retired(MAX_PUBLISHED - 2));
+        assert!(ring.import(fresh("d"), ES256, 5, &SCHEDULE));
+        ring.keys.push(key("x", State::Retired));
+        assert!(!ring.import(fresh("f"), ES256, 5, &SCHEDULE), "no room");
+    }
+
+    #[test]
+    fn a_revoked_key_is_gone_and_its_kid_remembered_among_the_last() {
+        let mut ring = ring(retired(REVOKED + 1));
+        ring.keys
+            .extend([key("a", State::Active), key("b", State::Next)]);
+        for each in 0..=REVOKED {
+            assert!(ring.revoke(&each.to_string(), 7, &SCHEDULE));
+        }
+        assert_eq!(ring.generation, REVOKED as u64 + 1);
+        assert_eq!(ring.revoked.len(), REVOKED);
+        assert_eq!(ring.revoked[0], "1");
+        assert_eq!(kids(&ring), ["a", "b"]);
+        assert!(
+            ring.next(ES256).is_some(),
+            "what did not sign is replaced by none"
+        );
+        assert!(!ring.revoke("0", 7, &SCHEDULE));
+        assert_eq!(ring.generation, REVOKED as u64 + 1);
+        assert!(ring.revoke("a", 7, &SCHEDULE));
+        let active = ring.active(ES256).unwrap();
+        assert_eq!((active.kid.as_str(), active.activated_at), ("b", Some(7)));
+        assert_eq!(active.rotate_at, Some(7 + SCHEDULE.rotate_every));
+    }
+
+    #[test]
+    fn of_too_many_merged_keys_the_one_that_retired_first_is_too_much() {
+        let mut ring = ring(retired(MOST_MERGED));
+        ring.keys[3].retired_at = Some(-1);
+        assert_eq!(ring.surplus(), None);
+        ring.keys.insert(0, key("a", State::Active));
+        assert_eq!(ring.surplus(), Some(4));
+    }
+
+    #[test]
+    fn time_alone_moves_a_ring_without_making_a_key() {
+        let active = Key {
+            rotate_at: Some(100),
+            ..key("a", State::Active)
+        };
+        let ring = ring(vec![active, key("b", State::Next)]);
+        let due = SCHEDULE.publish_ahead;
+        assert_eq!(ring.next_rotation(ES256, &SCHEDULE), Some(due));
+        let before = ring.as_of(due - 1, &SCHEDULE);
+        assert_eq!(before.active(ES256).unwrap().kid, "a");
+        let moved = ring.as_of(due, &SCHEDULE);
+        assert_eq!(moved.active(ES256).unwrap().kid, "b");
+        assert_eq!(
+            moved.find(ES256, State::Retired).unwrap().retired_at,
+            Some(due)
+        );
+        let gone = due + SCHEDULE.keep_after;
+        assert_eq!(kids(&ring.as_of(gone - 1, &SCHEDULE)), ["a", "b"]);
+        assert_eq!(kids(&ring.as_of(gone, &SCHEDULE)), ["b"]);
+        assert_eq!(ring.as_of(gone, &SCHEDULE).generation, ring.generation);
+    }
+
+    #[test]
+    fn no_standby_is_made_where_as_many_are_published_as_may_be() {
+        let mut generate = |_| Ok::<_, Infallible>(fresh("new"));
+        let active = || Key {
+            rotate_at: Some(SCHEDULE.rotate_every),
+            ..key("a", State::Active)
+        };
+        for (old, made) in [(MAX_PUBLISHED - 1, 0), (MAX_PUBLISHED - 2, 1)] {
+            let mut ring = ring(retired(old));
+            ring.keys.push(active());
+            let due = ring.next_change(1, &SCHEDULE, &[ES256]);
+            let planned = if made == 0 {
+                SCHEDULE.keep_after
+            } else {
+                i64::MIN
+            };
+            assert_eq!(due, Some(planned));
+            let changes = ring.tick(1, &SCHEDULE, &[ES256], &mut generate).unwrap();
+            assert_eq!(changes, vec![Change::Published("new".to_owned()); made]);
+            assert_eq!(ring.generation, made as u64);
+        }
+    }
+
+    #[test]
+    fn times_are_taken_back_where_they_lie_a_day_ahead_and_no_sooner() {
+        let mut generate = |_| Ok::<_, Infallible>(fresh("new"));
+        let now = 5000;
+        let latest = now + AHEAD;
+        for ahead in [0, 1] {
+            let next = Key {
+                published_at: latest + ahead,
+                ..key("n", State::Next)
+            };
+            let old = Key {
+                retired_at: Some(latest + ahead),
+                ..key("o", State::Retired)
+            };
+            let active = Key {
+                rotate_at: Some(latest + SCHEDULE.rotate_every + ahead),
+                ..key("a", State::Active)
+            };
+            for odd in [next, old, active] {
+                let (mut ring, state) = (ring(vec![odd.clone()]), odd.state);
+                let due = ring.next_change(now, &SCHEDULE, &[]) == Some(now);
+                assert_eq!(due, ahead == 1, "{state:?}");
+                ring.tick(now, &SCHEDULE, &[], &mut generate).unwrap();
+                assert_eq!(ring.generation, u64::from(due), "{state:?}");
+                let settled = &ring.keys[0];
+                let (published, retired, rotated) = match due {
+                    true => (now, now, now + SCHEDULE.rotate_every),
+                    false => (latest, latest, latest + SCHEDULE.rotate_every),
+                };
+                match state {
+                    State::Next => assert_eq!(settled.published_at, published),
+                    State::Retired => assert_eq!(settled.retired_at, Some(retired)),
+                    State::Active => assert_eq!(settled.rotate_at, Some(rotated)),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_rotation_waits_for_the_standby_and_a_forced_one_does_not() {
+        let active = Key {
+            rotate_at: Some(50_000),
+            ..key("a", State::Active)
+        };
+        let standby = |published_at| Key {
+            published_at,
+            ..key("b", State::Next)
+        };
+        let asked = |published_at, force| {
+            let mut ring = ring(vec![active.clone(), standby(published_at)]);
+            let rotation = ring.rotate(ES256, 5000, &SCHEDULE, force);
+            assert_eq!(ring.generation, 1);
+            let (active, next) = (ring.active(ES256).unwrap(), ring.next(ES256).unwrap());
+            assert_eq!((active.rotate_at, next.forced), (Some(5000), force));
+            (rotation, next.published_at)
+        };
+        assert_eq!(asked(4000, false), (Some(Rotation::Now), 4000));
+        assert_eq!(asked(4001, false), (Some(Rotation::At(5001)), 4001));
+        assert_eq!(asked(4001, true), (Some(Rotation::Now), 4000));
+        assert_eq!(asked(3000, true), (Some(Rotation::Now), 3000));
+        let mut alone = ring(vec![active]);
+        assert_eq!(alone.rotate(ES256, 5000, &SCHEDULE, true), None);
+    }
+
+    #[test]
+    fn a_retired_key_stays_for_as_long_as_a_token_may_live_and_five_minutes() {
+        let spare = |keep_after| {
+            Schedule {
+                keep_after,
+                ..SCHEDULE
+            }
+            .spare()
+        };
+        assert_eq!([spare(900), spare(3900), spare(5000)], [300, 300, 1400]);
+    }
 }

@@ -110,3 +110,55 @@ fn explain(error: &ExecutionError, source: &str) -> String {
         _ => "the operands do not fit".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_an_expression_failed_is_told_without_a_value() {
+        let source = "claims.email == claims[sub]";
+        let text = |text: &str| text.to_owned();
+        let overload = ExecutionError::no_such_overload("size", vec![text("int")]);
+        let of_overload = overload.to_string();
+        for (error, words) in [
+            (
+                ExecutionError::NoSuchKey(text("email").into()),
+                "there is no \"email\"",
+            ),
+            (
+                ExecutionError::NoSuchKey(text("user_1").into()),
+                "a key is missing",
+            ),
+            (
+                ExecutionError::UndeclaredReference(text("clams").into()),
+                "\"clams\" is unknown",
+            ),
+            (overload, &of_overload),
+            (
+                ExecutionError::UnexpectedType {
+                    got: text("int"),
+                    want: text("bool"),
+                },
+                "a int where a bool is needed",
+            ),
+            (
+                ExecutionError::FunctionError {
+                    function: text("matches"),
+                    message: text("user_1"),
+                },
+                "matches() failed",
+            ),
+            (
+                ExecutionError::IndexOutOfBounds(Cel::Int(7)),
+                "an index is out of bounds",
+            ),
+            (
+                ExecutionError::DivisionByZero(Cel::Int(7)),
+                "the operands do not fit",
+            ),
+        ] {
+            assert_eq!(explain(&error, source), words);
+        }
+    }
+}

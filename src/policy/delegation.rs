@@ -216,6 +216,34 @@ mod tests {
     }
 
     #[test]
+    fn who_acts_is_not_shown_to_people() {
+        let actor = user(IDP, "user_1");
+        for (acting, shown) in [
+            (Acting::Nobody, "Nobody"),
+            (Acting::Unnamed(&actor), "Unnamed(…)"),
+            (Acting::Named(&actor), "Named(…)"),
+        ] {
+            assert_eq!(format!("{acting:?}"), shown);
+        }
+    }
+
+    #[test]
+    fn a_user_of_ours_is_none_of_the_tokens_issuer() {
+        let ours = Actor {
+            issuer: OURS.to_owned(),
+            foreign: false,
+            id: "user_2".to_owned(),
+            client: Some("web".to_owned()),
+        };
+        let acts = |may_act| judge(Acting::Named(&ours), Some(may_act), None);
+        let no = Err(Code::ActorNotAllowed);
+        assert_eq!(acts(r#"{"sub":"user_2"}"#), no);
+        let of_ours = r#"{"sub":"user_2","iss":"https://ours.example"}"#;
+        let chain = json!({"sub": "user_2", "client_id": "web"});
+        assert_eq!(acts(of_ours), Ok(chain));
+    }
+
+    #[test]
     fn may_act_means_one_actor_and_no_namesake() {
         let (client, same, other) = (
             client("c1"),

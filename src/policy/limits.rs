@@ -190,6 +190,9 @@ mod tests {
         ] {
             assert!(other.iter().all(|key| !one.contains(key)));
         }
+        let stranger = Takes::of_stranger(Some(&LIMITS), Some("192.0.2.1")).takes;
+        assert_eq!((stranger.len(), stranger[0].key), (1, one[1]));
+        assert_eq!(stranger[0].cost, 1);
         assert!(Takes::of(None, &["a"], Some("b")).takes.is_empty());
         assert_eq!(Takes::of(Some(&LIMITS), &["a"], None).takes.len(), 1);
     }
@@ -210,6 +213,12 @@ mod tests {
         assert!(look.judge(&[level(REFUSED, None)]).is_ok());
         let short = look.judge(&[level(REFUSED - 3, None)]).unwrap_err();
         assert_eq!(short.retry_after, Some(2), "three of 120 in 60 s");
+        let short = look.judge(&[level(REFUSED - 4, None)]).unwrap_err();
+        assert_eq!(
+            short.retry_after,
+            Some(2),
+            "four take no part of a second more"
+        );
         assert!(counts(&Refusal::new(Code::SubjectTokenExpired)));
         assert!(counts(&Refusal::new(Code::ConditionNotMet)));
         for code in [
@@ -232,6 +241,8 @@ mod tests {
             (nearest.bucket, nearest.most, nearest.left),
             ("address", 3, 2)
         );
+        let equal = takes.judge(&[level(2, None), level(2, None)]).unwrap();
+        assert_eq!(equal.unwrap().bucket, "subject", "the first of two");
         let refusal = takes
             .judge(&[level(5, None), level(0, Some(4))])
             .unwrap_err();

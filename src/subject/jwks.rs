@@ -319,6 +319,68 @@ mod tests {
         })
     }
 
+    /// The key of RFC 8037, appendix A.2, with these members of its own.
+    fn ed25519(members: Value) -> Value {
+        let mut key = serde_json::json!({
+            "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+            "kid": "k",
+        });
+        if let (Value::Object(key), Value::Object(members)) = (&mut key, members) {
+            key.extend(members);
+        }
+        key
+    }
+
+    fn set_of(key: &Value) -> Result<KeySet, KeySetError> {
+        let document = serde_json::json!({ "keys": [key] }).to_string();
+        KeySet::parse(document.as_bytes(), &ALGORITHMS)
+    }
+
+    #[test]
+    fn a_key_that_says_that_it_does_something_else_verifies_nothing() {
+        let found = |members| {
+            let set = set_of(&ed25519(members)).unwrap();
+            set.find("k", Algorithm::EdDSA)
+        };
+        for members in [
+            serde_json::json!({}),
+            serde_json::json!({"use": "sig", "key_ops": ["verify"]}),
+            serde_json::json!({"key_ops": ["sign", "verify"]}),
+        ] {
+            assert!(matches!(found(members), Found::Key(_)));
+        }
+        for members in [
+            serde_json::json!({"use": "enc"}),
+            serde_json::json!({"key_ops": ["encrypt"]}),
+            serde_json::json!({"use": "sig", "key_ops": ["encrypt"]}),
+            serde_json::json!({"use": "enc", "key_ops": ["verify"]}),
+            serde_json::json!({"crv": "X25519"}),
+        ] {
+            assert!(matches!(found(members), Found::Unusable(_)));
+        }
+    }
+
+    #[test]
+    fn a_kid_has_255_bytes_at_most() {
+        let of_length = |length| serde_json::json!({ "kid": "k".repeat(length) });
+        assert!(set_of(&ed25519(of_length(MAX_KID))).is_ok());
+        let refused = set_of(&ed25519(of_length(MAX_KID + 1)));
+        assert_eq!(refused.err(), Some(KeySetError::Empty));
+    }
+
+    #[test]
+    fn a_configured_key_is_known_by_itself_and_a_fetched_one_by_its_kid() {
+        let key = |byte| PublicKey::Ed25519(vec![byte; 32]);
+        let named = |kid: &str, byte| [(kid.to_owned(), key(byte))];
+        let only = KeySet::only(&key(1), &ALGORITHMS);
+        assert!(only.shares_a_key(&named("other", 1)));
+        assert!(!only.shares_a_key(&named("k", 2)));
+        let fetched = set_of(&ed25519(serde_json::json!({}))).unwrap();
+        assert!(fetched.shares_a_key(&named("k", 2)));
+        assert!(!fetched.shares_a_key(&named("other", 1)));
+        assert!(!fetched.shares_a_key(&[]));
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes in vec(any::<u8>(), 0..512)) {
@@ -335,8 +397,7 @@ mod tests {
             odd in vec(prop_oneof![jwk(), json()], 0..8),
             at in any::<proptest::sample::Index>(),
         ) {
-            let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"; // RFC 8037, appendix A.2
-            let good = serde_json::json!({"kty": "OKP", "crv": "Ed25519", "x": x, "kid": "good"});
+            let good = ed25519(serde_json::json!({"kid": "good"}));
             let mut keys = odd;
             keys.insert(at.index(keys.len() + 1), good);
             let document = serde_json::json!({ "keys": keys }).to_string();

@@ -78,3 +78,37 @@ impl Said<'_> {
         [itself(self.id)].into_iter().chain(grant).chain(of_user)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::subject::json::Object;
+
+    const CLAIMS: &[u8] = br#"{"jti":"j","sub":"user_1","client_id":"web","aud":"web","idp":"i",
+        "iat":100,"nbf":100,"exp":200}"#;
+
+    #[test]
+    fn a_token_is_good_from_its_nbf_on_and_until_its_exp() {
+        let claims = Object::parse(CLAIMS).unwrap();
+        let said = Said::read(&claims).unwrap();
+        let at = |now| said.in_time(now, &mut Ladder::default());
+        for now in [100, 199] {
+            assert!(at(now).is_ok(), "{now}");
+        }
+        for (now, wait) in [(99, 1), (97, 3)] {
+            let early = at(now).unwrap_err();
+            assert_eq!(early.code, Code::AppTokenNotYetValid);
+            assert_eq!(early.retry_after, Some(wait));
+        }
+        for now in [200, 201] {
+            assert_eq!(at(now).unwrap_err().code, Code::AppTokenExpired);
+        }
+    }
+
+    #[test]
+    fn what_revokes_is_later_than_the_token_was_made_and_not_than_its_iat() {
+        let claims = Object::parse(CLAIMS).unwrap();
+        let dependence = Said::read(&claims).unwrap().dependence().unwrap().issued;
+        assert!(matches!(dependence, Issued::Here(at) if at == 100 + BACKDATE));
+    }
+}
