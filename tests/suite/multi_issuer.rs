@@ -4,7 +4,7 @@
 use crate::support::{Answer, Command, Issuer, Key, Service, Token, issuer, token};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The second instance: another key under the same `kid`.
 async fn other() -> Issuer {
@@ -263,6 +263,28 @@ async fn instances_behind_one_host_are_told_apart_by_their_paths() {
     assert_eq!(both.code, 0, "{}", both.stdout);
     let named = "app default: issuers proxy.test-__clerk, proxy.test-two-__clerk;";
     assert!(both.stdout.contains(named), "{}", both.stdout);
+}
+
+#[tokio::test]
+async fn an_issuer_may_have_255_bytes_and_a_longer_one_is_not_looked_for() {
+    let longest = format!("https://proxy.test/{}", "a".repeat(236));
+    let service = Service::builder()
+        .env("CLERK_JWT_ISSUER", longest.as_str())
+        .env("CLERK_JWT_KEY", Key::rsa().public_pem())
+        .start()
+        .await;
+    let answer = service
+        .session(&Token::clerk(&longest).sign(Key::rsa()))
+        .await;
+    assert_eq!(parties(&answer).1, longest);
+    let longer = Token::clerk(&format!("{longest}a")).sign(Key::rsa());
+    let answer = service.session(&longer).await;
+    answer.assert_refused(401, "subject_token_issuer_untrusted");
+    let explained = service.command().input(&longer).run(&["explain", "--json"]);
+    let said: Value = serde_json::from_str(&explained.stdout).unwrap();
+    let mut rungs = said["ladder"].as_array().unwrap().iter();
+    let failed = rungs.find(|rung| rung["outcome"] == "failed").unwrap();
+    assert_eq!(failed["seen"], "an iss of 256 bytes", "{said:#}");
 }
 
 #[tokio::test]

@@ -743,6 +743,24 @@ async fn without_a_secret_key_or_switched_off_session_ids_are_refused() {
 }
 
 #[tokio::test]
+async fn of_two_instances_the_one_with_a_secret_key_is_asked() {
+    let (one, two) = (clerk().await, clerk().await);
+    let bare = format!(
+        "[issuers.two]\nissuer = {:?}\nkind = \"clerk\"\n",
+        two.issuer()
+    );
+    let app = "[apps.web]\nissuers = [\"two\", \"one\"]\n";
+    let service = Service::builder()
+        .config(&format!("{}{bare}{app}", issuer("one", &one)))
+        .env("KEY_ONE", one.secret_key())
+        .start()
+        .await;
+    let answer = exchange(&service, known::SESSION).await;
+    assert_eq!(token::claims(answer.token())["idp"], one.issuer());
+    assert_eq!(calls(&two), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn the_condition_of_the_app_holds_for_sessions_that_are_looked_up() {
     let (clerk, service) = world_with("condition = 'roles.exists(r, r == \"org:admin\")'").await;
     clerk.world(|world| {

@@ -1229,13 +1229,15 @@ async fn an_id_token_of_another_sign_in_client_or_issuer_signs_nobody_in() {
         "subject_token_signature_invalid",
     );
 
-    let browser = Browser::new(&service, "op", &[]).await;
-    let several = browser
-        .id_token(&issuer)
-        .claim("aud", json!(["exchequer op", "x"]))
-        .claim("azp", "exchequer op");
-    gives(&issuer, &several.sign(Key::rsa()));
-    assert!(parameters(&sent(&browser.with_code(&service).await)).contains_key("code"));
+    for (audiences, party) in [
+        (json!(["exchequer op", "x"]), json!("exchequer op")),
+        (json!(["exchequer op"]), Value::Null),
+    ] {
+        let browser = Browser::new(&service, "op", &[]).await;
+        let token = browser.id_token(&issuer).claim("aud", audiences);
+        gives(&issuer, &token.claim("azp", party).sign(Key::rsa()));
+        assert!(parameters(&sent(&browser.with_code(&service).await)).contains_key("code"));
+    }
 }
 
 #[tokio::test]
