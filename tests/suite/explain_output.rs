@@ -1,7 +1,7 @@
 //! The output of `exchequer explain`: whole, in colours, as JSON, and fit for a public ticket.
 
 use crate::support::command::Ended;
-use crate::support::{Command, Issuer, Key, Token, token};
+use crate::support::{Command, Issuer, Key, Token, now, token};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -353,4 +353,180 @@ async fn a_redacted_report_holds_nothing_of_anybody() {
     );
     // Two ends can compare the token itself.
     assert!(said.contains(&sha256(&near)), "{said}");
+}
+
+/// Each rung that was reached: the check, what was seen, and in brackets what was expected.
+fn rungs(said: &Value, replaced: &[(&str, &str)]) -> Vec<String> {
+    let rungs = said["ladder"].as_array().unwrap().iter();
+    let text = |value: &Value| steady(value.as_str().unwrap_or_default(), replaced);
+    rungs
+        .filter(|rung| rung["outcome"] != "not_reached")
+        .map(|rung| {
+            let [check, seen, expected] =
+                ["check", "seen", "expected"].map(|name| text(&rung[name]));
+            format!("{check}: {seen} [{expected}]")
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_rung_says_what_was_seen_and_what_was_expected() {
+    // In the order in which they are told.
+    let mut issuers = [Issuer::start().await, Issuer::start().await];
+    issuers.sort_by(|one, other| one.url.cmp(&other.url));
+    let [main, bare] = issuers;
+    let dir = tempfile::tempdir().unwrap();
+    let toml = format!(
+        r#"[issuers.main]
+issuer = "{main}"
+kind = "clerk"
+audiences = ["web", "tv"]
+authorized_parties = ["https://app.example.com", "https://example.com"]
+[issuers.bare]
+issuer = "{bare}"
+kind = "clerk"
+[apps.web]
+issuers = ["main", "bare"]
+audience = "https://web.example"
+[apps.other]
+issuers = ["bare"]
+audience = "https://other.example"
+"#,
+        main = main.url,
+        bare = bare.url
+    );
+    std::fs::write(dir.path().join("exchequer.toml"), toml).unwrap();
+    let replaced = [(main.url.as_str(), "MAIN"), (bare.url.as_str(), "BARE")];
+    let explained = |token: &Token, arguments: &[&str]| {
+        let arguments = [&["--json"], arguments].concat();
+        let ended = run(&dir, &token.sign(Key::rsa()), &arguments);
+        let said: Value = serde_json::from_str(&ended.stdout).unwrap();
+        rungs(&said, &replaced)
+    };
+    let good = || Token::clerk(&main.url).claim("aud", json!(["phone", "web"]));
+    assert_eq!(
+        explained(&good(), &[]),
+        [
+            "form: # bytes of claims []",
+            "header:  []",
+            "issuer: MAIN [main]",
+            "app:  [web]",
+            "type: JWT [JWT, or none]",
+            "algorithm: RS# [RS#]",
+            "key: ins_# [one of ins_# (fetched # s ago)]",
+            "signature:  []",
+            "claims:  []",
+            "audience: [\"phone\",\"web\"] [web, tv]",
+            "authorized_party: https://app.example.com [https://app.example.com, https://example.com]",
+            "expiry: exp #: in # s [later than now (#)]",
+            "not_before: nbf # [not after now]",
+            "issued_at: iat # [not after now, at most # s before exp]",
+            "session: active [active]",
+            "limits:  []",
+            "revocation:  [not revoked]",
+            "condition:  [none configured]",
+            "scopes:  [none configured]",
+        ]
+    );
+    let plain = Token::clerk(&bare.url).without("iat").without("nbf");
+    assert_eq!(
+        explained(&plain, &["--app", "web"])[9..14],
+        [
+            "audience:  [none configured]",
+            "authorized_party: https://app.example.com [none configured]",
+            "expiry: exp #: in # s [later than now (#)]",
+            "not_before: nbf absent [not after now]",
+            "issued_at: iat absent [not after now, at most # s before exp]",
+        ]
+    );
+    let long = format!("audience: {{\"web\":\"{} [web, tv]", "x".repeat(247));
+    for (token, arguments, last) in [
+        (
+            Token::clerk("https://nobody.example"),
+            &[][..],
+            "issuer: https://nobody.example [MAIN, BARE]",
+        ),
+        (
+            Token::clerk(&format!("{}/", main.url)),
+            &[],
+            "issuer: MAIN/ [MAIN, BARE; nearest: MAIN (a slash at the end makes the difference)]",
+        ),
+        (
+            good().without("iss"),
+            &[],
+            "issuer: no iss, or not a text [MAIN, BARE]",
+        ),
+        (plain, &[], "app: no app named [other, web]"),
+        (
+            good(),
+            &["--audience", "https://else.example"],
+            "app: audience https://else.example [https://web.example]",
+        ),
+        (
+            good().header("jku", "else"),
+            &[],
+            "header: jku [none of crit, b#, jwk, jku, x#u, x#c, zip, enc]",
+        ),
+        (good().header("typ", "x"), &[], "type: x [JWT, or none]"),
+        (
+            good().header("typ", "at+jwt"),
+            &[],
+            "type: oauth [main accepts session]",
+        ),
+        (good().header("alg", "HS256"), &[], "algorithm: HS# [RS#]"),
+        (
+            good().header("kid", "else"),
+            &[],
+            "key: else [one of ins_# (fetched # s ago)]",
+        ),
+        (
+            good().without("sub"),
+            &[],
+            "claims: sub is missing [sub and exp, and every registered claim of its type]",
+        ),
+        (
+            good().claim("aud", json!({"web": "x".repeat(300)})),
+            &[],
+            &long,
+        ),
+        (good().without("aud"), &[], "audience: absent [web, tv]"),
+        (
+            good().claim("azp", "https://else.example"),
+            &[],
+            "authorized_party: https://else.example [https://app.example.com, https://example.com]",
+        ),
+        (
+            good().without("azp"),
+            &[],
+            "authorized_party: absent [https://app.example.com, https://example.com]",
+        ),
+        (
+            good().claim("exp", now() - 100),
+            &[],
+            "expiry: exp #: # s ago [later than now (#), # s tolerated]",
+        ),
+        (
+            good().claim("nbf", now() + 100),
+            &[],
+            "not_before: nbf: in # s [at most # s after now (#)]",
+        ),
+        (
+            good().claim("iat", now() + 100),
+            &[],
+            "issued_at: iat: in # s [at most # s after now (#)]",
+        ),
+        (
+            good().claim("iat", now() - 1_000_000),
+            &[],
+            "issued_at: a lifetime of # s [at most # s]",
+        ),
+        (
+            good().claim("sts", "pending"),
+            &[],
+            "session: sts pending [active]",
+        ),
+    ] {
+        let explained = explained(&token, arguments);
+        assert_eq!(explained.last().map(String::as_str), Some(last));
+    }
 }
