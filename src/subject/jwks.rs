@@ -355,6 +355,7 @@ mod tests {
             serde_json::json!({"use": "sig", "key_ops": ["encrypt"]}),
             serde_json::json!({"use": "enc", "key_ops": ["verify"]}),
             serde_json::json!({"crv": "X25519"}),
+            serde_json::json!({"crv": "P-256"}),
         ] {
             assert!(matches!(found(members), Found::Unusable(_)));
         }

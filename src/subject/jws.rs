@@ -82,3 +82,23 @@ pub fn seen(header: &Object<'_>, claims: &Object<'_>) -> Seen {
         exp: claims.get("exp").and_then(date),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sender_is_shown_what_it_sent_cut_short() {
+        let header = Object::parse(br#"{"alg":"RS256","typ":"JWT","kid":"k"}"#).unwrap();
+        let long = format!(
+            r#"{{"iss":"i","aud":"{}","azp":"p","exp":5,"sub":"s"}}"#,
+            "\u{e9}".repeat(MAX_SHOWN)
+        );
+        let seen = seen(&header, &Object::parse(long.as_bytes()).unwrap());
+        let texts = [seen.iss, seen.azp, seen.alg, seen.typ, seen.kid];
+        let texts: Vec<String> = texts.into_iter().flatten().collect();
+        assert_eq!(texts, ["i", "p", "RS256", "JWT", "k"]);
+        assert_eq!(seen.aud, Some("\u{e9}".repeat(MAX_SHOWN / 2)));
+        assert_eq!(seen.exp, Some(5));
+    }
+}
