@@ -263,7 +263,9 @@ async fn an_issuer_that_cannot_be_asked_counts_as_failed() {
         sample_of_fetches(&service, "ok").await >= 1.0
     })
     .await;
-    let young = samples(&service, "exchequer_jwks_age_seconds").await[0].1;
+    let (of, young) = samples(&service, "exchequer_jwks_age_seconds").await[0].clone();
+    let name = issuer.url.trim_start_matches("http://").replace(':', "-");
+    assert_eq!(of, format!("issuer=\"{name}\""));
     assert!((0.0..60.0).contains(&young), "{young}");
     service.shift_clocks(180, 180);
     let old = samples(&service, "exchequer_jwks_age_seconds").await[0].1;
