@@ -4,6 +4,8 @@
 use crate::support::ring::{in_state, list, text, try_list, verifies};
 use crate::support::service::Builder;
 use crate::support::{Issuer, Proxy, Redis, Ring, Service, Token, eventually, now, token};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -580,6 +582,14 @@ async fn a_document_that_was_tampered_with_or_rolled_back_is_refused_and_replace
         assert_eq!(folder.keys(&["rotate"]).code, 0);
         std::fs::read_to_string(folder.path("keys/ring.json")).unwrap()
     };
+    let of_clear = {
+        let envelope: Value = serde_json::from_str(&clear).unwrap();
+        let payload = STANDARD.decode(envelope["payload"].as_str().unwrap());
+        let payload: Value = serde_json::from_slice(&payload.unwrap()).unwrap();
+        let newest = payload["trail"].as_array().and_then(|trail| trail.last());
+        let name = newest.map_or("", |mark| mark["name"].as_str().unwrap());
+        format!("{}:{name}", payload["generation"])
+    };
     let cut: String = good.1.chars().take(200).collect();
     let swapped = good.1.replacen("\"payload\":\"", "\"payload\":\"AAAA", 1);
     for (what, version, document) in [
@@ -593,6 +603,7 @@ async fn a_document_that_was_tampered_with_or_rolled_back_is_refused_and_replace
         ("half of it", &good.0, &cut),
         ("other bytes", &good.0, &swapped),
         ("one in clear", &"999:name".to_owned(), &clear),
+        ("one in clear under its own version", &of_clear, &clear),
         ("nothing", &"".to_owned(), &"".to_owned()),
     ] {
         redis.ask(&["HSET", RING, "version", version, "document", document]);
