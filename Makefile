@@ -4,12 +4,13 @@ CARGO ?= cargo
 TOOLS := $(CURDIR)/.tools
 DENY_VERSION := 0.20.2
 FUZZ_VERSION := 0.13.2
+MUTANTS_VERSION := 27.1.0
 FUZZ_SECONDS ?= 60
 FAULT_ROUNDS ?= 200
 
 .DEFAULT_GOAL := help
 .PHONY: help run quickstart test docs test-openapi test-walks test-interop test-faults test-k8s test-image interop
-.PHONY: test-observability openapi observability browser client manifests image release reference bench sim fuzz lint
+.PHONY: test-observability openapi observability browser client manifests image release reference bench sim fuzz lint mutants
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -112,6 +113,14 @@ fuzz: $(TOOLS)/bin/cargo-fuzz ## Fuzz each parser for a minute (FUZZ_SECONDS=60)
 
 $(TOOLS)/bin/cargo-fuzz:
 	$(CARGO) install --locked --root $(TOOLS) cargo-fuzz@$(FUZZ_VERSION)
+
+# In place: a copy would build everything anew. What the unit tests miss, the first run's exit, is for the suite.
+mutants: $(TOOLS)/bin/cargo-mutants ## Change the code that decides, and see a test fail (ARGS='--re policy/app' TESTS=policy::)
+	-PATH=$(TOOLS)/bin:$$PATH $(CARGO) mutants --in-place $(ARGS) -- --locked --lib
+	PATH=$(TOOLS)/bin:$$PATH $(CARGO) mutants --in-place --iterate $(ARGS) -- --locked --test suite $(TESTS)
+
+$(TOOLS)/bin/cargo-mutants:
+	$(CARGO) install --locked --root $(TOOLS) cargo-mutants@$(MUTANTS_VERSION)
 
 lint: $(TOOLS)/bin/cargo-deny ## Format, clippy, docs, licences and known vulnerabilities
 	$(CARGO) fmt --check
