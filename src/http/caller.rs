@@ -22,18 +22,21 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
-/// The client's address, where it can be told from others'; counted either way.
-pub(super) fn address(
+/// The request's headers, and the client's address where it can be told from others'; counted
+/// either way.
+pub(super) fn headers_and_address(
     proxies: Arc<[IpNet]>,
     metrics: Arc<Metrics>,
-) -> impl Filter<Extract = (Option<IpAddr>,), Error = Infallible> + Clone + Send + Sync + 'static {
+) -> impl Filter<Extract = (HeaderMap, Option<IpAddr>), Error = Infallible> + Clone + Send + Sync + 'static
+{
     warp::ext::optional::<Peer>()
         .and(warp::header::headers_cloned())
         .map(move |peer: Option<Peer>, headers: HeaderMap| {
             let address = peer.and_then(|Peer(peer)| client(peer.ip(), &headers, &proxies));
             metrics.called(address.is_some());
-            address
+            (headers, address)
         })
+        .untuple_one()
 }
 
 /// The client's address. An internal one that is no configured proxy may be a proxy that

@@ -39,13 +39,12 @@ pub fn public(
     let exchange = Arc::clone(&oauth.exchange);
     let document = Arc::new(openapi::Document::new(&exchange.issuer));
     let oauth = warp::any().map(move || Arc::clone(&oauth));
-    let address = caller::address(proxies, metrics);
+    let caller = caller::headers_and_address(proxies, metrics);
     let exchange = warp::any().map(move || Arc::clone(&exchange));
 
     let exchanges = only(POST)
         .and(oauth.clone())
-        .and(warp::header::headers_cloned())
-        .and(address.clone())
+        .and(caller.clone())
         .and(body())
         .then(|oauth: Arc<OAuth>, headers: HeaderMap, address, body| {
             // Boxed, or each filter around it would move all that an exchange may need.
@@ -53,24 +52,21 @@ pub fn public(
         });
     let tokens = only(POST)
         .and(oauth.clone())
-        .and(warp::header::headers_cloned())
-        .and(address.clone())
+        .and(caller.clone())
         .and(body())
         .then(|oauth: Arc<OAuth>, headers: HeaderMap, address, body| {
             Box::pin(async move { token::handle(&oauth, &headers, address, body).await })
         });
     let introspections = only(POST)
         .and(oauth.clone())
-        .and(warp::header::headers_cloned())
-        .and(address.clone())
+        .and(caller.clone())
         .and(body())
         .then(|oauth: Arc<OAuth>, headers: HeaderMap, address, body| {
             Box::pin(async move { introspect::handle(&oauth, &headers, address, body).await })
         });
     let revocations = only(POST)
         .and(oauth.clone())
-        .and(warp::header::headers_cloned())
-        .and(address.clone())
+        .and(caller.clone())
         .and(body())
         .then(|oauth: Arc<OAuth>, headers: HeaderMap, address, body| {
             Box::pin(async move { revoke::handle(&oauth, &headers, address, body).await })
@@ -79,8 +75,7 @@ pub fn public(
         .and(only(GET_ALONE))
         .and(oauth.clone())
         .and(query())
-        .and(warp::header::headers_cloned())
-        .and(address.clone())
+        .and(caller.clone())
         .and(entrance.clone())
         .then(
             |provider: String,
@@ -98,8 +93,7 @@ pub fn public(
         .and(only(GET_ALONE))
         .and(oauth.clone())
         .and(query())
-        .and(warp::header::headers_cloned())
-        .and(address)
+        .and(caller)
         .and(entrance)
         .then(
             |provider: String,
