@@ -83,20 +83,23 @@ impl Output {
             waiting.idle = false;
             std::mem::swap(&mut lines, &mut waiting.lines);
             drop(waiting);
-            let mut stdout = io::stdout().lock();
-            if stdout.write_all(&lines).is_err() || stdout.flush().is_err() {
-                let many = lines.iter().filter(|byte| **byte == b'\n').count();
-                self.0.lost.inc_by(many as u64);
-            }
-            drop(stdout);
-            lines.clear();
-            // Whoever was stuck for long gives back what it needed then.
-            lines.shrink_to(MOST / 16);
+            // Now there is room for what is said of those that found none.
             let lost = self.0.lost.get();
             if lost > told {
                 tracing::error!(lines = lost - told, "lines of the log were lost");
                 told = lost;
             }
+            let mut stdout = io::stdout().lock();
+            if stdout.write_all(&lines).is_err() || stdout.flush().is_err() {
+                // Not told of: that line would be lost as well.
+                let many = lines.iter().filter(|byte| **byte == b'\n').count() as u64;
+                self.0.lost.inc_by(many);
+                told += many;
+            }
+            drop(stdout);
+            lines.clear();
+            // Whoever was stuck for long gives back what it needed then.
+            lines.shrink_to(MOST / 16);
             thread::sleep(TOGETHER);
         }
     }

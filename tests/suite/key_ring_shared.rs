@@ -138,6 +138,29 @@ async fn replicas_share_one_ring_and_each_verifies_what_any_signs() {
 }
 
 #[tokio::test]
+async fn a_ring_that_does_not_change_is_not_read_again_each_second_and_nothing_fails() {
+    let (issuer, redis) = (Issuer::start().await, Redis::start().await);
+    let all = replicas(&redis, &issuer, 1).await;
+    let service = &all[0];
+    mint(service, &issuer, 0).await;
+    redis.ask(&["CONFIG", "SET", "slowlog-max-len", "10000"]);
+    redis.ask(&["CONFIG", "SET", "slowlog-log-slower-than", "0"]);
+    let looks = |what: &str| {
+        let asked = redis.ask(&["SLOWLOG", "GET", "-1"]);
+        let mut lines = asked.lines().peekable();
+        let mut count = 0;
+        while let Some(line) = lines.next() {
+            count += usize::from(line == RING && lines.peek() == Some(&what));
+        }
+        count
+    };
+    eventually("its version is looked at", async || looks("version") >= 6).await;
+    // One look of ten is at the whole, for what was damaged under its version.
+    assert!(looks("document") <= 1, "{}", looks("document"));
+    assert_eq!(count(service, "failures_total").await, 0.0);
+}
+
+#[tokio::test]
 async fn the_commands_act_on_the_shared_ring_from_anywhere_and_say_so() {
     let (issuer, redis) = (Issuer::start().await, Redis::start().await);
     let all = replicas(&redis, &issuer, 2).await;
