@@ -97,9 +97,14 @@ fn told() -> Vec<(String, String)> {
         told.push((issue.library.to_owned(), issue.what.to_owned()));
     }
     for file in [
-        "src/explain/hints.rs",
+        "src/explain/hints/app.rs",
+        "src/explain/hints/issuer.rs",
+        "src/explain/hints/kind.rs",
+        "src/explain/hints/meant.rs",
+        "src/explain/hints/ours.rs",
+        "src/explain/hints/time.rs",
         "src/explain/input.rs",
-        "src/cli/explain/answers.rs",
+        "src/diagnosis/answers.rs",
     ] {
         let text = std::fs::read_to_string(root().join(file)).unwrap();
         let code = text.split("#[cfg(test)]").next().unwrap().to_owned();

@@ -423,7 +423,6 @@ audience = "https://other.example"
             "issued_at: iat # [not after now, at most # s before exp]",
             "session: active [active]",
             "limits:  []",
-            "revocation:  [not revoked]",
             "condition:  [none configured]",
             "scopes:  [none configured]",
         ]
