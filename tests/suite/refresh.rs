@@ -1081,7 +1081,7 @@ async fn who_revokes_a_refresh_token_ends_every_app_token_of_its_grant_and_no_ot
     let lines = "refresh = {}\n[clients.partner]\nsecret = { env = \"S\" }\napps = \"web\"\naudience = \"http://localhost:8080\"\n";
     let mut service = app(&issuer, lines)
         .env("S", PARTNER)
-        .env("EXCHEQUER_STORE", "file:store.redb")
+        .env("EXCHEQUER_STORE", "store.redb")
         .start()
         .await;
     let subject = issuer.token();

@@ -252,7 +252,7 @@ async fn a_revocation_that_was_answered_survives_a_kill() {
     let issuer = Issuer::start().await;
     let mut service = Service::builder()
         .one_app(&issuer, "", "")
-        .env("EXCHEQUER_STORE", "file:store.redb")
+        .env("EXCHEQUER_STORE", "store.redb")
         .start()
         .await;
     let one = service.session(&issuer.token()).await.token().to_owned();

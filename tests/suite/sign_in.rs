@@ -946,7 +946,7 @@ async fn commits(service: &Service) -> f64 {
 async fn a_flood_of_sign_ins_leaves_the_store_as_it_was() {
     let issuer = Issuer::start().await;
     let service = with(&issuer, "")
-        .env("EXCHEQUER_STORE", "file:store.redb")
+        .env("EXCHEQUER_STORE", "store.redb")
         .start()
         .await;
     let before = commits(&service).await;
@@ -975,7 +975,7 @@ async fn a_flood_of_sign_ins_leaves_the_store_as_it_was() {
 async fn a_sign_in_goes_on_after_a_restart_and_ends_once_all_the_same() {
     let issuer = Issuer::start().await;
     let mut service = with(&issuer, "")
-        .env("EXCHEQUER_STORE", "file:store.redb")
+        .env("EXCHEQUER_STORE", "store.redb")
         .start()
         .await;
     let browser = Browser::new(&service, "op", &[]).await;

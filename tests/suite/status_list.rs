@@ -156,12 +156,12 @@ async fn a_verifier_that_asks_nobody_learns_of_every_kind_of_revocation() {
     for (place, event) in [
         ("memory", webhooks::session_event("session.ended", "sess_1")),
         (
-            "file:store.redb",
+            "store.redb",
             webhooks::session_event("session.ended", "sess_1"),
         ),
         ("memory", webhooks::user_deleted()),
         (
-            "file:store.redb",
+            "store.redb",
             webhooks::membership_event("organizationMembership.updated", 0),
         ),
     ] {
@@ -196,7 +196,7 @@ async fn revoke(service: &Service, token: &str) -> Answer {
 #[tokio::test]
 async fn a_token_that_its_client_revoked_is_in_the_list_alone_and_after_a_kill_too() {
     let mut verifier = Verifier::start();
-    let (issuer, mut service) = world("file:store.redb").await;
+    let (issuer, mut service) = world("store.redb").await;
     let one = exchanged(&service, &issuer.token(), "web").await;
     let other = exchanged(&service, &issuer.token(), "web").await;
     assert_eq!(revoke(&service, &one).await.status, 200);

@@ -308,9 +308,20 @@ impl Service {
         })
     }
 
-    /// The lines of its log so far.
+    /// The lines of its log so far. A thread of its own writes them, some milliseconds after the
+    /// answers: so it is waited until no more come.
     pub fn log(&self) -> Vec<String> {
-        self.log.lock().unwrap().clone()
+        let read = || self.log.lock().unwrap().clone();
+        let mut log = read();
+        for _ in 0..20 {
+            std::thread::sleep(Duration::from_millis(25));
+            let more = read();
+            if more.len() == log.len() {
+                break;
+            }
+            log = more;
+        }
+        log
     }
 
     /// Leaves the log unread from now on, until the answer is dropped.
