@@ -15,19 +15,6 @@ const HOUR: i64 = 3600;
 /// No answer takes longer; a guard against hanging, not a promise of speed.
 const NOBODY_WAITS: Duration = Duration::from_millis(5500);
 
-async fn fetches(service: &Service, issuer: &Issuer, result: &str) -> f64 {
-    let name = issuer.url.trim_start_matches("http://").replace(':', "-");
-    let metric = format!("exchequer_jwks_fetch_total{{issuer=\"{name}\",result=\"{result}\"}}");
-    service.metric(&metric).await.unwrap_or_default()
-}
-
-async fn warm(service: &Service, issuer: &Issuer) {
-    eventually("the keys are fetched", async || {
-        fetches(service, issuer, "ok").await >= 1.0
-    })
-    .await;
-}
-
 async fn asked(issuer: &Issuer, times: usize) {
     eventually(
         &format!("the key set is asked for {times} times"),
@@ -63,7 +50,7 @@ async fn a_stampede_at_a_cold_start_is_one_fetch_and_all_are_served() {
 async fn the_keys_are_there_before_the_first_request() {
     let issuer = Issuer::start().await;
     let service = Service::trusting(&issuer).await;
-    warm(&service, &issuer).await;
+    service.has_keys_of(&issuer).await;
     assert_eq!(service.admin("/startupz").await.status, 200);
     issuer.vanish();
     assert_eq!(service.session(&issuer.token()).await.status, 200);
@@ -75,7 +62,7 @@ async fn the_keys_are_there_before_the_first_request() {
 async fn a_refresh_runs_ahead_of_expiry_and_nobody_waits_for_it() {
     let issuer = Issuer::start().await;
     let service = Service::trusting(&issuer).await;
-    warm(&service, &issuer).await;
+    service.has_keys_of(&issuer).await;
     issuer.behave(JWKS, Behaviour::Stall);
     service.shift_clocks(0, 275);
     asked(&issuer, 2).await;
@@ -84,19 +71,19 @@ async fn a_refresh_runs_ahead_of_expiry_and_nobody_waits_for_it() {
         assert_eq!(answer.status, 200, "{}", answer.body);
     }
     assert_eq!(
-        fetches(&service, &issuer, "error").await,
+        service.key_set_fetches(&issuer, "error").await,
         0.0,
         "all were answered while the refresh was still under way"
     );
     eventually("the stalled refresh is given up", async || {
-        fetches(&service, &issuer, "error").await >= 1.0
+        service.key_set_fetches(&issuer, "error").await >= 1.0
     })
     .await;
     assert_eq!(service.session(&token).await.status, 200);
     issuer.behave(JWKS, Behaviour::Well);
     service.shift_clocks(0, 340);
     eventually("the key set is refreshed", async || {
-        fetches(&service, &issuer, "ok").await >= 2.0
+        service.key_set_fetches(&issuer, "ok").await >= 2.0
     })
     .await;
 }
@@ -127,13 +114,13 @@ async fn how_long_a_set_stays_fresh_is_its_senders_word_within_a_minute_and_ten(
         .start()
         .await;
     for issuer in &issuers {
-        warm(&service, issuer).await;
+        service.has_keys_of(issuer).await;
     }
     // Landed, not begun: a set that lands after the next shift is fresh from then on.
     let landed = async || {
         let mut counts = Vec::new();
         for issuer in &issuers {
-            counts.push(fetches(&service, issuer, "ok").await);
+            counts.push(service.key_set_fetches(issuer, "ok").await);
         }
         counts
     };
@@ -173,7 +160,7 @@ async fn how_long_a_set_stays_fresh_is_its_senders_word_within_a_minute_and_ten(
 async fn an_outage_is_bridged_for_a_day_and_no_longer() {
     let issuer = Issuer::start().await;
     let service = Service::trusting(&issuer).await;
-    warm(&service, &issuer).await;
+    service.has_keys_of(&issuer).await;
     let back = || service.logged("the issuer's key set is back").len();
     assert_eq!(back(), 0, "it was never away");
     issuer.vanish();
@@ -214,7 +201,7 @@ async fn an_issuer_that_was_away_at_the_start_is_found_when_it_comes() {
     .await;
     issuer.come_back().await;
     service.shift_clocks(0, 120);
-    warm(&service, &issuer).await;
+    service.has_keys_of(&issuer).await;
     assert_eq!(service.session(&token).await.status, 200);
 }
 
@@ -222,7 +209,7 @@ async fn an_issuer_that_was_away_at_the_start_is_found_when_it_comes() {
 async fn a_new_key_is_found_by_its_first_token() {
     let issuer = Issuer::start().await;
     let service = Service::trusting(&issuer).await;
-    warm(&service, &issuer).await;
+    service.has_keys_of(&issuer).await;
     issuer.publish(vec![Key::rsa().jwk("ins_1"), Key::other_rsa().jwk("ins_2")]);
     let new = named(&issuer, "ins_2", Key::other_rsa());
     for answer in join_all((0..50).map(|_| service.session(&new))).await {
@@ -236,7 +223,7 @@ async fn a_new_key_is_found_by_its_first_token() {
 async fn a_flood_of_invented_kids_is_one_fetch_a_cool_down() {
     let issuer = Issuer::start().await;
     let service = Service::trusting(&issuer).await;
-    warm(&service, &issuer).await;
+    service.has_keys_of(&issuer).await;
     let good = issuer.token();
     for (round, shift) in [0, 31, 62].into_iter().enumerate() {
         service.shift_clocks(0, shift);
@@ -264,7 +251,7 @@ async fn a_flood_of_invented_kids_is_one_fetch_a_cool_down() {
 async fn a_rotation_in_a_flood_is_found_when_the_cool_down_is_over() {
     let issuer = Issuer::start().await;
     let service = Service::trusting(&issuer).await;
-    warm(&service, &issuer).await;
+    service.has_keys_of(&issuer).await;
     service
         .session(&invented(&issuer, 1))
         .await
@@ -285,7 +272,7 @@ async fn a_rotation_in_a_flood_is_found_when_the_cool_down_is_over() {
 async fn a_kid_that_was_not_found_is_not_asked_for_again_for_a_minute() {
     let issuer = Issuer::start().await;
     let service = Service::trusting(&issuer).await;
-    warm(&service, &issuer).await;
+    service.has_keys_of(&issuer).await;
     let refused = async |kid: u32| {
         let answer = service.session(&invented(&issuer, kid)).await;
         answer.assert_refused(401, "subject_token_key_unknown");
@@ -306,13 +293,13 @@ async fn a_kid_that_was_not_found_is_not_asked_for_again_for_a_minute() {
 async fn a_withdrawn_key_is_refused_after_the_next_refresh() {
     let issuer = Issuer::start().await;
     let service = Service::trusting(&issuer).await;
-    warm(&service, &issuer).await;
+    service.has_keys_of(&issuer).await;
     let old = issuer.token();
     assert_eq!(service.session(&old).await.status, 200);
     issuer.publish(vec![Key::other_rsa().jwk("ins_2")]);
     service.shift_clocks(0, 275);
     eventually("the key set is refreshed", async || {
-        fetches(&service, &issuer, "ok").await >= 2.0
+        service.key_set_fetches(&issuer, "ok").await >= 2.0
     })
     .await;
     let answer = service.session(&old).await;
@@ -382,7 +369,7 @@ async fn one_dead_issuer_does_not_hold_up_another() {
         .env("CLERK_JWT_ISSUER_MOBILE", &dead.url)
         .start()
         .await;
-    warm(&service, &alive).await;
+    service.has_keys_of(&alive).await;
     let (dead_token, good) = (dead.token(), alive.token());
     let waiting = pin!(join_all((0..100).map(|_| service.session(&dead_token))));
     let served = pin!(async {
@@ -404,7 +391,7 @@ async fn one_dead_issuer_does_not_hold_up_another() {
 async fn a_client_that_goes_away_takes_no_fetch_with_it() {
     let issuer = Issuer::start().await;
     let service = Service::trusting(&issuer).await;
-    warm(&service, &issuer).await;
+    service.has_keys_of(&issuer).await;
     issuer.publish(vec![Key::other_rsa().jwk("ins_2")]);
     issuer.behave(JWKS, Behaviour::Late(Duration::from_millis(1500)));
     let new = named(&issuer, "ins_2", Key::other_rsa());
@@ -424,7 +411,7 @@ async fn a_client_that_goes_away_takes_no_fetch_with_it() {
     })
     .await;
     assert_eq!(
-        fetches(&service, &issuer, "ok").await,
+        service.key_set_fetches(&issuer, "ok").await,
         1.0,
         "still on its way"
     );

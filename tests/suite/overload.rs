@@ -589,6 +589,7 @@ async fn ten_thousand_idle_connections_take_little_and_disturb_nobody() {
         assert_eq!(service.session(&issuer.token()).await.status, 200);
     }
     drop(idle);
+    forgotten(&service).await;
     // Those who never finish a head are no better.
     let mut slow = Vec::new();
     while slow.len() < connections / 2 {
@@ -607,11 +608,16 @@ async fn ten_thousand_idle_connections_take_little_and_disturb_nobody() {
     assert!(held <= 150.0);
     eventually_for(60, "they are cut off", async || {
         let metric = "connections_cut_total{reason=\"head\"}";
-        count(&service, metric).await == slow.len() as f64
+        count(&service, metric).await >= slow.len() as f64
     })
     .await;
+    forgotten(&service).await;
+}
+
+/// Waits until only a client's own connections are left: before, as many more may not be taken.
+async fn forgotten(service: &Service) {
     eventually_for(30, "they are forgotten", async || {
-        count(&service, "connections").await <= 2.0
+        count(service, "connections").await <= 4.0
     })
     .await;
 }

@@ -46,6 +46,8 @@ fn traced(issuer: &Issuer, collector: &str) -> Builder {
 async fn world() -> (Issuer, Collector, Service) {
     let (issuer, collector) = (Issuer::start().await, Collector::start().await);
     let service = traced(&issuer, &collector.url).start().await;
+    // Whoever comes sooner waits for them, and its trace says so.
+    service.has_keys_of(&issuer).await;
     (issuer, collector, service)
 }
 
@@ -204,7 +206,7 @@ async fn an_exchange_of_a_session_id_shows_whom_it_waited_for_at_each_receiver()
 async fn who_waits_for_a_key_set_shows_it() {
     let issuer = Issuer::start().await;
     // The fetch at the start is under way when the request comes.
-    let late = Behaviour::Late(Duration::from_millis(700));
+    let late = Behaviour::Late(Duration::from_secs(2));
     issuer.behave(crate::support::issuer::JWKS, late);
     let collector = Collector::start().await;
     let service = traced(&issuer, &collector.url).start().await;

@@ -1,11 +1,10 @@
 //! A collector that writes down what it gets: the receiver of the OpenTelemetry Collector where it
 //! was built, and one of OpenTelemetry's protobuf messages in Python.
 
-use super::{eventually, secrecy};
+use super::{eventually, free_port, secrecy};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -67,8 +66,7 @@ impl Collector {
 
     /// One of this kind.
     pub async fn of(kind: Kind) -> Self {
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
-        let address = address.unwrap().to_string();
+        let address = format!("127.0.0.1:{}", free_port());
         let installed = Path::new(FOLDER).join(".venv/.installed").exists();
         assert!(installed, "run tests/observability/install.sh");
         let mut command = match kind {

@@ -28,6 +28,7 @@ pub use service::{Answer, Service};
 pub use token::Token;
 pub use wire::Wire;
 
+use std::net::TcpListener;
 use std::time::{Duration, SystemTime};
 
 /// Seconds since the Unix epoch.
@@ -38,9 +39,20 @@ pub fn now() -> i64 {
     i64::try_from(since.as_secs()).unwrap()
 }
 
-/// Waits until the condition holds, ten seconds at most.
+/// A port for a server that cannot choose its own. None of those that clients get for their ends,
+/// for one of the thousands that other tests open would have it before the server.
+pub fn free_port() -> u16 {
+    loop {
+        let port = rand::random_range(10_000..32_768);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// Waits until the condition holds, half a minute at most.
 pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    for _ in 0..500 {
+    for _ in 0..1500 {
         if holds().await {
             return;
         }

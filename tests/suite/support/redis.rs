@@ -3,8 +3,7 @@
 //! change, and comes back at the same address. It ends with the value. Several of them make a
 //! Cluster, or a primary and its replica behind sentinels.
 
-use super::eventually;
-use std::net::TcpListener;
+use super::{eventually, free_port};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, Weak};
@@ -29,14 +28,12 @@ impl Redis {
     pub async fn with(directives: &[&str]) -> Self {
         for _ in 0..20 {
             // Free now; where another process takes it meanwhile, another port is tried.
-            let port = TcpListener::bind(("127.0.0.1", 0)).unwrap();
             let redis = Self {
                 dir: tempfile::tempdir().unwrap(),
-                port: port.local_addr().unwrap().port(),
+                port: free_port(),
                 directives: directives.iter().map(|each| (*each).to_owned()).collect(),
                 process: Mutex::default(),
             };
-            drop(port);
             if redis.try_to_run().await {
                 return redis;
             }
@@ -181,12 +178,6 @@ impl Drop for Redis {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// A free port: another process may take it before it is used, which its user notices.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 /// Three sentinels that watch a primary by the name `main`, and depose it after a second.

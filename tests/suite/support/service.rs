@@ -308,6 +308,21 @@ impl Service {
         })
     }
 
+    /// How many fetches of this issuer's key set had this result.
+    pub async fn key_set_fetches(&self, issuer: &Issuer, result: &str) -> f64 {
+        let name = issuer.url.trim_start_matches("http://").replace(':', "-");
+        let metric = format!("exchequer_jwks_fetch_total{{issuer=\"{name}\",result=\"{result}\"}}");
+        self.metric(&metric).await.unwrap_or_default()
+    }
+
+    /// Waits until it has this issuer's keys.
+    pub async fn has_keys_of(&self, issuer: &Issuer) {
+        eventually("the keys are fetched", async || {
+            self.key_set_fetches(issuer, "ok").await >= 1.0
+        })
+        .await;
+    }
+
     /// The lines of its log so far. A thread of its own writes them, some milliseconds after the
     /// answers: so it is waited until no more come.
     pub fn log(&self) -> Vec<String> {
