@@ -9,7 +9,7 @@ FUZZ_SECONDS ?= 60
 FAULT_ROUNDS ?= 200
 
 .DEFAULT_GOAL := help
-.PHONY: help run quickstart test docs test-openapi test-walks test-interop test-faults test-k8s test-image interop
+.PHONY: help run quickstart test test-valkey docs test-openapi test-walks test-interop test-faults test-k8s test-image interop
 .PHONY: test-observability openapi observability browser client manifests image release reference bench sim fuzz lint mutants
 
 help: ## List the targets
@@ -25,6 +25,7 @@ quickstart: ## Start the web app of docs/quickstart.md on http://localhost:3000
 
 test: interop openapi observability ## Run every test; installs what it lacks
 	$(CARGO) test --locked --features settable-clock
+	$(MAKE) test-valkey
 	$(CARGO) test --locked --features settable-clock,aws-lc --lib
 	tests/observability/.venv/bin/python tests/observability/check.py
 	$(MAKE) docs
@@ -32,6 +33,12 @@ test: interop openapi observability ## Run every test; installs what it lacks
 	$(MAKE) client
 	$(MAKE) manifests
 	$(MAKE) test-interop
+
+test-valkey: interop ## Run the tests that need a Redis with a Valkey in its place
+	@if [ -x tests/interop/valkey/redis-server ]; then set -x; PATH=$(CURDIR)/tests/interop/valkey:$$PATH \
+	  $(CARGO) test --locked --features settable-clock --test suite -- \
+	  redis_client redis_keys store:: store_redis store_shared key_ring_shared replica_races; \
+	  else echo 'SKIPPED: no Valkey here'; fi
 
 test-interop: interop ## Run the verifiers of examples/verify against a live service (ARGS=--write: into docs/verifying.md)
 	tests/verifiers/install.sh

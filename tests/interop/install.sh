@@ -26,6 +26,28 @@ PATH=$PATH:/usr/sbin command -v nginx >/dev/null || debian nginx-light
 
 command -v redis-server >/dev/null || debian redis-server
 
+# Valkey by the names of Redis, so that a test finds it when the folder is first on the path. Debian 12
+# has it among its backports: its file is unpacked here, by an apt of its own, and nothing is installed.
+valkey() (
+  command -v apt-get >/dev/null && rm -rf valkey && mkdir -p valkey/lists/partial && cd valkey || return 1
+  suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+  printf '%s\n' 'Types: deb' 'URIs: http://deb.debian.org/debian' "Suites: $suite $suite-backports" \
+    'Components: main' 'Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg' >debian.sources
+  apt() {
+    apt-get -qq -o Dir::Etc::sourcelist="$PWD/debian.sources" -o Dir::Etc::sourceparts=- \
+      -o Dir::State::lists="$PWD/lists" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= "$@"
+  }
+  apt update >&2 && apt download valkey-tools 2>/dev/null &&
+    # One program that does what it is called.
+    dpkg-deb --fsys-tarfile valkey-tools_*.deb | tar -x --strip-components=3 ./usr/bin/valkey-check-aof ./usr/bin/valkey-cli &&
+    rm -rf valkey-tools_*.deb lists && mv valkey-check-aof redis-server && mv valkey-cli redis-cli &&
+    ./redis-server --version | grep -q '^Valkey'
+)
+[ -x valkey/redis-cli ] || valkey || {
+  rm -rf valkey
+  echo "interop/install.sh: Debian has no Valkey here: the tests over Valkey are skipped" >&2
+}
+
 if stale .venv/.installed requirements.txt || ! .venv/bin/python -c 'import jwt, cryptography, svix.webhooks' 2>/dev/null; then
   python3 -c 'import ensurepip, venv' 2>/dev/null || debian python3 python3-venv
   python3 -m venv --clear .venv || fail "python3 -m venv failed (see above)."

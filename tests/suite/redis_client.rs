@@ -1036,7 +1036,7 @@ async fn doctor_finds_nothing_wrong_with_the_least_rights_that_the_documents_nam
         "redis://exchequer:s3cret@{}/1?deadline=2s",
         redis.address()
     ));
-    assert_row(&rows, "redis", "ok", "Redis ");
+    assert_row(&rows, "redis", "ok", ", standalone, master, 0 replicas, ");
     assert_row(&rows, "redis_rights", "ok", "all 18 commands");
     assert_row(&rows, "redis_latency", "ok", "of 10 round trips");
     assert_row(&rows, "clock", "ok", "Redis's is ");

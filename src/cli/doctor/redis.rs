@@ -103,12 +103,12 @@ fn server(place: &str, info: &str, settings: &RedisSettings) -> Vec<Row> {
             .code(Code::StoreUnavailable)
     };
     let valkey = field("valkey_version");
-    let version = match valkey {
-        "" => format!("Redis {}", field("redis_version")),
-        version => format!("Valkey {version}"),
+    let (version, mode) = match valkey {
+        "" => (format!("Redis {}", field("redis_version")), "redis_mode"),
+        version => (format!("Valkey {version}"), "server_mode"),
     };
     let replicas = number("connected_slaves");
-    let (mode, role) = (field("redis_mode"), field("role"));
+    let (mode, role) = (field(mode), field("role"));
     let (used, most) = (number("used_memory"), number("maxmemory"));
     let of = match most {
         0 => "no maxmemory".to_owned(),
@@ -391,7 +391,9 @@ mod tests {
         let old = told(&well.replace("7.4.1", "6.2.7"));
         assert_eq!(old[1], "fail: r:1: Redis 6.2.7 is too old");
         // Valkey says a version of Redis too, for those who ask for one.
-        let valkey = format!("{well}valkey_version:8.0.1\r\n").replace("7.4.1", "6.9.9");
+        let valkey = format!("{well}valkey_version:8.0.1\r\n")
+            .replace("7.4.1", "6.9.9")
+            .replace("redis_mode", "server_mode");
         assert_eq!(told(&valkey), [format!("ok: r:1: Valkey 8.0.1, {about}")]);
         let full = |used: u64| {
             let memory = format!("used_memory:{}", used << 20);
