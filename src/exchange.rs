@@ -462,7 +462,7 @@ impl Exchange {
         let token = if settings.status_list {
             let dependence = Dependence::of(subject);
             let grant_id = grant_id.as_deref();
-            Box::pin(self.listed(dependence, grant_id, expires_at, now, mint)).await?
+            Box::pin(self.listed(Some(dependence), grant_id, expires_at, now, mint)).await?
         } else {
             mint(None).map_err(|error| Refusal::new(Code::InternalError).caused_by(error))?
         };

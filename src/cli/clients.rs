@@ -89,6 +89,9 @@ struct Add {
     /// How long its tokens live: 30s to 1h; 5m unless set
     #[arg(long)]
     ttl: Option<String>,
+    /// Give its own tokens a place in the status list
+    #[arg(long)]
+    status_list: bool,
 }
 
 /// Why a command ends otherwise than it should.
@@ -209,6 +212,7 @@ fn order(command: Command) -> Result<(Order, Option<String>), Failed> {
                 audience: add.audience,
                 scopes: add.scope,
                 ttl: ttl.transpose()?,
+                status_list: add.status_list,
                 apps: add.app,
                 introspect: add.introspect,
             };

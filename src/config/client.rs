@@ -228,6 +228,8 @@ pub struct ClientSettings {
     pub scopes: Vec<String>,
     /// How long its tokens live, seconds.
     pub ttl: UnixSeconds,
+    /// Whether its own tokens have a place in the status list.
+    pub status_list: bool,
     /// The names of the apps whose users it may act for.
     pub apps: Vec<String>,
     /// Whether it acts for them unnamed: a token of ours that it exchanges has no `act`.
@@ -253,6 +255,10 @@ impl ClientSettings {
             let ttl = value::show_duration(self.ttl);
             let message = format!("{ttl} is out of range: {least} to {most}");
             faults.push((Some("ttl"), message));
+        }
+        if self.status_list && self.audiences.is_empty() {
+            let message = "a client without `audience` gets no tokens of its own; for those of users, set it for their app";
+            faults.push((Some("status_list"), message.to_owned()));
         }
         self.judge_proof(&mut faults);
         faults

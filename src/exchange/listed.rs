@@ -19,19 +19,20 @@ const TRIES: u32 = 16;
 const LEEWAY: UnixSeconds = 300;
 
 impl Exchange {
-    /// Mints a token that depends on this, with a place of its own in the status list.
+    /// Mints a token with a place of its own in the status list; where a user is behind it, it
+    /// depends on this.
     pub(crate) async fn listed(
         &self,
-        dependence: Dependence<'_>,
+        dependence: Option<Dependence<'_>>,
         grant_id: Option<&str>,
         expires_at: UnixSeconds,
         now: UnixSeconds,
         mut mint: impl FnMut(Option<Place>) -> Result<AppToken, MintFailed>,
     ) -> Result<AppToken, Box<Refusal>> {
-        let dependence = Dependence {
+        let dependence = dependence.map(|dependence| Dependence {
             issued: Issued::Here(now),
             ..dependence
-        };
+        });
         for _ in 0..TRIES {
             let index = rand::rng().random_range(0..PLACES);
             let place = Place {
@@ -42,7 +43,8 @@ impl Exchange {
                 .map_err(|error| Refusal::new(Code::InternalError).caused_by(error))?;
             let itself = [standing::itself(&token.jti)];
             let grant = grant_id.map(standing::grant);
-            let standings = dependence.standings().chain(itself).chain(grant);
+            let of_user = dependence.iter().flat_map(Dependence::standings);
+            let standings = of_user.chain(itself).chain(grant);
             let change = Change {
                 statuses: vec![Status {
                     index,

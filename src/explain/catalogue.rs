@@ -1009,8 +1009,8 @@ catalogue! {
     StatusListFull "status_list_full": 503 "temporarily_unavailable" Retry
         "The status list has no place for another token at the moment."
         cause: "Nearly all of its 1,048,576 places are those of tokens that live. Each is free again five minutes after its token ends."
-        confirm: "Multiply the exchanges a second by the apps' `ttl` and 300 s more."
-        mend: "Shorten `ttl`, or set `status_list` for those apps alone whose backends look at the list."
+        confirm: "Multiply the tokens a second, of the apps and clients that have `status_list`, by their `ttl` and 300 s more."
+        mend: "Shorten `ttl`, or set `status_list` for those apps and clients alone whose backends look at the list."
 
     // More than can be done at once.
     Overloaded "overloaded": 503 "temporarily_unavailable" Retry

@@ -3,6 +3,7 @@
 use super::OAuth;
 use crate::config::{AppSettings, DpopPolicy};
 use crate::dpop::ALGORITHMS;
+use jsonwebtoken::Algorithm;
 
 /// A client gets a token of its own (RFC 6749 §4.4).
 pub const CLIENT_CREDENTIALS: &str = "client_credentials";
@@ -84,9 +85,11 @@ impl OAuth {
         scopes.map(|scope| scope.name.as_str())
     }
 
-    /// The first app whose tokens have a place in the status list: the list is signed as they
-    /// are.
-    pub fn listing(&self) -> Option<&AppSettings> {
-        self.apps().find(|app| app.status_list)
+    /// What the status list is signed with: as the tokens of the first app that has it, or else
+    /// as service tokens. None where nobody has it.
+    pub fn listing(&self) -> Option<Algorithm> {
+        let app = self.apps().find(|app| app.status_list);
+        let service = || self.clients.lists().then_some(self.algorithm);
+        app.map(|app| app.algorithm).or_else(service)
     }
 }

@@ -7,6 +7,7 @@ use crate::config::DpopSettings;
 use crate::dpop;
 use crate::exchange::Caller;
 use crate::explain::{Code, Limit, Refusal, Source};
+use crate::policy::app::Place;
 use crate::policy::limits::Takes;
 use crate::policy::scopes;
 use crate::store::StoreError;
@@ -51,10 +52,21 @@ impl OAuth {
             audience,
             scope: scope.as_deref().filter(|_| !client.scopes.is_empty()),
             expires_at: now + client.settings.ttl,
+            place: None,
             bound_to: proof.as_ref().map(|proof| proof.thumbprint.as_str()),
         };
-        let token = mint_service(&exchange.issuer, &grant, now, signer)
-            .map_err(|error| Refusal::new(Code::InternalError).caused_by(error))?;
+        let mint = |place: Option<Place>| {
+            let grant = ServiceGrant {
+                place: place.as_ref(),
+                ..grant
+            };
+            mint_service(&exchange.issuer, &grant, now, signer)
+        };
+        let token = if client.settings.status_list {
+            Box::pin(exchange.listed(None, None, grant.expires_at, now, mint)).await?
+        } else {
+            mint(None).map_err(|error| Refusal::new(Code::InternalError).caused_by(error))?
+        };
         if let Some(proof) = &proof {
             proof.use_up(&exchange.store, now).await?;
         }

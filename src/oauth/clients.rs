@@ -247,6 +247,12 @@ impl Clients {
         configured.any(|client| client.gets_tokens()) || self.registry.any()
     }
 
+    /// Whether the tokens of some client have a place in the status list.
+    pub fn lists(&self) -> bool {
+        let mut configured = self.configured.values();
+        configured.any(|client| client.settings.status_list) || self.registry.lists()
+    }
+
     /// The scopes of the clients that get tokens.
     pub fn scopes(&self) -> BTreeSet<String> {
         let mut scopes = self.registry.scopes();

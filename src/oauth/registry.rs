@@ -58,6 +58,9 @@ pub struct Registered {
     /// How long its tokens live, seconds; as long as the file's where it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<UnixSeconds>,
+    /// Whether its own tokens have a place in the status list.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub status_list: bool,
     /// The apps whose users it may act for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub apps: Vec<String>,
@@ -115,6 +118,7 @@ impl Registered {
             audiences: self.audience.clone(),
             scopes: self.scopes.clone(),
             ttl: self.ttl.unwrap_or(CLIENT_TTL),
+            status_list: self.status_list,
             apps: self.apps.clone(),
             introspect: self.introspect.clone(),
             // For the file alone, where `check` notes it.
@@ -247,6 +251,13 @@ impl Registry {
     pub fn any(&self) -> bool {
         let known = self.known.load();
         known.usable.values().any(|client| client.gets_tokens())
+    }
+
+    /// Whether the tokens of one of them have a place in the status list.
+    pub fn lists(&self) -> bool {
+        let known = self.known.load();
+        let mut clients = known.usable.values();
+        clients.any(|client| client.settings.status_list)
     }
 
     /// The scopes of those that get tokens.
@@ -485,6 +496,7 @@ fn told(settings: &ClientSettings) -> Registered {
         audience: settings.audiences.clone(),
         scopes: settings.scopes.clone(),
         ttl: Some(settings.ttl),
+        status_list: settings.status_list,
         apps: settings.apps.clone(),
         introspect: settings.introspect.clone(),
         ..Registered::default()

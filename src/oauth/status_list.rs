@@ -33,10 +33,10 @@ pub struct Made {
 pub struct StatusList(Mutex<Option<Arc<Made>>>);
 
 impl OAuth {
-    /// The list; none where no app has one. While the store cannot be asked, the last one is
+    /// The list; none where nobody has one. While the store cannot be asked, the last one is
     /// shown for as long as it may be believed.
     pub async fn status_list(&self) -> Result<Option<Arc<Made>>, Box<Refusal>> {
-        let Some(app) = self.listing() else {
+        let Some(algorithm) = self.listing() else {
             return Ok(None);
         };
         let exchange = &self.exchange;
@@ -57,7 +57,7 @@ impl OAuth {
             (Err(_), Some(made)) => return Ok(Some(made)),
             (Err(error), None) => return Err(StoreError::refusal(error)),
         };
-        let signer = keys.signer(app.algorithm).ok_or_else(|| {
+        let signer = keys.signer(algorithm).ok_or_else(|| {
             Refusal::new(Code::SigningKeyUnavailable).unavailable(Source::Exchequer, 5)
         })?;
         let uri = status_list::uri(&exchange.issuer);

@@ -364,14 +364,11 @@ impl OAuth {
                 };
                 mint_again(&exchange.issuer, app, &carried, now, signer)
             };
-            let token = match said.dependence().filter(|_| app.status_list) {
-                Some(dependence) => {
-                    let listed =
-                        exchange.listed(dependence, said.grant, carried.expires_at, now, mint);
-                    Box::pin(listed).await?
-                }
-                None => mint(None)
-                    .map_err(|error| Refusal::new(Code::InternalError).caused_by(error))?,
+            let token = if app.status_list {
+                let (user, expires_at) = (said.dependence(), carried.expires_at);
+                Box::pin(exchange.listed(user, said.grant, expires_at, now, mint)).await?
+            } else {
+                mint(None).map_err(|error| Refusal::new(Code::InternalError).caused_by(error))?
             };
             if let Some(proof) = &proof {
                 proof.use_up(&exchange.store, now).await?;

@@ -25,6 +25,8 @@ pub struct ServiceGrant<'g> {
     pub scope: Option<&'g str>,
     /// When it expires.
     pub expires_at: UnixSeconds,
+    /// Its place in the status list, where it has one.
+    pub place: Option<&'g Place>,
     /// The thumbprint of the key that it is bound to (RFC 9449 §6.1).
     pub bound_to: Option<&'g str>,
 }
@@ -150,6 +152,9 @@ impl Serialize for Claims<'_> {
             Bearer::Service(grant) => {
                 if let Some(scope) = grant.scope {
                     map.serialize_entry("scope", scope)?;
+                }
+                if let Some(status_list) = grant.place {
+                    map.serialize_entry("status", &Status { status_list })?;
                 }
             }
         }

@@ -620,6 +620,10 @@ fn check_finds_what_is_wrong_with_a_client() {
             "error: exchequer.toml:7: app \"wep\" is not configured: did you mean \"web\"?",
         ),
         (
+            format!("[clients.c]\n{secret}\napps = \"web\"\nstatus_list = true"),
+            "error: exchequer.toml:10: status_list: a client without `audience` gets no tokens of its own; for those of users, set it for their app",
+        ),
+        (
             format!("[clients.c]\n{secret}"),
             "note:  exchequer.toml:7: a client without `audience`, `apps` and `introspect` may do nothing",
         ),

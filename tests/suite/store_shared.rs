@@ -1,7 +1,8 @@
 //! Two services over one Redis: what was revoked or used at one is so at the other, and what is
 //! answered while Redis is gone.
 
-use crate::introspection_endpoint::post;
+use crate::introspection_endpoint::{SECRET as CLIENT_SECRET, basic, post};
+use crate::status_list::Verifier;
 use crate::support::service::{Answer, Builder};
 use crate::support::{Redis, Service, eventually};
 use crate::webhooks::{Hook, SECRET, session_event};
@@ -22,6 +23,10 @@ profile = { user = ["first_name"] }
 issuers = ["clerk"]
 audience = "https://listed.example"
 status_list = true
+[clients.reports]
+secret = { env = "CLIENT_SECRET" }
+audience = "https://tasks.internal"
+status_list = true
 "#;
 
 async fn clerk() -> Arc<StandIn> {
@@ -39,6 +44,7 @@ fn replica(redis: &Redis, clerk: &StandIn) -> Builder {
         .config(&format!("{issuer}{APPS}"))
         .env("KEY", clerk.secret_key())
         .env("HOOK", SECRET)
+        .env("CLIENT_SECRET", CLIENT_SECRET)
         .env("EXCHEQUER_STORE", format!("{}?deadline=2s", redis.url()))
         .env(
             "EXCHEQUER_KEYS_SECRET",
@@ -125,6 +131,42 @@ async fn what_is_revoked_at_one_is_refused_at_the_other() {
         .to("web")
         .taken(&one, "repeated")
         .await;
+}
+
+#[tokio::test]
+async fn a_service_token_that_was_revoked_at_one_is_in_the_list_of_both() {
+    let (redis, clerk) = (Redis::start().await, clerk().await);
+    let (one, other) = two(&redis, &clerk).await;
+    let proof = basic("reports", CLIENT_SECRET);
+    let grant = [("grant_type", "client_credentials")];
+    let answer = post(&one, "/oauth/token", Some(&proof), &grant).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let token = answer.body["access_token"].as_str().unwrap().to_owned();
+    let mut verifier = Verifier::start();
+    for service in [&one, &other] {
+        assert!(!verifier.is_revoked(service, &token));
+    }
+    let pairs = [("token", token.as_str())];
+    let answer = post(&other, "/oauth/revoke", Some(&proof), &pairs).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    for service in [&one, &other] {
+        service.shift_clocks(10, 10);
+        assert!(verifier.is_revoked(service, &token));
+        let url = format!(
+            "{}/auth/verify?audience=https://tasks.internal",
+            service.url
+        );
+        let asked = service.client.get(url).bearer_auth(&token);
+        service
+            .send(asked)
+            .await
+            .assert_refused(401, "token_revoked");
+    }
+    // Without a place for it there is no token.
+    redis.stop();
+    let answer = post(&one, "/oauth/token", Some(&proof), &grant).await;
+    assert_store_unavailable(&answer);
+    assert_store_unavailable(&exchange(&one, &clerk, "listed").await);
 }
 
 #[tokio::test]
