@@ -5,7 +5,7 @@ use crate::clock::UnixSeconds;
 use crate::policy::Grant;
 use crate::policy::app::Place;
 use crate::subject::Subject;
-use crate::subject::json::Object;
+use crate::subject::json::{Json, Object};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
 use std::slice;
@@ -56,9 +56,8 @@ pub struct Carried<'c> {
     pub bound_to: Option<&'c str>,
 }
 
-/// The claims that are each token's own: `cnf` is of whoever shows it, and `status` is its
-/// place in a list.
-const ANEW: [&str; 13] = [
+/// The claims that are each token's own: `cnf` is of whoever shows it.
+const ANEW: [&str; 12] = [
     "iss",
     "sub",
     "aud",
@@ -71,7 +70,6 @@ const ANEW: [&str; 13] = [
     "permissions",
     "act",
     "cnf",
-    "status",
 ];
 
 /// Whom a token speaks for.
@@ -177,7 +175,13 @@ impl Serialize for Audiences<'_> {
 /// What a token says again.
 fn again<M: SerializeMap>(map: &mut M, carried: &Carried<'_>) -> Result<(), M::Error> {
     for (name, value) in carried.claims.iter() {
-        if !ANEW.contains(&name) {
+        // A place in the list is each token's own; another claim of that name is the app's.
+        let anew = match (name, value) {
+            ("status", Json::Object(status)) if status.has("status_list") => true,
+            ("status", _) => carried.place.is_some(),
+            _ => ANEW.contains(&name),
+        };
+        if !anew {
             map.serialize_entry(name, value)?;
         }
     }

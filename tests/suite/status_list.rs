@@ -269,6 +269,44 @@ async fn an_app_token_has_a_place_whichever_grant_gave_it() {
     assert_eq!(BTreeSet::from(places).len(), places.len(), "{places:?}");
 }
 
+#[tokio::test]
+async fn where_the_app_has_no_list_a_claim_of_that_name_is_its_own_and_carried_along() {
+    let issuer = Issuer::start().await;
+    let service = Service::builder()
+        .one_app(
+            &issuer,
+            "",
+            "claims.status = '\"trial\"'\n\
+             [clients.desk]\nsecret = { env = \"CLIENT_SECRET\" }\napps = \"web\"\n",
+        )
+        .env("CLIENT_SECRET", SECRET)
+        .start()
+        .await;
+    let first = exchanged(&service, &issuer.token(), "web").await;
+    assert_eq!(token::claims(&first)["status"], "trial");
+    let pairs = [
+        (
+            "grant_type",
+            "urn:ietf:params:oauth:grant-type:token-exchange",
+        ),
+        ("subject_token", first.as_str()),
+        (
+            "subject_token_type",
+            "urn:ietf:params:oauth:token-type:access_token",
+        ),
+    ];
+    let answer = post(
+        &service,
+        "/oauth/token",
+        Some(&basic("desk", SECRET)),
+        &pairs,
+    )
+    .await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let second = token::claims(answer.body["access_token"].as_str().unwrap());
+    assert_eq!(second["status"], "trial", "{second}");
+}
+
 /// The clients `worker`, whose own tokens are listed, and `desk`, whose are not; no app is.
 async fn clients(store: &str) -> Service {
     let client = "secret = { env = \"CLIENT_SECRET\" }\naudience = \"https://tasks.internal\"";
