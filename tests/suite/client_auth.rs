@@ -766,6 +766,23 @@ async fn a_clients_key_set_is_fetched_as_an_issuers_is() {
         .assert_refused(401, "client_authentication_failed");
 }
 
+/// So the first assertion in a client's name takes no longer than one in nobody's.
+#[tokio::test]
+async fn a_clients_key_set_is_fetched_before_anybody_asks_in_its_name() {
+    let World {
+        service, partner, ..
+    } = world().await;
+    eventually("it has started", async || {
+        service.admin("/startupz").await.status == 200
+    })
+    .await;
+    assert_eq!(partner.asked(JWKS), 1);
+    let assertion = signed(Key::p256(), "ES256", Some("p1"), &claims("fetched"));
+    let answer = ask(&service, None, &asserted(&assertion)).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert_eq!(partner.asked(JWKS), 1);
+}
+
 #[tokio::test]
 async fn a_client_whose_keys_cannot_be_fetched_is_told_no_more_than_a_stranger() {
     let issuer = Issuer::start().await;
