@@ -4,6 +4,7 @@
 use super::admission::Admission;
 use super::console::{self, Console};
 use super::doors::Doors;
+use super::route::Route;
 use super::routes::only;
 use super::{answer, body};
 use crate::crypto::sha256;
@@ -153,9 +154,9 @@ pub fn routes(admin: Arc<Admin>) -> Doors {
             }
         });
     doors
-        .at_each(&["/livez", "/healthz"], live)
-        .at("/readyz", ready)
-        .at("/startupz", started)
-        .at("/metrics", metrics)
-        .at("/clients", clients)
+        .at_each(Route::Other, &["/livez", "/healthz"], live)
+        .at(Route::Other, "/readyz", ready)
+        .at(Route::Other, "/startupz", started)
+        .at(Route::Other, "/metrics", metrics)
+        .at(Route::Other, "/clients", clients)
 }

@@ -2,6 +2,7 @@
 
 use super::caller::{self, Peer};
 use super::outcome::{About, Outcome};
+use super::route::Route;
 use crate::audit::{Audit, Event, network};
 use crate::crypto::sha256;
 use crate::exchange::Exchanged;
@@ -55,9 +56,9 @@ impl Audited {
     pub(super) async fn answered(&self, about: About<'_>, outcome: &Outcome) {
         let action = match about.route {
             _ if !self.audit.is_on() => return,
-            "jwks" | "metadata" | "status_list" | "openapi" | "health" | "other" => return,
-            "webhooks" => "revoke",
-            route => route,
+            route if !route.decides() => return,
+            Route::Webhooks => "revoke",
+            route => route.name(),
         };
         let base = about.event(action);
         match outcome {

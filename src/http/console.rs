@@ -11,6 +11,7 @@ use super::admin::Admin;
 use super::doors::Doors;
 use super::history::History;
 use super::recent::Recent;
+use super::route::Route;
 use super::routes::only;
 use super::{answer, caller::Peer};
 use crate::clock::UnixSeconds;
@@ -234,11 +235,11 @@ pub(super) fn routes(admin: &Arc<Admin>) -> Doors {
             told(explain::answer(&admin, &from.asked(), body).await)
         });
     let doors = Doors::default()
-        .at("/", root)
-        .at("/console/data", data)
-        .at("/console/catalogue", catalogue)
-        .at("/console/explain", explain);
-    files
-        .into_iter()
-        .fold(doors, |doors, (path, file)| doors.at(path, file))
+        .at(Route::Other, "/", root)
+        .at(Route::Other, "/console/data", data)
+        .at(Route::Other, "/console/catalogue", catalogue)
+        .at(Route::Other, "/console/explain", explain);
+    files.into_iter().fold(doors, |doors, (path, file)| {
+        doors.at(Route::Other, path, file)
+    })
 }

@@ -1,21 +1,54 @@
 //! The doors of a listener by their paths. A door is looked up: none is tried after another, for
 //! a request that passes many pays for each.
 
-use super::answer;
+use super::caller::Peer;
+use super::route::Route;
 use super::routes::refused;
-use crate::explain::{Code, Refusal};
+use super::verify::Verify;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use std::collections::HashMap;
+use std::sync::Arc;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reject::Rejection;
 use warp::reply::Response as Answer;
 
-/// What answers at a path.
-type Door = BoxedFilter<(Answer,)>;
+/// What is at a path.
+#[derive(Clone)]
+pub(super) struct Door {
+    /// What it is for.
+    pub(super) route: Route,
+    /// Its path; what the caller chooses of it stands in braces.
+    pub(super) template: &'static str,
+    behind: Behind,
+}
+
+/// Who answers at a door.
+#[derive(Clone)]
+enum Behind {
+    Filters(BoxedFilter<(Answer,)>),
+    /// It needs no filters, for it answers every method.
+    Gateway(Arc<Verify>),
+}
+
+impl Door {
+    /// What it answers to a request of this peer's.
+    pub(super) async fn answer(&self, mut request: Request<Incoming>, peer: Peer) -> Answer {
+        let filters = match &self.behind {
+            Behind::Filters(filters) => filters.clone(),
+            Behind::Gateway(verify) => return verify.answer(&request).await,
+        };
+        request.extensions_mut().insert(peer);
+        let service = TowerToHyperService::new(warp::service(filters));
+        match service.call(request).await {
+            Ok(answer) => answer,
+            Err(never) => match never {},
+        }
+    }
+}
 
 /// The doors of a listener.
 #[derive(Default)]
@@ -28,24 +61,31 @@ impl Doors {
     /// With a door at exactly this path: warp's own `path!` lets a slash follow.
     #[must_use]
     pub(super) fn at(
-        mut self,
+        self,
+        route: Route,
         path: &'static str,
         door: impl Filter<Extract = (Answer,), Error = Rejection> + Clone + Send + Sync + 'static,
     ) -> Self {
-        self.at.insert(path, closed(door));
-        self
+        self.at_each(route, &[path], door)
     }
 
     /// With a door at each of these paths.
     #[must_use]
     pub(super) fn at_each(
         mut self,
+        route: Route,
         paths: &[&'static str],
         door: impl Filter<Extract = (Answer,), Error = Rejection> + Clone + Send + Sync + 'static,
     ) -> Self {
-        let door = closed(door);
-        self.at
-            .extend(paths.iter().map(|path| (*path, door.clone())));
+        let behind = closed(door);
+        self.at.extend(paths.iter().map(|path| {
+            let door = Door {
+                route,
+                template: path,
+                behind: behind.clone(),
+            };
+            (*path, door)
+        }));
         self
     }
 
@@ -53,32 +93,42 @@ impl Doors {
     #[must_use]
     pub(super) fn below(
         mut self,
+        route: Route,
         path: &'static str,
+        template: &'static str,
         door: impl Filter<Extract = (Answer,), Error = Rejection> + Clone + Send + Sync + 'static,
     ) -> Self {
-        self.below.push((path, closed(door)));
+        let door = Door {
+            route,
+            template,
+            behind: closed(door),
+        };
+        self.below.push((path, door));
         self
     }
 
-    /// What the door at its path answers to a request.
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Answer {
-        let path = request.uri().path();
-        let below = || self.below.iter().find(|(below, _)| path.starts_with(below));
-        let door = self.at.get(path).or_else(|| below().map(|(_, door)| door));
-        let Some(door) = door else {
-            return answer::refused(Refusal::new(Code::NotFound));
+    /// With the door for gateways at exactly this path.
+    #[must_use]
+    pub(super) fn gateway(mut self, route: Route, path: &'static str, verify: Verify) -> Self {
+        let door = Door {
+            route,
+            template: path,
+            behind: Behind::Gateway(Arc::new(verify)),
         };
-        let door = TowerToHyperService::new(warp::service(door.clone()));
-        match door.call(request).await {
-            Ok(answer) => answer,
-            Err(never) => match never {},
-        }
+        self.at.insert(path, door);
+        self
+    }
+
+    /// The door at this path.
+    pub(super) fn find(&self, path: &str) -> Option<&Door> {
+        let below = || self.below.iter().find(|(below, _)| path.starts_with(below));
+        self.at.get(path).or_else(|| below().map(|(_, door)| door))
     }
 }
 
 /// A door that answers what it rejects.
 fn closed(
     door: impl Filter<Extract = (Answer,), Error = Rejection> + Clone + Send + Sync + 'static,
-) -> Door {
-    door.recover(refused).unify().boxed()
+) -> Behind {
+    Behind::Filters(door.recover(refused).unify().boxed())
 }

@@ -29,7 +29,7 @@ const TOKEN_TYPES: [&str; 3] = [
     "urn:ietf:params:oauth:token-type:access_token",
 ];
 /// The addresses of the exchange, under our own.
-const PATHS: [&str; 2] = ["/auth/exchange", "/auth/clerk/exchange"];
+pub(super) const PATHS: [&str; 2] = ["/auth/exchange", "/auth/clerk/exchange"];
 /// The longest `app`, `audience` or `scope`, in bytes.
 const MAX_PARAMETER: usize = 1024;
 

@@ -8,14 +8,12 @@ use super::body;
 use super::caller::Peer;
 use super::console;
 use super::cors::Cors;
-use super::doors::Doors;
+use super::doors::{Door, Doors};
 use super::log::Line;
-use super::login;
 use super::outcome::{About, Outcome};
 use super::recent::Recent;
-use super::resource;
+use super::route::Route;
 use super::traced;
-use super::verify::{self, Verify};
 use crate::explain::{Code, Refusal};
 use crate::keys::Keeper;
 use crate::telemetry::traces::{RequestSpan, Traces};
@@ -48,8 +46,6 @@ const MAX_TARGET: usize = 8 * 1024;
 pub struct Front {
     /// The doors behind it.
     pub doors: Doors,
-    /// The door for gateways, which needs no route.
-    pub verify: Option<Verify>,
     /// Without it nobody is refused for what others ask.
     pub admission: Option<Arc<Admission>>,
     /// Who may read the answers in a browser.
@@ -75,7 +71,8 @@ impl Front {
         began: Instant,
     ) -> Answer {
         let _in_flight = self.metrics.as_ref().map(|metrics| metrics.request_began());
-        let route = route(request.uri().path());
+        let door = self.doors.find(request.uri().path());
+        let route = door.map_or(Route::Other, |door| door.route);
         let path = (self.metrics.is_none()).then(|| request.uri().path().to_owned());
         let id = request_id(request.headers());
         let trace = trace(request.headers());
@@ -83,12 +80,10 @@ impl Front {
         let audited = self.audited.as_ref();
         let network = audited.and_then(|audited| audited.network(peer, request.headers()));
         let has_body = !request.body().is_end_stream() && request.version() < Version::HTTP_2;
-        let span = self.span(route, &mut request, trace.as_ref());
-        let gateway = self.verify.as_ref();
-        let gateway = gateway.filter(|_| request.uri().path() == verify::PATH);
-        let early = self.early(&request, gateway.is_some());
+        let span = self.span(door, &mut request, trace.as_ref());
+        let early = self.early(&request, route);
         let overdue = match &self.admission {
-            Some(admission) if early.is_none() && costs(route) => admission.overdue(began),
+            Some(admission) if early.is_none() && route.decides() => admission.overdue(began),
             _ => None,
         };
         let mut unread = false;
@@ -97,13 +92,10 @@ impl Front {
             answer::refused(refusal)
         } else {
             let answering = async {
-                match (early, gateway) {
+                match (early, door) {
                     (Some(response), _) => response,
-                    (None, Some(verify)) => verify.answer(&request).await,
-                    (None, None) => {
-                        request.extensions_mut().insert(peer);
-                        self.doors.answer(request).await
-                    }
+                    (None, Some(door)) => door.answer(request, peer).await,
+                    (None, None) => answer::refused(Refusal::new(Code::NotFound)),
                 }
             };
             let answering = pin!(answering);
@@ -128,7 +120,7 @@ impl Front {
                 response.headers_mut().insert(CONNECTION, close);
             }
         }
-        if matches!(route, "login" | "callback") {
+        if matches!(route, Route::Login | Route::Callback) {
             // The address has a state or a code in it.
             let none = HeaderValue::from_static("no-referrer");
             response.headers_mut().insert(REFERRER_POLICY, none);
@@ -154,7 +146,7 @@ impl Front {
         }
         if let Some(metrics) = &self.metrics {
             let took = began.elapsed();
-            metrics.request_ended(route, result, code, took);
+            metrics.request_ended(route.name(), result, code, took);
             match &outcome {
                 Some(Outcome::Refused(refusal)) if refusal.code == Code::RateLimited => {
                     if let Some(limit) = refusal.limit {
@@ -183,21 +175,23 @@ impl Front {
     /// span. Probes have none.
     fn span(
         &self,
-        route: &'static str,
+        door: Option<&Door>,
         request: &mut Request<Incoming>,
         trace: Option<&Trace>,
     ) -> Option<RequestSpan> {
-        let traces = self.traces.as_ref().filter(|_| route != "health")?;
-        let span = traced::begin(traces, route, request, trace.and_then(Trace::text));
+        let probe = door.is_some_and(|door| door.route == Route::Health);
+        let traces = self.traces.as_ref().filter(|_| !probe)?;
+        let template = door.map(|door| door.template);
+        let span = traced::begin(traces, template, request, trace.and_then(Trace::text));
         if let Ok(traceparent) = HeaderValue::try_from(span.traceparent()) {
             request.headers_mut().insert(TRACEPARENT, traceparent);
         }
         Some(span)
     }
 
-    /// The answers that need no route: preflights, and requests that are too large or lead
+    /// The answers that need no door: preflights, and requests that are too large or lead
     /// nowhere.
-    fn early(&self, request: &Request<Incoming>, gateway: bool) -> Option<Answer> {
+    fn early(&self, request: &Request<Incoming>, route: Route) -> Option<Answer> {
         // CONNECT names no path.
         let Some(target) = request.uri().path_and_query() else {
             return Some(answer::refused(Refusal::new(Code::NotFound)));
@@ -215,7 +209,7 @@ impl Front {
         }
         // A gateway would take the answer to a preflight for its permission.
         let preflight = || self.cors.preflight(request.method(), request.headers());
-        (!gateway).then(preflight).flatten()
+        (route != Route::Verify).then(preflight).flatten()
     }
 
     fn finish(
@@ -233,44 +227,6 @@ impl Front {
         }
         self.cors.apply(origin, headers);
     }
-}
-
-/// The route's name in metrics and logs.
-fn route(path: &str) -> &'static str {
-    match path {
-        "/auth/exchange" | "/auth/clerk/exchange" => "exchange",
-        verify::PATH => "verify",
-        "/oauth/token" => "token",
-        "/oauth/introspect" => "introspect",
-        "/oauth/revoke" => "revoke",
-        "/.well-known/jwks.json" => "jwks",
-        "/.well-known/openid-configuration"
-        | "/.well-known/oauth-authorization-server"
-        | resource::PATH
-        | resource::OF_VERIFY => "metadata",
-        "/.well-known/status-lists" | "/.well-known/status-lists/1" => "status_list",
-        "/openapi.json" => "openapi",
-        "/healthz" => "health",
-        _ if path.starts_with(login::LOGIN) => "login",
-        _ if path.starts_with(login::CALLBACK) => "callback",
-        _ if path.starts_with("/webhooks/") => "webhooks",
-        _ => "other",
-    }
-}
-
-/// Whether a route's requests cost more than the answer that refuses them.
-fn costs(route: &str) -> bool {
-    matches!(
-        route,
-        "exchange"
-            | "verify"
-            | "token"
-            | "introspect"
-            | "revoke"
-            | "login"
-            | "callback"
-            | "webhooks"
-    )
 }
 
 /// The caller's request id where it is one, else a new one.

@@ -3,6 +3,7 @@
 //! It is read off the counters that the metrics have, now and then and by a task of its own, so
 //! that no request pays for it.
 
+use super::route::Route;
 use crate::clock::{Clock, UnixSeconds};
 use crate::explain::Code;
 use crate::telemetry::{Metrics, ending};
@@ -12,17 +13,6 @@ use std::iter::once;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// The routes that are shown, by their names in the metrics.
-const ROUTES: [&str; 8] = [
-    "exchange",
-    "token",
-    "verify",
-    "introspect",
-    "revoke",
-    "login",
-    "callback",
-    "webhooks",
-];
 /// How long it reaches back, minutes.
 const MINUTES: usize = 180;
 /// The length of a minute, seconds.
@@ -111,7 +101,7 @@ impl History {
         let minute = now - now.rem_euclid(MINUTE);
         // Nothing panics while it is held; if it ever did, the counts are still whole.
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        for route in ROUTES {
+        for route in Route::DECIDING.map(Route::name) {
             let codes = Code::ALL.iter().copied().map(Some);
             for code in once(None).chain(codes) {
                 kept.count(route, code, self.metrics.requests(route, code), minute);

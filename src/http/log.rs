@@ -37,7 +37,7 @@ impl Line<'_> {
     /// An answer of which there is nothing to tell but that it was given.
     pub(super) fn answered(&self, status: StatusCode) {
         tracing::debug!(
-            route = self.about.route,
+            route = self.about.route.name(),
             request_id = self.about.id,
             status = status.as_u16(),
             micros = self.micros,
@@ -150,7 +150,7 @@ impl Line<'_> {
             return self.refused(refusal, keys);
         }
         tracing::info!(
-            route = self.about.route,
+            route = self.about.route.name(),
             request_id = self.about.id,
             trace_id = self.about.trace,
             provider = told.provider,
@@ -169,7 +169,7 @@ impl Line<'_> {
         macro_rules! line {
             ($level:ident, $message:literal) => {
                 tracing::$level!(
-                    route = self.about.route,
+                    route = self.about.route.name(),
                     request_id = self.about.id,
                     trace_id = self.about.trace,
                     code = entry.slug,

@@ -28,6 +28,7 @@ pub mod outcome;
 pub mod recent;
 pub mod resource;
 pub mod revoke;
+mod route;
 pub mod routes;
 pub mod server;
 pub mod status_list;

@@ -1,5 +1,6 @@
 //! What a door did, on its way from the answer to the log, the metrics and the audit log.
 
+use super::route::Route;
 use crate::exchange::Exchanged;
 use crate::explain::Refusal;
 use crate::oauth::introspection::Introspected;
@@ -42,8 +43,8 @@ impl Outcome {
 /// What the front knows of a request.
 #[derive(Clone, Copy)]
 pub(super) struct About<'a> {
-    /// The route's name.
-    pub(super) route: &'static str,
+    /// What it was for.
+    pub(super) route: Route,
     /// The request's id.
     pub(super) id: &'a str,
     /// The trace's id.

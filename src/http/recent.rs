@@ -78,7 +78,7 @@ impl Recent {
         let mut refused = Refused {
             number: 0,
             at: self.clock.now(),
-            route: request.route,
+            route: request.route.name(),
             code: refusal.code.entry().slug,
             status: told(refusal).0.as_u16(),
             request_id: request.id.to_owned(),

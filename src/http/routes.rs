@@ -2,6 +2,8 @@
 
 use super::admission::Admission;
 use super::doors::Doors;
+use super::route::Route;
+use super::verify::{self, Verify};
 use super::{
     answer, body, caller, exchange, introspect, login, metadata, openapi, resource, revoke,
     status_list, token, webhooks,
@@ -29,6 +31,7 @@ const WEBHOOKS: &str = "/webhooks/clerk/";
 /// The public listener's routes.
 pub fn public(
     oauth: Arc<OAuth>,
+    verify: Verify,
     proxies: Arc<[IpNet]>,
     admission: Arc<Admission>,
     metrics: Arc<Metrics>,
@@ -149,27 +152,43 @@ pub fn public(
         only(GET).map(|| answer::plain(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"));
 
     Doors::default()
-        .at_each(&["/auth/exchange", "/auth/clerk/exchange"], exchanges)
-        .at("/oauth/token", tokens)
-        .at("/oauth/introspect", introspections)
-        .at("/oauth/revoke", revocations)
-        .below(login::LOGIN, logins)
-        .below(login::CALLBACK, callbacks)
-        .below(WEBHOOKS, webhooks)
-        .at("/.well-known/jwks.json", jwks)
+        .at_each(Route::Exchange, &exchange::PATHS, exchanges)
+        .gateway(Route::Verify, verify::PATH, verify)
+        .at(Route::Token, "/oauth/token", tokens)
+        .at(Route::Introspect, "/oauth/introspect", introspections)
+        .at(Route::Revoke, "/oauth/revoke", revocations)
+        .below(Route::Login, login::LOGIN, "/auth/login/{provider}", logins)
+        .below(
+            Route::Callback,
+            login::CALLBACK,
+            "/auth/callback/{provider}",
+            callbacks,
+        )
+        .below(
+            Route::Webhooks,
+            "/webhooks/",
+            "/webhooks/clerk/{app}",
+            webhooks,
+        )
+        .at(Route::Jwks, "/.well-known/jwks.json", jwks)
         .at_each(
+            Route::Metadata,
             &[
                 "/.well-known/openid-configuration",
                 "/.well-known/oauth-authorization-server",
             ],
             metadata,
         )
-        .at(resource::PATH, resource)
-        .at(resource::OF_VERIFY, verified)
-        .at("/.well-known/status-lists", status_lists)
-        .at("/.well-known/status-lists/1", status_list)
-        .at("/openapi.json", openapi)
-        .at("/healthz", health)
+        .at(Route::Metadata, resource::PATH, resource)
+        .at(Route::Metadata, resource::OF_VERIFY, verified)
+        .at(Route::StatusList, "/.well-known/status-lists", status_lists)
+        .at(
+            Route::StatusList,
+            "/.well-known/status-lists/1",
+            status_list,
+        )
+        .at(Route::Openapi, "/openapi.json", openapi)
+        .at(Route::Health, "/healthz", health)
 }
 
 /// What a door answers to a request without a body, if it is let in.

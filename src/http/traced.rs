@@ -2,19 +2,16 @@
 //! issuer and the code. A path that is no route of ours is the caller's text, and is not told.
 
 use super::outcome::Outcome;
-use super::{resource, verify};
 use crate::telemetry::traces::{RequestSpan, Traces};
 use http::{HeaderMap, Method, Request};
 
-/// Begins the span of a request to this route.
+/// Begins the span of a request to the door of this template (`http.route`).
 pub(super) fn begin<B>(
     traces: &Traces,
-    route: &'static str,
+    template: Option<&'static str>,
     request: &Request<B>,
     traceparent: Option<&str>,
 ) -> RequestSpan {
-    let path = request.uri().path();
-    let template = template(route, path);
     let method = method(request.method());
     let name = match (method, template) {
         (OTHER, template) => format!("HTTP {}", template.unwrap_or_default()),
@@ -30,7 +27,7 @@ pub(super) fn begin<B>(
     if let Some(template) = template {
         span.set("http.route", template);
         // Of those with a part of the caller's only the template is told.
-        if template == path {
+        if template == request.uri().path() {
             span.set("url.path", template);
         }
     }
@@ -86,33 +83,6 @@ fn method(method: &Method) -> &'static str {
         "CONNECT" => "CONNECT",
         "TRACE" => "TRACE",
         _ => OTHER,
-    }
-}
-
-/// `http.route`.
-fn template(route: &'static str, path: &str) -> Option<&'static str> {
-    const EXACT: [&str; 15] = [
-        "/auth/exchange",
-        "/auth/clerk/exchange",
-        verify::PATH,
-        "/oauth/token",
-        "/oauth/introspect",
-        "/oauth/revoke",
-        "/.well-known/jwks.json",
-        "/.well-known/openid-configuration",
-        "/.well-known/oauth-authorization-server",
-        resource::PATH,
-        resource::OF_VERIFY,
-        "/.well-known/status-lists",
-        "/.well-known/status-lists/1",
-        "/openapi.json",
-        "/healthz",
-    ];
-    match route {
-        "login" => Some("/auth/login/{provider}"),
-        "callback" => Some("/auth/callback/{provider}"),
-        "webhooks" => Some("/webhooks/clerk/{app}"),
-        _ => EXACT.into_iter().find(|exact| *exact == path),
     }
 }
 

@@ -515,45 +515,43 @@ fn every_route_is_described_and_nothing_else() {
             .join(name);
         std::fs::read_to_string(path).unwrap()
     };
-    let constants: BTreeMap<String, String> = ["login", "resource", "routes", "verify"]
+    // Where a path is a constant, it is one of a module of this name.
+    let paths = |text: &str| -> Vec<String> {
+        let quoted = text.split('"').skip(1).step_by(2);
+        quoted
+            .filter(|path| path.starts_with('/') && !path.ends_with('/'))
+            .map(str::to_owned)
+            .collect()
+    };
+    let constants: BTreeMap<String, Vec<String>> = ["exchange", "resource", "verify"]
         .into_iter()
         .flat_map(|module| {
             let text = source(&format!("{module}.rs"));
-            let lines: Vec<String> = text.lines().map(str::to_owned).collect();
-            lines.into_iter().filter_map(move |line| {
-                let (name, value) = line.split_once("const ")?.1.split_once(": &str = \"")?;
-                let value = value.strip_suffix("\";")?.to_owned();
-                Some((format!("{module}::{name}"), value))
-            })
+            let constants: Vec<_> = between(&text, "const ", ";\n")
+                .filter_map(|constant| {
+                    let (name, value) = constant
+                        .split_once(": &str = ")
+                        .or_else(|| constant.split_once(": [&str; 2] = "))?;
+                    Some((format!("{module}::{name}"), paths(value)))
+                })
+                .collect();
+            constants
         })
         .collect();
     let routes = source("routes.rs");
-    let path = |text: &str| match text.strip_prefix('"') {
-        Some(text) => text.trim_end_matches('"').to_owned(),
-        None if text.contains("::") => constants[text].clone(),
-        None => constants[&format!("routes::{text}")].clone(),
-    };
     let doors = routes.split_once("Doors::default()").unwrap().1;
     let doors = doors.split_once("\n}\n").unwrap().0;
-    let mut expected: BTreeSet<String> = between(doors, ".at(", ",").map(path).collect();
-    let several = between(doors, ".at_each(", "]").flat_map(|list| list.split('"'));
-    expected.extend(
-        several
-            .filter(|text| text.starts_with('/'))
-            .map(str::to_owned),
-    );
-    let prefixes: Vec<String> = between(doors, ".below(", ",").map(path).collect();
-    expected.insert(constants["verify::PATH"].clone());
-    let described = operations().map(|operation| operation.path.to_owned());
-    let described: BTreeSet<String> = described
-        .map(
-            |path| match prefixes.iter().find(|prefix| path.starts_with(*prefix)) {
-                Some(prefix) => prefix.clone(),
-                None => path,
-            },
-        )
-        .collect();
-    expected.extend(prefixes.clone());
+    let mut expected = BTreeSet::new();
+    for door in doors.split("Route::").skip(1) {
+        let named = constants
+            .iter()
+            .filter(|(name, _)| door.contains(&format!("{name},")));
+        let named: Vec<String> = named.flat_map(|(_, paths)| paths.clone()).collect();
+        let paths = [paths(door), named].concat();
+        assert!(!paths.is_empty(), "{door}");
+        expected.extend(paths);
+    }
+    let described: BTreeSet<String> = operations().map(|each| each.path.to_owned()).collect();
     assert!(expected.len() > 15, "{expected:?}");
     assert_eq!(described, expected);
 }

@@ -75,12 +75,7 @@ fn the_reference_has_every_value_of_a_bounded_label() {
     let within = |start: &str| telemetry.split_once(start).unwrap().1.to_owned();
     let name = "fn name(self) -> &'static str {";
     for (metric, label, source, function) in [
-        (
-            "requests_total",
-            "route",
-            read("src/http/front.rs"),
-            "fn route(path: &str) -> &'static str {",
-        ),
+        ("requests_total", "route", read("src/http/route.rs"), name),
         (
             "requests_total",
             "outcome",
