@@ -5,7 +5,7 @@ use super::admission::Admission;
 use super::console::{self, Console};
 use super::doors::Doors;
 use super::route::Route;
-use super::routes::only;
+use super::routes::{GET, only};
 use super::{answer, body};
 use crate::crypto::sha256;
 use crate::exchange::Exchange;
@@ -132,7 +132,7 @@ fn probe(result: Result<(), &'static str>) -> Answer {
 pub fn routes(admin: Arc<Admin>) -> Doors {
     let doors = console::routes(&admin);
     let admin = warp::any().map(move || Arc::clone(&admin));
-    let get = || only("GET, HEAD");
+    let get = || only(GET);
     let live = get().map(|| probe(Ok(())));
     let ready = get()
         .and(admin.clone())

@@ -12,7 +12,7 @@ use super::doors::Doors;
 use super::history::History;
 use super::recent::Recent;
 use super::route::Route;
-use super::routes::only;
+use super::routes::{GET, only, query};
 use super::{answer, caller::Peer};
 use crate::clock::UnixSeconds;
 use crate::diagnosis::Diagnosis;
@@ -205,7 +205,7 @@ pub(super) fn routes(admin: &Arc<Admin>) -> Doors {
             authority,
             peer,
         });
-    let get = || only("GET, HEAD");
+    let get = || only(GET);
     let files = FILES.map(|(path, kind, text)| {
         let file = get()
             .and(admin.clone())
@@ -217,8 +217,7 @@ pub(super) fn routes(admin: &Arc<Admin>) -> Doors {
         .and(admin.clone())
         .and(from)
         .map(|admin: Arc<Admin>, from: From| told(root(&admin, &from)));
-    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
-    let data = get().and(admin.clone()).and(from).and(query).map(
+    let data = get().and(admin.clone()).and(from).and(query()).map(
         |admin: Arc<Admin>, from: From, query: String| {
             told(shown::data(&admin, &from.asked(), &query))
         },

@@ -1,9 +1,8 @@
 //! `POST /auth/exchange`: parse, exchange, answer.
 
-use super::body::Incoming;
 use super::headers::{self, BearerError, are_scopes};
 use super::outcome::Outcome;
-use super::{answer, body, dpop, front};
+use super::{answer, dpop, front};
 use crate::config::OFFLINE_ACCESS;
 use crate::dpop::Shown;
 use crate::exchange::{Caller, Credential, Exchanged, Request};
@@ -13,8 +12,6 @@ use crate::oauth::issued::token_type;
 use crate::oauth::refresh::Begun;
 use crate::policy::app::Wish;
 use crate::policy::scopes;
-use bytes::Buf;
-use futures_util::Stream;
 use http::header::HeaderMap;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
@@ -86,11 +83,11 @@ struct Given {
 }
 
 /// Answers an exchange.
-pub async fn handle<B: Buf>(
+pub async fn handle(
     oauth: &OAuth,
     headers: &HeaderMap,
     address: Option<IpAddr>,
-    body: Incoming<impl Stream<Item = Result<B, warp::Error>>>,
+    body: &[u8],
 ) -> Answer {
     match attempt(oauth, headers, address, body).await {
         Ok(given) => success(given),
@@ -98,21 +95,19 @@ pub async fn handle<B: Buf>(
     }
 }
 
-async fn attempt<B: Buf>(
+async fn attempt(
     oauth: &OAuth,
     headers: &HeaderMap,
     address: Option<IpAddr>,
-    body: Incoming<impl Stream<Item = Result<B, warp::Error>>>,
+    body: &[u8],
 ) -> Result<Given, Box<Refusal>> {
-    // First, so that the connection can go on whatever is refused.
-    let bytes = body::read(headers, body).await?;
     headers::accepts_json(headers)?;
     let bearer = bearer(headers)?;
-    let body = if bytes.is_empty() {
+    let body = if body.is_empty() {
         Body::default()
     } else {
         headers::has_type(headers, "application/json")?;
-        read(&bytes)?
+        read(body)?
     };
     let (mut request, scope_asked) = request(&body, bearer)?;
     let audience = body.audience()?;

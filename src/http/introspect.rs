@@ -1,16 +1,13 @@
 //! `POST /oauth/introspect` (RFC 7662): parse, authenticate, look, answer.
 
-use super::body::Incoming;
+use super::answer;
 use super::client::proof;
 use super::form::Form;
 use super::outcome::Outcome;
-use super::{answer, body};
 use crate::exchange::Caller;
 use crate::explain::Refusal;
 use crate::oauth::OAuth;
 use crate::oauth::introspection::{Active, Introspected};
-use bytes::Buf;
-use futures_util::Stream;
 use http::header::HeaderMap;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -29,11 +26,11 @@ struct Told<'t> {
 }
 
 /// Answers a question about a token.
-pub async fn handle<B: Buf>(
+pub async fn handle(
     oauth: &OAuth,
     headers: &HeaderMap,
     address: Option<IpAddr>,
-    body: Incoming<impl Stream<Item = Result<B, warp::Error>>>,
+    body: &[u8],
 ) -> Answer {
     match attempt(oauth, headers, address, body).await {
         Ok(introspected) => told(introspected),
@@ -41,14 +38,13 @@ pub async fn handle<B: Buf>(
     }
 }
 
-async fn attempt<B: Buf>(
+async fn attempt(
     oauth: &OAuth,
     headers: &HeaderMap,
     address: Option<IpAddr>,
-    body: Incoming<impl Stream<Item = Result<B, warp::Error>>>,
+    body: &[u8],
 ) -> Result<Introspected, Box<Refusal>> {
-    let bytes = body::read(headers, body).await?;
-    let form = Form::read(headers, &bytes)?;
+    let form = Form::read(headers, body)?;
     let caller = Caller::at(address);
     // `token_type_hint` would only shorten a search (§2.1): a token says itself what it is.
     let token = form.required("token");

@@ -1,27 +1,24 @@
 //! `POST /oauth/revoke` (RFC 7009): parse, authenticate, revoke, answer.
 
-use super::body::Incoming;
+use super::answer;
 use super::client::proof;
 use super::form::Form;
 use super::outcome::Outcome;
-use super::{answer, body};
 use crate::exchange::Caller;
 use crate::explain::Refusal;
 use crate::oauth::OAuth;
 use crate::oauth::revocation::Revoked;
-use bytes::Buf;
-use futures_util::Stream;
 use http::header::HeaderMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use warp::reply::Response as Answer;
 
 /// Answers a request to revoke a token.
-pub async fn handle<B: Buf>(
+pub async fn handle(
     oauth: &OAuth,
     headers: &HeaderMap,
     address: Option<IpAddr>,
-    body: Incoming<impl Stream<Item = Result<B, warp::Error>>>,
+    body: &[u8],
 ) -> Answer {
     match attempt(oauth, headers, address, body).await {
         Ok(revoked) => {
@@ -34,14 +31,13 @@ pub async fn handle<B: Buf>(
     }
 }
 
-async fn attempt<B: Buf>(
+async fn attempt(
     oauth: &OAuth,
     headers: &HeaderMap,
     address: Option<IpAddr>,
-    body: Incoming<impl Stream<Item = Result<B, warp::Error>>>,
+    body: &[u8],
 ) -> Result<Revoked, Box<Refusal>> {
-    let bytes = body::read(headers, body).await?;
-    let form = Form::read(headers, &bytes)?;
+    let form = Form::read(headers, body)?;
     let caller = Caller::at(address);
     // A `token_type_hint` that is wrong or unknown changes nothing (§2.1).
     let token = form.required("token");

@@ -21,7 +21,7 @@ use warp::path::FullPath;
 use warp::reject::{Reject, Rejection};
 use warp::reply::Response as Answer;
 
-const GET: &str = "GET, HEAD";
+pub(super) const GET: &str = "GET, HEAD";
 /// What a HEAD would begin or end is not asked for by one.
 const GET_ALONE: &str = "GET";
 const POST: &str = "POST, OPTIONS";
@@ -45,72 +45,50 @@ pub fn public(
     let caller = caller::headers_and_address(proxies, metrics);
     let exchange = warp::any().map(move || Arc::clone(&exchange));
 
-    let exchanges = only(POST)
+    // Macros, for no function could name the type of a body that is to come.
+    let posted = only(POST)
         .and(oauth.clone())
         .and(caller.clone())
-        .and(body())
-        .then(|oauth: Arc<OAuth>, headers: HeaderMap, address, body| {
-            // Boxed, or each filter around it would move all that an exchange may need.
-            Box::pin(async move { exchange::handle(&oauth, &headers, address, body).await })
-        });
-    let tokens = only(POST)
-        .and(oauth.clone())
-        .and(caller.clone())
-        .and(body())
-        .then(|oauth: Arc<OAuth>, headers: HeaderMap, address, body| {
-            Box::pin(async move { token::handle(&oauth, &headers, address, body).await })
-        });
-    let introspections = only(POST)
-        .and(oauth.clone())
-        .and(caller.clone())
-        .and(body())
-        .then(|oauth: Arc<OAuth>, headers: HeaderMap, address, body| {
-            Box::pin(async move { introspect::handle(&oauth, &headers, address, body).await })
-        });
-    let revocations = only(POST)
-        .and(oauth.clone())
-        .and(caller.clone())
-        .and(body())
-        .then(|oauth: Arc<OAuth>, headers: HeaderMap, address, body| {
-            Box::pin(async move { revoke::handle(&oauth, &headers, address, body).await })
-        });
-    let logins = below(login::LOGIN)
-        .and(only(GET_ALONE))
-        .and(oauth.clone())
-        .and(query())
-        .and(caller.clone())
-        .and(entrance.clone())
-        .then(
-            |provider: String,
-             oauth: Arc<OAuth>,
-             query: String,
-             headers: HeaderMap,
-             address,
-             admission| {
-                let step =
-                    async move { login::login(&oauth, &provider, &query, &headers, address).await };
-                Box::pin(admitted(admission, step))
-            },
-        );
-    let callbacks = below(login::CALLBACK)
-        .and(only(GET_ALONE))
-        .and(oauth.clone())
-        .and(query())
-        .and(caller)
-        .and(entrance)
-        .then(
-            |provider: String,
-             oauth: Arc<OAuth>,
-             query: String,
-             headers: HeaderMap,
-             address,
-             admission| {
-                let step = async move {
-                    login::callback(&oauth, &provider, &query, &headers, address).await
-                };
-                Box::pin(admitted(admission, step))
-            },
-        );
+        .and(body());
+    macro_rules! posted {
+        ($handle:path) => {
+            posted
+                .clone()
+                .then(|oauth: Arc<OAuth>, headers: HeaderMap, address, body| {
+                    // Boxed, or each filter around it would move all that an exchange may need.
+                    Box::pin(async move {
+                        // First, so that the connection can go on whatever is refused.
+                        match body::read(&headers, body).await {
+                            Ok(body) => $handle(&oauth, &headers, address, &body).await,
+                            Err(refusal) => answer::refused(refusal),
+                        }
+                    })
+                })
+        };
+    }
+    macro_rules! signing_in {
+        ($path:path, $handle:path) => {
+            below($path)
+                .and(only(GET_ALONE))
+                .and(oauth.clone())
+                .and(query())
+                .and(caller.clone())
+                .and(entrance.clone())
+                .then(
+                    |provider: String,
+                     oauth: Arc<OAuth>,
+                     query: String,
+                     headers: HeaderMap,
+                     address,
+                     admission| {
+                        let step = async move {
+                            $handle(&oauth, &provider, &query, &headers, address).await
+                        };
+                        Box::pin(admitted(admission, step))
+                    },
+                )
+        };
+    }
     let webhooks = below(WEBHOOKS)
         .and(only(POST_ALONE))
         .and(exchange.clone())
@@ -143,7 +121,7 @@ pub fn public(
     };
     let (resource, verified) = (resource(false), resource(true));
     let status_lists = only(GET)
-        .and(oauth)
+        .and(oauth.clone())
         .map(|oauth: Arc<OAuth>| status_list::lists(&oauth));
     let openapi = only(GET)
         .and(warp::header::headers_cloned())
@@ -152,17 +130,26 @@ pub fn public(
         only(GET).map(|| answer::plain(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"));
 
     Doors::default()
-        .at_each(Route::Exchange, &exchange::PATHS, exchanges)
+        .at_each(Route::Exchange, &exchange::PATHS, posted!(exchange::handle))
         .gateway(Route::Verify, verify::PATH, verify)
-        .at(Route::Token, "/oauth/token", tokens)
-        .at(Route::Introspect, "/oauth/introspect", introspections)
-        .at(Route::Revoke, "/oauth/revoke", revocations)
-        .below(Route::Login, login::LOGIN, "/auth/login/{provider}", logins)
+        .at(Route::Token, "/oauth/token", posted!(token::handle))
+        .at(
+            Route::Introspect,
+            "/oauth/introspect",
+            posted!(introspect::handle),
+        )
+        .at(Route::Revoke, "/oauth/revoke", posted!(revoke::handle))
+        .below(
+            Route::Login,
+            login::LOGIN,
+            "/auth/login/{provider}",
+            signing_in!(login::LOGIN, login::login),
+        )
         .below(
             Route::Callback,
             login::CALLBACK,
             "/auth/callback/{provider}",
-            callbacks,
+            signing_in!(login::CALLBACK, login::callback),
         )
         .below(
             Route::Webhooks,
@@ -212,7 +199,8 @@ fn below(
 }
 
 /// The query as it came; empty where there is none.
-fn query() -> impl Filter<Extract = (String,), Error = Infallible> + Clone + Send + Sync + 'static {
+pub(super) fn query()
+-> impl Filter<Extract = (String,), Error = Infallible> + Clone + Send + Sync + 'static {
     warp::query::raw().or(warp::any().map(String::new)).unify()
 }
 

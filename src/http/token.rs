@@ -1,11 +1,10 @@
 //! `POST /oauth/token` (RFC 6749 §3.2): parse, authenticate, issue, answer.
 
-use super::body::Incoming;
 use super::client::proof;
 use super::form::Form;
 use super::headers::are_scopes;
 use super::outcome::Outcome;
-use super::{answer, body, dpop, front, token_exchange};
+use super::{answer, dpop, front, token_exchange};
 use crate::dpop::Shown;
 use crate::exchange::Caller;
 use crate::explain::{Code, Refusal};
@@ -14,8 +13,6 @@ use crate::oauth::capabilities::{
 };
 use crate::oauth::issued::Issued;
 use crate::oauth::{OAuth, Request, client_credentials, codes, refresh};
-use bytes::Buf;
-use futures_util::Stream;
 use http::header::{HeaderMap, HeaderValue, PRAGMA};
 use secrecy::ExposeSecret;
 use serde::Serialize;
@@ -38,11 +35,11 @@ struct Success<'t> {
 }
 
 /// Answers a request for a token.
-pub async fn handle<B: Buf>(
+pub async fn handle(
     oauth: &OAuth,
     headers: &HeaderMap,
     address: Option<IpAddr>,
-    body: Incoming<impl Stream<Item = Result<B, warp::Error>>>,
+    body: &[u8],
 ) -> Answer {
     match attempt(oauth, headers, address, body).await {
         Ok(issued) => success(issued),
@@ -50,14 +47,13 @@ pub async fn handle<B: Buf>(
     }
 }
 
-async fn attempt<B: Buf>(
+async fn attempt(
     oauth: &OAuth,
     headers: &HeaderMap,
     address: Option<IpAddr>,
-    body: Incoming<impl Stream<Item = Result<B, warp::Error>>>,
+    body: &[u8],
 ) -> Result<Issued, Box<Refusal>> {
-    let bytes = body::read(headers, body).await?;
-    let form = Form::read(headers, &bytes)?;
+    let form = Form::read(headers, body)?;
     let shown = dpop::proof(headers)?;
     let uri = [format!("{}/oauth/token", oauth.exchange.issuer)];
     let caller = Caller {
