@@ -230,8 +230,7 @@ impl Gate {
 
     /// The app of this name.
     fn settings(&self, name: &str) -> Option<&AppSettings> {
-        let mut apps = self.exchange.apps.iter().map(|app| &app.settings);
-        apps.find(|app| app.name == name)
+        self.exchange.apps.get(name).map(|app| &app.settings)
     }
 
     /// `typ` and audiences of the app that an app token is of.

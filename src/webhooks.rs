@@ -105,8 +105,7 @@ pub struct Taken {
 /// The door of this name; an app without webhook secrets has none.
 pub fn door<'e>(exchange: &'e Exchange, name: &str) -> Result<Door<'e>, Refused> {
     let unknown = |why: String| Refusal::new(Code::WebhookUnknown).caused_by(why);
-    let mut apps = exchange.apps.iter();
-    let Some(app) = apps.find(|app| app.settings.name == name) else {
+    let Some(app) = exchange.apps.get(name) else {
         return Err(unknown("there is no app of this name".to_owned()));
     };
     let door = Door { exchange, app };

@@ -66,6 +66,18 @@ impl Exchange {
         }
     }
 
+    /// The same of what may have been refused.
+    pub async fn counting<T>(
+        &self,
+        told: Result<T, Box<Refusal>>,
+        caller: Caller<'_>,
+    ) -> Result<T, Box<Refusal>> {
+        match told {
+            Ok(told) => Ok(told),
+            Err(refusal) => Err(self.counted(refusal, caller).await),
+        }
+    }
+
     /// Takes from these buckets alone, now.
     pub async fn take(&self, takes: &Takes) -> Result<Answer, StoreError> {
         let question = Question {

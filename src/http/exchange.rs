@@ -8,7 +8,7 @@ use crate::dpop::Shown;
 use crate::exchange::{Caller, Credential, Exchanged, Request};
 use crate::explain::{Code, Refusal};
 use crate::oauth::OAuth;
-use crate::oauth::issued::token_type;
+use crate::oauth::issued::{ACCESS_TOKEN, ID_TOKEN, JWT, token_type};
 use crate::oauth::refresh::Begun;
 use crate::policy::app::Wish;
 use crate::policy::scopes;
@@ -20,11 +20,7 @@ use std::net::IpAddr;
 use warp::reply::Response as Answer;
 
 /// The kinds of subject token that are JWTs (RFC 8693 §3).
-const TOKEN_TYPES: [&str; 3] = [
-    "urn:ietf:params:oauth:token-type:jwt",
-    "urn:ietf:params:oauth:token-type:id_token",
-    "urn:ietf:params:oauth:token-type:access_token",
-];
+const TOKEN_TYPES: [&str; 3] = [JWT, ID_TOKEN, ACCESS_TOKEN];
 /// The addresses of the exchange, under our own.
 pub(super) const PATHS: [&str; 2] = ["/auth/exchange", "/auth/clerk/exchange"];
 /// The longest `app`, `audience` or `scope`, in bytes.
@@ -140,7 +136,7 @@ fn success(given: Given) -> Answer {
     let rest = Success {
         token_type: token_type(exchanged.proof.as_ref()),
         expires_in: exchanged.expires_in,
-        issued_token_type: "urn:ietf:params:oauth:token-type:jwt",
+        issued_token_type: JWT,
         // RFC 6749 §5.1: where less is granted than was asked for, the answer says so.
         scope: match &exchanged.scopes {
             Some(scopes) => Some(&scopes.names),

@@ -129,6 +129,11 @@ impl<'b> Form<'b> {
         })
     }
 
+    /// Whom a token is to be for: `audience` (RFC 8693 §2.1) and `resource` (RFC 8707 §2).
+    pub fn audiences(&self) -> Vec<&str> {
+        self.all("audience").chain(self.all("resource")).collect()
+    }
+
     /// All parameters of that name.
     pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
         let named = self.0.iter().filter(move |(each, _)| each == name);

@@ -46,7 +46,7 @@ pub(super) async fn login(
             dpop_jkt: form.get("dpop_jkt"),
             state: form.get("state"),
             scope: scope(&form)?,
-            audiences: form.all("audience").chain(form.all("resource")).collect(),
+            audiences: form.audiences(),
         };
         oauth
             .begin_sign_in(provider, &begin, Caller::at(address))

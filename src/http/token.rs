@@ -87,13 +87,13 @@ fn request<'f>(
     }
     match grant {
         CLIENT_CREDENTIALS => Ok(Request::ClientCredentials(client_credentials::Wish {
-            audiences: form.all("audience").chain(form.all("resource")).collect(),
+            audiences: form.audiences(),
             scope: scope(form)?,
         })),
         REFRESH_TOKEN => Ok(Request::Refresh(refresh::Wish {
             token: form.required("refresh_token")?,
             scope: scope(form)?,
-            audiences: form.all("audience").chain(form.all("resource")).collect(),
+            audiences: form.audiences(),
         })),
         JWT_BEARER => {
             let wish = token_exchange::jwt_bearer(headers, form)?;

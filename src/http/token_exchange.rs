@@ -3,16 +3,13 @@
 use super::form::Form;
 use super::token::scope;
 use crate::explain::{Code, Refusal};
-use crate::oauth::issued::{ACCESS_TOKEN, JWT};
+use crate::oauth::issued::{ACCESS_TOKEN, ID_TOKEN, JWT};
 use crate::oauth::jwt_bearer;
 use crate::oauth::token_exchange::{Shown, TokenType, Wish};
 use http::header::{AUTHORIZATION, HeaderMap};
 use url::Url;
 
 type Refused = Box<Refusal>;
-
-/// `subject_token_type` of an ID token (RFC 8693 §3).
-const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
 
 /// What is asked for.
 pub(super) fn wish<'f>(form: &'f Form<'_>) -> Result<Wish<'f>, Refused> {
@@ -71,7 +68,7 @@ fn audiences<'f>(form: &'f Form<'_>) -> Result<Vec<&'f str>, Refused> {
     if form.all("resource").any(|resource| malformed(&resource)) {
         return Err(Refusal::new(Code::ResourceMalformed));
     }
-    Ok(form.all("audience").chain(form.all("resource")).collect())
+    Ok(form.audiences())
 }
 
 fn token_type(name: &str, kind: &str) -> Result<TokenType, Refused> {

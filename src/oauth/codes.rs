@@ -5,7 +5,7 @@ use super::clients::Party;
 use super::issued::Issued;
 use super::refresh::First;
 use super::revocation::REMEMBERED;
-use super::sign_in::{Asked, random};
+use super::sign_in::Asked;
 use super::{OAuth, refresh};
 use crate::clock::UnixSeconds;
 use crate::crypto::sha256;
@@ -13,12 +13,13 @@ use crate::exchange::{Caller, Credential, Request};
 use crate::explain::{Code, Ladder, Refusal};
 use crate::policy::app;
 use crate::store::{
-    Change, Committed, Entry, Key, Kind, Replace, Revocation, StoreError, UnixMillis,
+    Change, Committed, Entry, Key, Kind, Question, Replace, Revocation, StoreError, UnixMillis,
 };
 use crate::subject::kept::Kept;
 use crate::token::standing;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rand::Rng;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
@@ -65,14 +66,14 @@ enum State {
 impl OAuth {
     /// Gives a code for somebody who signed in.
     pub(super) async fn give_code(&self, asked: &Asked, kept: Kept) -> Result<String, Refused> {
-        let code = random();
+        // 256 bits that nobody can guess.
+        let code = URL_SAFE_NO_PAD.encode(rand::rng().random::<[u8; 32]>());
         let given = Given {
             asked: asked.clone(),
             state: State::Fresh(kept),
         };
         let until = self.exchange.clock.now() + LIFE;
-        self.replace(Kind::Code, &code, 0, Some((until, written(&given)?)))
-            .await?;
+        self.keep(&code, 0, until, &given).await?;
         Ok(code)
     }
 
@@ -85,7 +86,7 @@ impl OAuth {
         caller: Caller<'_>,
     ) -> Result<Issued, Refused> {
         let invalid = |cause| Refusal::new(Code::AuthorizationCodeInvalid).caused_by(cause);
-        let Some(entry) = self.entry(Kind::Code, wish.code).await? else {
+        let Some(entry) = self.kept(wish.code).await? else {
             return Err(invalid("no such code is kept"));
         };
         let given = read(&entry)?;
@@ -154,6 +155,35 @@ impl OAuth {
         Ok(issued)
     }
 
+    /// What is kept of a code, where something is.
+    async fn kept(&self, code: &str) -> Result<Option<Entry>, Refused> {
+        let question = Question {
+            entries: &[key(code)],
+            ..Question::default()
+        };
+        let exchange = &self.exchange;
+        let answer = exchange.store.ask(question, exchange.clock.now()).await;
+        let answer = answer.map_err(StoreError::refusal)?;
+        Ok(answer.entries.into_iter().next().flatten())
+    }
+
+    /// Keeps this of a code, in the place of that version.
+    async fn keep(
+        &self,
+        code: &str,
+        version: u64,
+        until: UnixSeconds,
+        given: &Given,
+    ) -> Result<Committed, Refused> {
+        let change = Change {
+            entries: vec![replace(code, version, until, given)?],
+            ..Change::default()
+        };
+        let exchange = &self.exchange;
+        let committed = exchange.store.commit(change, exchange.clock.now()).await;
+        committed.map_err(StoreError::refusal)
+    }
+
     /// Notes what a code gave.
     async fn mark(&self, used: &mut Used<'_>, family: Option<&str>) -> Result<Committed, Refused> {
         let given = Given {
@@ -163,9 +193,8 @@ impl OAuth {
                 family: family.map(str::to_owned),
             },
         };
-        let by = Some((used.until, written(&given)?));
         let committed = self
-            .replace(Kind::Code, used.code, used.version, by)
+            .keep(used.code, used.version, used.until, &given)
             .await?;
         used.version += 1;
         Ok(committed)
@@ -183,7 +212,7 @@ impl OAuth {
         let exchange = &self.exchange;
         // Again where the family was noted meanwhile, which happens once.
         for _ in 0..2 {
-            let Some(entry) = self.entry(Kind::Code, code).await? else {
+            let Some(entry) = self.kept(code).await? else {
                 return Ok(());
             };
             let given = read(&entry)?;
@@ -195,11 +224,7 @@ impl OAuth {
                 state: State::Ended,
             };
             let change = Change {
-                entries: vec![Replace {
-                    key: Key::of(Kind::Code, &[code]),
-                    version: entry.version,
-                    by: Some((entry.until, written(&ended)?)),
-                }],
+                entries: vec![replace(code, entry.version, entry.until, &ended)?],
                 revocations: vec![Revocation {
                     key: standing::key(&jti),
                     at: UnixMillis::MAX,
@@ -234,6 +259,21 @@ fn read(entry: &Entry) -> Result<Given, Refused> {
         .map_err(|error| Refusal::new(Code::InternalError).caused_by(error))
 }
 
-fn written(given: &Given) -> Result<Vec<u8>, Refused> {
-    serde_json::to_vec(given).map_err(|error| Refusal::new(Code::InternalError).caused_by(error))
+fn key(code: &str) -> Key {
+    Key::of(Kind::Code, &[code])
+}
+
+fn replace(
+    code: &str,
+    version: u64,
+    until: UnixSeconds,
+    given: &Given,
+) -> Result<Replace, Refused> {
+    let body = serde_json::to_vec(given)
+        .map_err(|error| Refusal::new(Code::InternalError).caused_by(error))?;
+    Ok(Replace {
+        key: key(code),
+        version,
+        by: Some((until, body)),
+    })
 }

@@ -56,10 +56,7 @@ impl OAuth {
                 told => Ok(Introspected { client, told }),
             }
         };
-        match told.await {
-            Ok(introspected) => Ok(introspected),
-            Err(refusal) => Err(self.exchange.counted(refusal, caller).await),
-        }
+        self.exchange.counting(told.await, caller).await
     }
 
     /// What the token says, where it is one of ours that holds, and that the client may see.

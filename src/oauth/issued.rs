@@ -9,9 +9,11 @@ use crate::token::AppToken;
 use secrecy::SecretString;
 use std::sync::Arc;
 
-/// `issued_token_type` of a JWT (RFC 8693 §3).
+/// The type of a token that is a JWT, whatever it is for (RFC 8693 §3).
 pub const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
-/// The same of an access token.
+/// That of an ID token.
+pub const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
+/// That of an access token.
 pub const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 
 /// What a request at the token endpoint gets.

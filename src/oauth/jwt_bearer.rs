@@ -89,7 +89,7 @@ impl OAuth {
             keep: false,
             grant_id: None,
         };
-        let mut issued = self.exchanged_by(request, party.clone()).await?;
+        let mut issued = self.exchanged(request, party.clone()).await?;
         // RFC 6749 §5.1: where less is granted than was asked for, the answer says so.
         if wish.scope.is_some() {
             issued.scope.get_or_insert_default();

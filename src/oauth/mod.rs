@@ -145,25 +145,16 @@ impl OAuth {
     /// with must.
     pub async fn authenticate(&self, proof: &Proof<'_>) -> Result<Party, Refused> {
         if let (Evidence::None, Some(id)) = (&proof.evidence, &proof.id) {
-            let mut apps = self.exchange.apps.iter();
-            if let Some(app) = apps.find(|app| app.settings.name == *id) {
+            if let Some(app) = self.exchange.apps.get(id) {
                 return Ok(Party::App(Arc::clone(app)));
             }
         }
         self.clients.authenticate(proof).await
     }
 
-    /// Exchanges for a party of the token endpoint, with a refresh token where it asks for one.
+    /// Exchanges for a party of the token endpoint, or for the app itself where nobody says who
+    /// asks, with a refresh token where one is asked for.
     async fn exchanged(
-        &self,
-        request: exchange::Request<'_>,
-        party: Party,
-    ) -> Result<Issued, Refused> {
-        self.exchanged_by(request, Some(party)).await
-    }
-
-    /// The same, for the app itself where nobody says who asks.
-    async fn exchanged_by(
         &self,
         request: exchange::Request<'_>,
         party: Option<Party>,

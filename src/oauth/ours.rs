@@ -4,13 +4,11 @@
 use super::OAuth;
 use crate::clock::UnixSeconds;
 use crate::explain::{Check, Code, Ladder, Limit, Refusal};
-use crate::policy::App;
 use crate::policy::limits::Takes;
 use crate::store::{Question, StoreError};
 use crate::subject::revocation::Hit;
 use crate::token::mint::SERVICE_TYPE;
 use crate::token::read::{Said, Unverified, Verified};
-use std::sync::Arc;
 
 type Refused = Box<Refusal>;
 
@@ -24,7 +22,11 @@ impl OAuth {
     ) -> Result<Verified<'u>, Refused> {
         let verified = unverified.verify(&self.exchange.keys.published(), ladder)?;
         let said = &verified.claims;
-        let app = self.app(said.app).map(|app| app.settings.typ.as_str());
+        let app = self
+            .exchange
+            .apps
+            .get(said.app)
+            .map(|app| app.settings.typ.as_str());
         let expected = match said.provider {
             Some(_) => app,
             None => self.clients.find(said.app).map(|_| SERVICE_TYPE),
@@ -35,12 +37,6 @@ impl OAuth {
             return Err(Refusal::new(Code::AppTokenTypeMismatch));
         }
         Ok(verified)
-    }
-
-    /// The app of that name.
-    pub(super) fn app(&self, name: &str) -> Option<&Arc<App>> {
-        let mut apps = self.exchange.apps.iter();
-        apps.find(|app| app.settings.name == name)
     }
 
     /// Asks, in one call, whether anything that it depends on was revoked, and takes from these

@@ -496,8 +496,7 @@ fn giving<'a>(
     exchange: &'a Exchange,
     family: &Family,
 ) -> Result<(&'a Arc<App>, RefreshSettings), Refused> {
-    let mut apps = exchange.apps.iter();
-    let app = apps.find(|app| app.settings.name == family.app);
+    let app = exchange.apps.get(&family.app);
     let giving = app.and_then(|app| Some((app, app.settings.refresh?)));
     giving.ok_or_else(|| {
         Refusal::new(Code::RefreshTokenRevoked)

@@ -92,10 +92,7 @@ impl OAuth {
             };
             Ok(Revoked { party, what })
         };
-        match revoked.await {
-            Ok(revoked) => Ok(revoked),
-            Err(refusal) => Err(self.exchange.counted(refusal, caller).await),
-        }
+        self.exchange.counting(revoked.await, caller).await
     }
 
     async fn revoked_family(&self, party: &Party, token: &str) -> Result<Option<About>, Refused> {

@@ -18,14 +18,13 @@ use crate::explain::{About, Code, Refusal, Source};
 use crate::policy::App;
 use crate::policy::app::each_once;
 use crate::policy::limits::Takes;
-use crate::store::{Change, Committed, Entry, Key, Kind, Once, Question, Replace, StoreError};
+use crate::store::{Change, Committed, Key, Kind, Once, StoreError};
 use crate::subject::Issuer;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 pub(super) use pending::Asked;
 pub use pending::COOKIE;
 use pending::{Maker, Pending, Secrets, cookie_of};
-use rand::Rng;
 use std::sync::Arc;
 use std::time::Duration;
 use url::form_urlencoded::Serializer;
@@ -133,10 +132,7 @@ impl OAuth {
                 }
             }
         };
-        match step.await {
-            Ok(step) => Ok(step),
-            Err(refusal) => Err(self.exchange.counted(refusal, caller).await),
-        }
+        self.exchange.counting(step.await, caller).await
     }
 
     /// The provider and the app, where the app has sign-in there.
@@ -148,8 +144,7 @@ impl OAuth {
         let name = app.ok_or_else(|| {
             Refusal::because(Code::ParameterMalformed, "The parameter `app` is missing.")
         })?;
-        let mut apps = self.exchange.apps.iter();
-        let app = apps.find(|app| app.settings.name == name);
+        let app = self.exchange.apps.get(name);
         let app = app.ok_or_else(|| Refusal::new(Code::AppUnknown))?;
         let sign_in = app.settings.sign_in.as_ref();
         let listed =
@@ -255,16 +250,10 @@ impl OAuth {
                     .unavailable(Source::UpstreamIdp, 5)
                     .caused_by("the provider did not answer in time"))
             });
-            let code = match code {
-                Ok(code) => Ok(code),
-                Err(refusal) => Err(self.exchange.counted(refusal, caller).await),
-            };
+            let code = self.exchange.counting(code, caller).await;
             Ok(self.back(asked, &provider, (cookie, None), code))
         };
-        match step.await {
-            Ok(step) => Ok(step),
-            Err(refusal) => Err(self.exchange.counted(refusal, caller).await),
-        }
+        self.exchange.counting(step.await, caller).await
     }
 
     /// The sign-in that a callback belongs to, which ends with it: it was begun in this browser,
@@ -403,40 +392,6 @@ impl OAuth {
         let answer = answer.map_err(StoreError::refusal)?;
         takes.judge(&answer.levels).map(drop)
     }
-
-    /// The entry of a secret, where there is one.
-    pub(super) async fn entry(&self, kind: Kind, secret: &str) -> Result<Option<Entry>, Refused> {
-        let keys = [Key::of(kind, &[secret])];
-        let question = Question {
-            entries: &keys,
-            ..Question::default()
-        };
-        let exchange = &self.exchange;
-        let answer = exchange.store.ask(question, exchange.clock.now()).await;
-        let answer = answer.map_err(StoreError::refusal)?;
-        Ok(answer.entries.into_iter().next().flatten())
-    }
-
-    /// Puts an entry in the place of this version of it.
-    pub(super) async fn replace(
-        &self,
-        kind: Kind,
-        secret: &str,
-        version: u64,
-        by: Option<(UnixSeconds, Vec<u8>)>,
-    ) -> Result<Committed, Refused> {
-        let change = Change {
-            entries: vec![Replace {
-                key: Key::of(kind, &[secret]),
-                version,
-                by,
-            }],
-            ..Change::default()
-        };
-        let exchange = &self.exchange;
-        let committed = exchange.store.commit(change, exchange.clock.now()).await;
-        committed.map_err(StoreError::refusal)
-    }
 }
 
 /// The issuer by whose rules the app takes those who sign in at the provider.
@@ -506,11 +461,6 @@ fn error_word(refusal: &Refusal) -> &'static str {
         (_, 500..) => "server_error",
         _ => "access_denied",
     }
-}
-
-/// 256 bits that nobody can guess.
-pub(super) fn random() -> String {
-    URL_SAFE_NO_PAD.encode(rand::rng().random::<[u8; 32]>())
 }
 
 #[cfg(test)]

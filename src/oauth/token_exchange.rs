@@ -160,7 +160,7 @@ impl OAuth {
                     keep: false,
                     grant_id: None,
                 };
-                self.exchanged(request, party.clone()).await?
+                self.exchanged(request, Some(party.clone())).await?
             }
         };
         issued.issued_token_type = Some(wish.issue);
@@ -304,7 +304,7 @@ impl OAuth {
         let Some(provider) = said.provider else {
             return Err(Refusal::new(Code::SubjectTokenIsServiceToken));
         };
-        let app = self.app(said.app);
+        let app = exchange.apps.get(said.app);
         let app = app.filter(|app| client.settings.apps.contains(&app.settings.name));
         let app = &app
             .ok_or_else(|| Refusal::new(Code::SubjectTokenNotForClient))?

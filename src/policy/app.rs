@@ -99,6 +99,11 @@ impl Apps {
         self.apps.values()
     }
 
+    /// The app of this name.
+    pub fn get(&self, name: &str) -> Option<&Arc<App>> {
+        self.apps.get(name)
+    }
+
     /// Chooses the app and the issuer of a session id, which names neither.
     pub fn select_for_session_id(
         &self,
