@@ -17,6 +17,9 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
 use jsonwebtoken::crypto::{JwtSigner, JwtVerifier};
+use secrecy::{ExposeSecret, SecretString};
+use std::str::FromStr;
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 /// The name of the backend that this build uses.
@@ -443,6 +446,21 @@ impl JwtSigner for SigningKey {
     fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
+}
+
+/// The algorithm of that name; RFC 9864 has another for the one that is used of EdDSA.
+pub fn algorithm(name: &str) -> Option<Algorithm> {
+    match name {
+        "Ed25519" => Some(Algorithm::EdDSA),
+        _ => Algorithm::from_str(name).ok(),
+    }
+}
+
+/// Whether the text is the secret; compares their hashes in constant time, so that the time says
+/// nothing of the length either.
+pub fn is_secret(text: &str, secret: &SecretString) -> bool {
+    let [expected, sent] = [secret.expose_secret(), text].map(|text| sha256(text.as_bytes()));
+    expected.ct_eq(&sent).into()
 }
 
 /// SHA-256 of the bytes.

@@ -10,7 +10,7 @@
 
 use crate::clock::UnixSeconds;
 use crate::config::{DpopPolicy, DpopSettings};
-use crate::crypto::{VerifyingKey, sha256};
+use crate::crypto::{VerifyingKey, algorithm, sha256};
 use crate::explain::{Code, Refusal, Source};
 use crate::keys::Published;
 use crate::keys::jwk::thumbprint;
@@ -25,7 +25,6 @@ use jsonwebtoken::Algorithm;
 use signature::Verifier;
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 use url::Url;
 
@@ -209,7 +208,9 @@ pub fn verify(
     if let Some(name) = REFUSED_HEADERS.into_iter().find(|name| header.has(name)) {
         return Err(malformed(format_args!("its header has `{name}`")));
     }
-    let algorithm = algorithm(header.text("alg"))
+    let alg = header.text("alg").filter(|alg| ALGORITHMS.contains(alg));
+    let algorithm = alg
+        .and_then(algorithm)
         .ok_or_else(|| Refusal::new(Code::DpopProofAlgorithmNotAllowed))?;
     let thumbprint = check_signature(&decoded, &header, algorithm)?;
     let mismatch = |what: &str| {
@@ -247,13 +248,6 @@ pub fn verify(
     let key = Key::of(Kind::ProofUsed, &[&thumbprint, jti]);
     let since = Some(since);
     Ok((thumbprint, Once { key, until, since }))
-}
-
-fn algorithm(name: Option<&str>) -> Option<Algorithm> {
-    match name.filter(|name| ALGORITHMS.contains(name))? {
-        "Ed25519" => Some(Algorithm::EdDSA),
-        name => Algorithm::from_str(name).ok(),
-    }
 }
 
 /// Verifies the proof with the key in its own header; gives the key's thumbprint.

@@ -10,7 +10,7 @@ use crate::clock::{Clock, UnixSeconds};
 use crate::config::{IssuerKind, RateLimits, TokenKind};
 use crate::directory::{Directory, Known};
 use crate::dpop::{self, Proof};
-use crate::explain::{About, Check, Code, Ladder, Limit, Refusal, Source};
+use crate::explain::{About, Check, Code, Ladder, Limit, Refusal};
 use crate::keys::{Keeper, Published, Signer};
 use crate::policy::app::Wish;
 use crate::policy::limits::Takes;
@@ -24,6 +24,7 @@ use crate::subject::kept::Kept;
 use crate::subject::opaque::{self, Opaque};
 use crate::subject::revocation::Dependence;
 use crate::subject::{Issuer, Subject};
+use crate::token::mint::signer;
 use crate::token::{AppToken, mint};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -430,9 +431,7 @@ impl Exchange {
             .await?;
         let keys = self.keys.published();
         let proof = prove(request, app, &keys, now)?;
-        let signer = keys.signer(app.settings.algorithm).ok_or_else(|| {
-            Refusal::new(Code::SigningKeyUnavailable).unavailable(Source::Exchequer, 5)
-        })?;
+        let signer = signer(&keys, app.settings.algorithm)?;
         let bound_to = proof.as_ref().map(|proof| proof.thumbprint.as_str());
         let settings = &app.settings;
         let expires_at = grant.expires_at;

@@ -21,7 +21,7 @@ use crate::oauth::clients::{Client, Clients};
 use crate::policy::app::Wish;
 use crate::store::{Question, Standing, StoreError};
 use crate::subject::json::{Json, Object};
-use crate::subject::revocation::{Dependence, Hit, Issued};
+use crate::subject::revocation::{self, Dependence, Hit, Issued};
 use crate::token::mint::SERVICE_TYPE;
 use crate::token::read::{self, Said, Unverified};
 use std::collections::BTreeMap;
@@ -437,12 +437,9 @@ impl Gate {
         };
         let answer = self.exchange.store.ask(question, now).await;
         let answer = answer.map_err(StoreError::refusal)?;
-        let Some(hit) = answer.revoked.and_then(|place| admitted.hits.get(place)) else {
-            ladder.pass(Check::Revocation, || ("", "not revoked"));
-            return Ok(());
-        };
-        ladder.fail(Check::Revocation, format!("{hit:?}"), "not revoked");
-        Err(Refusal::new(hit.code()))
+        revocation::check(answer.revoked, &admitted.hits, ladder)?;
+        ladder.pass(Check::Revocation, || ("", "not revoked"));
+        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use crate::policy::App;
 use crate::policy::limits::{self, Takes};
 use crate::store::{Answer, Change, Committed, Key, Once, Question, Record, Standing, StoreError};
 use crate::subject::Subject;
-use crate::subject::revocation::{Dependence, Hit};
+use crate::subject::revocation::{self, Dependence, Hit};
 
 impl Exchange {
     /// Looks, before a provider is asked on a stranger's word, whether its address could pay
@@ -140,11 +140,7 @@ impl Exchange {
         let answer = answer.map_err(StoreError::refusal)?;
         let limit = within(takes, &answer, ladder)?;
         ladder.pass(Check::Limits, || ("", ""));
-        let hit = answer.revoked.and_then(|place| hits.get(place));
-        if let Some(hit) = hit {
-            ladder.fail(Check::Revocation, format!("{hit:?}"), "not revoked");
-            return Err(Refusal::new(hit.code()));
-        }
+        revocation::check(answer.revoked, &hits, ladder)?;
         ladder.pass(Check::Revocation, || ("", "not revoked"));
         Ok((limit, answer.records))
     }

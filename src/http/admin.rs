@@ -7,7 +7,7 @@ use super::doors::Doors;
 use super::route::Route;
 use super::routes::{GET, only};
 use super::{answer, body};
-use crate::crypto::sha256;
+use crate::crypto::is_secret;
 use crate::exchange::Exchange;
 use crate::explain::{Code, Refusal};
 use crate::keys::ring::State;
@@ -18,10 +18,9 @@ use bytes::Buf;
 use futures_util::Stream;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, StatusCode};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use subtle::ConstantTimeEq;
 use warp::Filter;
 use warp::reply::Response as Answer;
 
@@ -105,10 +104,7 @@ async fn clients<B: Buf>(
         .get(AUTHORIZATION)
         .and_then(|value| value.to_str().ok());
     let sent = sent.and_then(|value| value.strip_prefix("Bearer "));
-    // Hashes are compared, so that the time says nothing of the length either.
-    let [expected, sent] =
-        [token.expose_secret(), sent.unwrap_or_default()].map(|text| sha256(text.as_bytes()));
-    if !bool::from(expected.ct_eq(&sent)) {
+    if !is_secret(sent.unwrap_or_default(), token) {
         return Err(Refusal::new(Code::AdminTokenInvalid));
     }
     let bytes = body::read_alone(headers, stream).await?;

@@ -9,7 +9,7 @@ use super::clients::Client;
 use super::nobody::Nobody;
 use crate::clock::UnixSeconds;
 use crate::config::{AuthMethod, ClientSettings};
-use crate::crypto::verify_mac;
+use crate::crypto::{algorithm, verify_mac};
 use crate::explain::{Code, Refusal};
 use crate::store::{Key, Kind, Once};
 use crate::subject::date;
@@ -20,7 +20,6 @@ use crate::subject::key_cache::KeyError;
 use jsonwebtoken::Algorithm;
 use secrecy::ExposeSecret;
 use signature::Verifier;
-use std::str::FromStr;
 
 /// `client_assertion_type` (RFC 7523 §2.2).
 pub const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -385,14 +384,6 @@ impl<'d> Assertion<'d> {
             .into_iter()
             .find(|(_, key)| key.as_deref().is_some_and(verifies));
         found.map(|(name, _)| name)
-    }
-}
-
-/// The algorithm of that name; RFC 9864 has another for the one that clients use of EdDSA.
-fn algorithm(alg: &str) -> Option<Algorithm> {
-    match alg {
-        "Ed25519" => Some(Algorithm::EdDSA),
-        _ => Algorithm::from_str(alg).ok(),
     }
 }
 

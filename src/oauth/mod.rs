@@ -144,10 +144,10 @@ impl OAuth {
     /// Who asks. An app's name proves nothing, nor does a public client's id: what they ask
     /// with must.
     pub async fn authenticate(&self, proof: &Proof<'_>) -> Result<Party, Refused> {
-        if let (Evidence::None, Some(id)) = (&proof.evidence, &proof.id) {
-            if let Some(app) = self.exchange.apps.get(id) {
-                return Ok(Party::App(Arc::clone(app)));
-            }
+        if let (Evidence::None, Some(id)) = (&proof.evidence, &proof.id)
+            && let Some(app) = self.exchange.apps.get(id)
+        {
+            return Ok(Party::App(Arc::clone(app)));
         }
         self.clients.authenticate(proof).await
     }

@@ -6,7 +6,7 @@ use crate::clock::UnixSeconds;
 use crate::explain::{Check, Code, Ladder, Limit, Refusal};
 use crate::policy::limits::Takes;
 use crate::store::{Question, StoreError};
-use crate::subject::revocation::Hit;
+use crate::subject::revocation::{self, Hit};
 use crate::token::mint::SERVICE_TYPE;
 use crate::token::read::{Said, Unverified, Verified};
 
@@ -57,10 +57,7 @@ impl OAuth {
         let answer = self.exchange.store.ask(question, now).await;
         let answer = answer.map_err(StoreError::refusal)?;
         let limit = takes.judge(&answer.levels)?;
-        if let Some(hit) = answer.revoked.and_then(|place| hits.get(place)) {
-            ladder.fail(Check::Revocation, format!("{hit:?}"), "not revoked");
-            return Err(Refusal::new(hit.code()));
-        }
+        revocation::check(answer.revoked, &hits, ladder)?;
         Ok(limit)
     }
 }

@@ -144,7 +144,8 @@ impl OAuth {
         let name = app.ok_or_else(|| {
             Refusal::because(Code::ParameterMalformed, "The parameter `app` is missing.")
         })?;
-        let app = self.exchange.apps.get(name);
+        let mut apps = self.exchange.apps.iter();
+        let app = apps.find(|app| app.settings.name == name);
         let app = app.ok_or_else(|| Refusal::new(Code::AppUnknown))?;
         let sign_in = app.settings.sign_in.as_ref();
         let listed =

@@ -13,13 +13,14 @@ use crate::clock::UnixSeconds;
 use crate::config::{AppSettings, IssuerKind};
 use crate::dpop;
 use crate::exchange::{self, Caller, Credential};
-use crate::explain::{About, Code, Ladder, Refusal, Source};
+use crate::explain::{About, Code, Ladder, Refusal};
 use crate::policy::app::{Place, Wish as Asked, each_once};
 use crate::policy::delegation::{Acting, Actor, Principal};
 use crate::policy::limits::Takes;
 use crate::policy::scopes;
 use crate::subject::json::{Json, Object};
 use crate::subject::jws::Decoded;
+use crate::token::mint::signer;
 use crate::token::read::{Said, Unverified};
 use crate::token::{Carried, mint_again};
 use serde_json::Value;
@@ -342,9 +343,7 @@ impl OAuth {
             let limit = self.stands(said, &takes, now, &mut ladder).await?;
             // One that is bound to a key is shown by whoever has the key.
             let proof = dpop::prove(caller.proof, said.bound_to, app.dpop, &keys, now)?;
-            let signer = keys.signer(app.algorithm).ok_or_else(|| {
-                Refusal::new(Code::SigningKeyUnavailable).unavailable(Source::Exchequer, 5)
-            })?;
+            let signer = signer(&keys, app.algorithm)?;
             let carried = Carried {
                 claims,
                 subject: said.user,

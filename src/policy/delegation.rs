@@ -5,13 +5,12 @@
 //! ever lost, none stands there twice, and there are five at most.
 
 use crate::explain::{Code, Refusal};
+use crate::subject::claims::MAX_ACTORS;
 use crate::subject::json::Json;
 use serde_json::{Map, Value};
 
 type Refused = Box<Refusal>;
 
-/// The deepest chain of actors.
-pub const MAX_ACTORS: usize = 5;
 /// What tells two actors apart.
 const IDENTITY: [&str; 3] = ["sub", "iss", "client_id"];
 

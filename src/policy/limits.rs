@@ -56,27 +56,23 @@ impl Takes {
 
     /// Of a request from this network that is nobody's yet.
     pub fn of_stranger(limits: Option<&RateLimits>, network: Option<&str>) -> Self {
-        let mut takes = Self::default();
-        if let (Some(limits), Some(network)) = (limits, network) {
-            takes.add(Bucket::Address, limits.address, &[network], 1);
-        }
-        takes
+        Self::of_address(limits, network, 1)
     }
 
     /// Of a request from this network that was refused.
     pub fn of_refused(limits: Option<&RateLimits>, network: Option<&str>) -> Self {
-        let mut takes = Self::default();
-        if let (Some(limits), Some(network)) = (limits, network) {
-            takes.add(Bucket::Address, limits.address, &[network], REFUSED);
-        }
-        takes
+        Self::of_address(limits, network, REFUSED)
     }
 
     /// Of a look from this network, which takes nothing: whether a refusal could be paid for.
     pub fn of_look(limits: Option<&RateLimits>, network: Option<&str>) -> Self {
+        Self::of_address(limits, network, 0)
+    }
+
+    fn of_address(limits: Option<&RateLimits>, network: Option<&str>, cost: u32) -> Self {
         let mut takes = Self::default();
         if let (Some(limits), Some(network)) = (limits, network) {
-            takes.add(Bucket::Address, limits.address, &[network], 0);
+            takes.add(Bucket::Address, limits.address, &[network], cost);
         }
         takes
     }

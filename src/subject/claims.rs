@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// The deepest chain of actors (RFC 8693 §4.1).
-const MAX_ACTORS: usize = 5;
+pub const MAX_ACTORS: usize = 5;
 /// The last second of the year 9999: later dates are taken for mistakes.
 const MAX_DATE: i64 = 253_402_300_799;
 /// The longest `sub` (OpenID Connect Core §2), in bytes.

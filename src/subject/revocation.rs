@@ -2,7 +2,7 @@
 
 use super::Subject;
 use crate::clock::UnixSeconds;
-use crate::explain::Code;
+use crate::explain::{Check, Code, Ladder, Refusal};
 use crate::store::{Key, Kind, Standing, UnixMillis};
 
 /// The ids that a token stands for: the same for a subject token and for an app token.
@@ -46,7 +46,7 @@ pub enum Hit {
 
 impl Hit {
     /// What is answered.
-    pub fn code(self) -> Code {
+    fn code(self) -> Code {
         match self {
             Self::Session => Code::SessionRevoked,
             Self::User => Code::UserDeleted,
@@ -55,6 +55,19 @@ impl Hit {
             Self::Token => Code::TokenRevoked,
         }
     }
+}
+
+/// Refuses what was revoked: the place of the one of these that was hit, as the store tells it.
+pub fn check(
+    revoked: Option<usize>,
+    hits: &[Hit],
+    ladder: &mut Ladder,
+) -> Result<(), Box<Refusal>> {
+    let Some(hit) = revoked.and_then(|place| hits.get(place)) else {
+        return Ok(());
+    };
+    ladder.fail(Check::Revocation, format!("{hit:?}"), "not revoked");
+    Err(Refusal::new(hit.code()))
 }
 
 impl<'d> Dependence<'d> {

@@ -3,16 +3,19 @@
 use super::claims::{Bearer, Carried, Claims, ServiceGrant};
 use crate::clock::UnixSeconds;
 use crate::config::AppSettings;
-use crate::keys::Signer;
+use crate::explain::{Code, Refusal, Source};
 use crate::keys::jwk::algorithm_name;
+use crate::keys::{Published, Signer};
 use crate::policy::Grant;
 use crate::subject::Subject;
 use crate::telemetry::traces;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::Algorithm;
 use jsonwebtoken::crypto::JwtSigner;
 use rand::Rng;
 use signature::Signer as _;
+use std::sync::Arc;
 
 /// An app JWT; its `Debug` does not show it.
 pub struct AppToken {
@@ -32,6 +35,16 @@ impl std::fmt::Debug for AppToken {
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("the app token could not be signed")]
 pub struct MintFailed;
+
+/// The key that signs with this algorithm.
+///
+/// # Errors
+/// Where there is none that may sign now.
+pub fn signer(keys: &Published, algorithm: Algorithm) -> Result<&Arc<Signer>, Box<Refusal>> {
+    let signer = keys.signer(algorithm);
+    signer
+        .ok_or_else(|| Refusal::new(Code::SigningKeyUnavailable).unavailable(Source::Exchequer, 5))
+}
 
 /// Mints the app token that a grant allows, bound to the key of this thumbprint where there is
 /// one.
