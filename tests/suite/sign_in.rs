@@ -2,9 +2,7 @@
 //! once; and every way to get somebody else's.
 
 use crate::support::issuer::JWKS;
-use crate::support::{
-    Answer, Behaviour, Foreign, Issuer, Key, Service, Token, eventually, now, token,
-};
+use crate::support::{Answer, Behaviour, Foreign, Issuer, Key, Service, Token, eventually, token};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use exchequer::clock::Clock;
@@ -15,12 +13,12 @@ use std::collections::BTreeMap;
 use url::{Url, form_urlencoded};
 
 /// What the app makes for each sign-in.
-const VERIFIER: &str = "dBjftJeZ4CVP-mBWgjsAJkSZIbp9JQ8kBqhtVwMtXhM";
-const BACK: &str = "https://app.example.com/back?tab=a";
-const SECRET: &str = "f+g%20h:i&j=k/l and more";
-const OURS: &str = "http://localhost:8080";
+pub const VERIFIER: &str = "dBjftJeZ4CVP-mBWgjsAJkSZIbp9JQ8kBqhtVwMtXhM";
+pub const BACK: &str = "https://app.example.com/back?tab=a";
+pub const SECRET: &str = "f+g%20h:i&j=k/l and more";
+pub const OURS: &str = "http://localhost:8080";
 
-fn challenge() -> String {
+pub fn challenge() -> String {
     URL_SAFE_NO_PAD.encode(sha256(VERIFIER.as_bytes()))
 }
 
@@ -47,26 +45,26 @@ pub fn with(issuer: &Issuer, lines: &str) -> crate::support::service::Builder {
         .env("EXCHEQUER_AUDIT", "file:audit")
 }
 
-async fn world() -> (Issuer, Service) {
+pub async fn world() -> (Issuer, Service) {
     let issuer = Issuer::start().await;
     let service = with(&issuer, "").start().await;
     (issuer, service)
 }
 
-fn query<'p>(pairs: impl IntoIterator<Item = (&'p str, &'p str)>) -> String {
+pub fn query<'p>(pairs: impl IntoIterator<Item = (&'p str, &'p str)>) -> String {
     let mut form = form_urlencoded::Serializer::new(String::new());
     form.extend_pairs(pairs);
     form.finish()
 }
 
 /// Begins a sign-in with these parameters.
-async fn login(service: &Service, provider: &str, pairs: &[(&str, &str)]) -> Answer {
+pub async fn login(service: &Service, provider: &str, pairs: &[(&str, &str)]) -> Answer {
     let path = format!("/auth/login/{provider}?{}", query(pairs.iter().copied()));
     service.get(&path).await
 }
 
 /// The usual parameters, some of them replaced, or left out where they are empty.
-fn asked<'p>(challenge: &'p str, other: &[(&'p str, &'p str)]) -> Vec<(&'p str, &'p str)> {
+pub fn asked<'p>(challenge: &'p str, other: &[(&'p str, &'p str)]) -> Vec<(&'p str, &'p str)> {
     let mut pairs: BTreeMap<&str, &str> = BTreeMap::from([
         ("app", "web"),
         ("redirect_uri", BACK),
@@ -83,14 +81,14 @@ fn asked<'p>(challenge: &'p str, other: &[(&'p str, &'p str)]) -> Vec<(&'p str, 
 
 /// Where a browser is sent, with the headers that such an answer must have.
 #[track_caller]
-fn sent(answer: &Answer) -> Url {
+pub fn sent(answer: &Answer) -> Url {
     assert_eq!(answer.status, 302, "{}", answer.body);
     assert_eq!(answer.header("cache-control"), "no-store");
     assert_eq!(answer.header("referrer-policy"), "no-referrer");
     Url::parse(answer.header("location")).unwrap()
 }
 
-fn parameters(url: &Url) -> BTreeMap<String, String> {
+pub fn parameters(url: &Url) -> BTreeMap<String, String> {
     let pairs: Vec<_> = url.query_pairs().into_owned().collect();
     let map: BTreeMap<_, _> = pairs.iter().cloned().collect();
     assert_eq!(map.len(), pairs.len(), "repeated: {url}");
@@ -99,14 +97,14 @@ fn parameters(url: &Url) -> BTreeMap<String, String> {
 
 /// A browser on its way.
 #[derive(Clone)]
-struct Browser {
-    cookie: String,
-    at: BTreeMap<String, String>,
-    provider: String,
+pub struct Browser {
+    pub cookie: String,
+    pub at: BTreeMap<String, String>,
+    pub provider: String,
 }
 
 impl Browser {
-    async fn new(service: &Service, provider: &str, other: &[(&str, &str)]) -> Self {
+    pub async fn new(service: &Service, provider: &str, other: &[(&str, &str)]) -> Self {
         let answer = login(service, provider, &asked(&challenge(), other)).await;
         let url = sent(&answer);
         let cookie = answer.header("set-cookie").split(';').next().unwrap();
@@ -118,7 +116,7 @@ impl Browser {
     }
 
     /// Comes back from the provider with these parameters.
-    async fn back(&self, service: &Service, pairs: &[(&str, &str)]) -> Answer {
+    pub async fn back(&self, service: &Service, pairs: &[(&str, &str)]) -> Answer {
         let path = format!(
             "/auth/callback/{}?{}",
             self.provider,
@@ -136,13 +134,13 @@ impl Browser {
     }
 
     /// Comes back with a code.
-    async fn with_code(&self, service: &Service) -> Answer {
+    pub async fn with_code(&self, service: &Service) -> Answer {
         self.back(service, &[("code", "code/1"), ("state", &self.at["state"])])
             .await
     }
 
     /// An ID token for this sign-in.
-    fn id_token(&self, issuer: &Issuer) -> Token {
+    pub fn id_token(&self, issuer: &Issuer) -> Token {
         Token::oidc(&issuer.url, &self.at["client_id"])
             .claim("nonce", self.at["nonce"].as_str())
             .claim("email", "alice@example.com")
@@ -150,7 +148,7 @@ impl Browser {
 }
 
 /// The token endpoint gives this ID token.
-fn gives(issuer: &Issuer, id_token: &str) {
+pub fn gives(issuer: &Issuer, id_token: &str) {
     let body = json!({"access_token": "opaque", "token_type": "Bearer", "id_token": id_token});
     issuer.behave("/token", Behaviour::Answer(200, body.to_string()));
 }
@@ -185,14 +183,14 @@ pub async fn exchange(service: &Service, code: &str, other: &[(&str, &str)]) -> 
 }
 
 #[track_caller]
-fn app_token(answer: &Answer) -> &str {
+pub fn app_token(answer: &Answer) -> &str {
     assert_eq!(answer.status, 200, "{}", answer.body);
     answer.body["access_token"].as_str().unwrap()
 }
 
 /// Asserts that the app was told of this error, and of no code.
 #[track_caller]
-fn told(answer: &Answer, what: &str, error: &str, code: &str) -> BTreeMap<String, String> {
+pub fn told(answer: &Answer, what: &str, error: &str, code: &str) -> BTreeMap<String, String> {
     let url = sent(answer);
     assert!(
         url.as_str().starts_with(&format!("{BACK}&error=")),
@@ -210,7 +208,7 @@ fn told(answer: &Answer, what: &str, error: &str, code: &str) -> BTreeMap<String
 
 /// Asserts an answer that is no redirect.
 #[track_caller]
-fn stays(answer: &Answer, status: u16, code: &str) {
+pub fn stays(answer: &Answer, status: u16, code: &str) {
     answer.assert_refused(status, code);
     assert_eq!(answer.header("referrer-policy"), "no-referrer");
     for name in ["location", "set-cookie"] {
@@ -1099,583 +1097,6 @@ async fn what_no_cookie_could_hold_is_told_to_the_app() {
 }
 
 #[tokio::test]
-async fn the_answer_of_another_provider_is_refused() {
-    let (issuer, service) = world().await;
-    let browser = Browser::new(&service, "op", &[]).await;
-    gives(&issuer, &browser.id_token(&issuer).sign(Key::rsa()));
-    let mixed_up = Browser {
-        provider: "other".to_owned(),
-        ..browser.clone()
-    };
-    stays(
-        &mixed_up.with_code(&service).await,
-        400,
-        "sign_in_provider_mismatch",
-    );
-    stays(
-        &browser.with_code(&service).await,
-        400,
-        "sign_in_state_invalid",
-    );
-    for iss in ["https://evil.example", "", &format!("{}/", issuer.url)] {
-        let browser = Browser::new(&service, "op", &[]).await;
-        gives(&issuer, &browser.id_token(&issuer).sign(Key::rsa()));
-        let before = issuer.asked("/token");
-        let pairs = [
-            ("code", "1"),
-            ("state", browser.at["state"].as_str()),
-            ("iss", iss),
-        ];
-        let answer = browser.back(&service, &pairs).await;
-        if iss.is_empty() {
-            assert!(
-                parameters(&sent(&answer)).contains_key("code"),
-                "an empty one is none"
-            );
-        } else {
-            told(&answer, iss, "access_denied", "sign_in_provider_mismatch");
-            assert_eq!(
-                issuer.asked("/token"),
-                before,
-                "the code was shown to nobody"
-            );
-        }
-    }
-}
-
-#[tokio::test]
-async fn an_id_token_of_another_sign_in_client_or_issuer_signs_nobody_in() {
-    let (issuer, service) = world().await;
-    type Change = fn(Token) -> Token;
-    let changes: [(&str, Change, &str); 12] = [
-        (
-            "a code of another browser",
-            |token| token.claim("nonce", "n"),
-            "id_token_nonce_mismatch",
-        ),
-        (
-            "no nonce",
-            |token| token.without("nonce"),
-            "id_token_nonce_mismatch",
-        ),
-        (
-            "a nonce that is no text",
-            |token| token.claim("nonce", 1),
-            "id_token_nonce_mismatch",
-        ),
-        (
-            "another client's",
-            |token| token.claim("aud", "exchequer other"),
-            "subject_token_audience_mismatch",
-        ),
-        (
-            "nobody's",
-            |token| token.without("aud"),
-            "subject_token_audience_mismatch",
-        ),
-        (
-            "several, and nobody says whose",
-            |token| token.claim("aud", json!(["exchequer op", "x"])),
-            "subject_token_authorized_party_mismatch",
-        ),
-        (
-            "another party's",
-            |token| token.claim("azp", "exchequer other"),
-            "subject_token_authorized_party_mismatch",
-        ),
-        (
-            "another issuer's",
-            |token| token.claim("iss", "https://evil.example"),
-            "subject_token_issuer_untrusted",
-        ),
-        (
-            "expired",
-            |token| token.claim("exp", now() - 60),
-            "subject_token_expired",
-        ),
-        (
-            "without an end",
-            |token| token.without("exp"),
-            "subject_token_claim_missing",
-        ),
-        (
-            "an access token",
-            |token| token.header("typ", "at+jwt"),
-            "subject_token_type_mismatch",
-        ),
-        (
-            "unsigned",
-            |token| token.header("alg", "none"),
-            "subject_token_algorithm_not_allowed",
-        ),
-    ];
-    for (what, change, code) in changes {
-        let browser = Browser::new(&service, "op", &[]).await;
-        gives(&issuer, &change(browser.id_token(&issuer)).sign(Key::rsa()));
-        told(
-            &browser.with_code(&service).await,
-            what,
-            "access_denied",
-            code,
-        );
-    }
-    let browser = Browser::new(&service, "op", &[]).await;
-    gives(&issuer, &browser.id_token(&issuer).sign(Key::other_rsa()));
-    let answer = browser.with_code(&service).await;
-    told(
-        &answer,
-        "another key",
-        "access_denied",
-        "subject_token_signature_invalid",
-    );
-
-    for (audiences, party) in [
-        (json!(["exchequer op", "x"]), json!("exchequer op")),
-        (json!(["exchequer op"]), Value::Null),
-    ] {
-        let browser = Browser::new(&service, "op", &[]).await;
-        let token = browser.id_token(&issuer).claim("aud", audiences);
-        gives(&issuer, &token.claim("azp", party).sign(Key::rsa()));
-        assert!(parameters(&sent(&browser.with_code(&service).await)).contains_key("code"));
-    }
-}
-
-#[tokio::test]
-async fn what_the_provider_refuses_is_told_as_the_providers() {
-    let (issuer, service) = world().await;
-    let said =
-        |error: &str| json!({"error": error, "error_description": "<b>mind you</b>"}).to_string();
-    for (status, body, error, code) in [
-        (
-            401,
-            said("invalid_client"),
-            "server_error",
-            "provider_client_unknown",
-        ),
-        (
-            400,
-            said("unauthorized_client"),
-            "server_error",
-            "provider_client_unknown",
-        ),
-        (
-            401,
-            "nope".to_owned(),
-            "server_error",
-            "provider_client_unknown",
-        ),
-        (
-            400,
-            said("invalid_grant"),
-            "access_denied",
-            "provider_code_refused",
-        ),
-        (
-            400,
-            said("invalid_scope"),
-            "server_error",
-            "provider_refused",
-        ),
-        (
-            400,
-            said("a word of its own"),
-            "server_error",
-            "provider_refused",
-        ),
-        (
-            200,
-            said("invalid_grant"),
-            "access_denied",
-            "provider_code_refused",
-        ),
-        (
-            200,
-            json!({"access_token": "x"}).to_string(),
-            "server_error",
-            "provider_answer_invalid",
-        ),
-        (
-            200,
-            "<html>".to_owned(),
-            "server_error",
-            "provider_answer_invalid",
-        ),
-        (
-            404,
-            "<html>".to_owned(),
-            "server_error",
-            "provider_answer_invalid",
-        ),
-        (
-            302,
-            String::new(),
-            "temporarily_unavailable",
-            "provider_unavailable",
-        ),
-        (
-            500,
-            String::new(),
-            "temporarily_unavailable",
-            "provider_unavailable",
-        ),
-        (
-            503,
-            said("temporarily_unavailable"),
-            "temporarily_unavailable",
-            "provider_unavailable",
-        ),
-        // Last: then it is left alone for a while.
-        (
-            429,
-            String::new(),
-            "temporarily_unavailable",
-            "provider_rate_limited",
-        ),
-    ] {
-        issuer.behave("/token", Behaviour::Answer(status, body.clone()));
-        let browser = Browser::new(&service, "op", &[]).await;
-        let told = told(
-            &browser.with_code(&service).await,
-            &format!("{status} {body}"),
-            error,
-            code,
-        );
-        assert_eq!(told["source"], "upstream-idp", "{status} {body}");
-        assert!(!told["error_description"].contains("mind you"), "{told:?}");
-        assert!(
-            !told["error_description"].contains("word of its own"),
-            "{told:?}"
-        );
-    }
-    for (error, expected, code) in [
-        ("access_denied", "access_denied", "sign_in_denied"),
-        ("login_required", "access_denied", "sign_in_denied"),
-        ("invalid_client", "server_error", "provider_client_unknown"),
-        (
-            "unauthorized_client",
-            "server_error",
-            "provider_client_unknown",
-        ),
-        ("invalid_scope", "server_error", "provider_refused"),
-        (
-            "temporarily_unavailable",
-            "temporarily_unavailable",
-            "provider_unavailable",
-        ),
-        ("<script>", "server_error", "provider_refused"),
-    ] {
-        let browser = Browser::new(&service, "op", &[]).await;
-        let before = issuer.asked("/token");
-        let pairs = [
-            ("error", error),
-            (
-                "error_description",
-                "The requested OAuth 2.0 Client does not exist.",
-            ),
-            ("state", browser.at["state"].as_str()),
-        ];
-        let told = told(&browser.back(&service, &pairs).await, error, expected, code);
-        assert_eq!(told["source"], "upstream-idp");
-        assert!(!told["error_description"].contains('<'), "{told:?}");
-        assert_eq!(issuer.asked("/token"), before);
-    }
-    let browser = Browser::new(&service, "op", &[]).await;
-    let answer = browser
-        .back(&service, &[("state", browser.at["state"].as_str())])
-        .await;
-    told(
-        &answer,
-        "neither",
-        "server_error",
-        "provider_answer_invalid",
-    );
-}
-
-#[tokio::test]
-async fn a_dead_provider_is_told_in_time() {
-    let issuer = Issuer::start().await;
-    let service = with(
-        &issuer,
-        &format!("[providers.dead]\nissuer = {:?}\nclient_id = \"x\"\n[apps.dead.sign_in]\nproviders = \"dead\"\nredirect_uris = {BACK:?}\n", issuer.url),
-    )
-    .start()
-    .await;
-    let challenge = challenge();
-    let of_dead = asked(&challenge, &[("app", "dead")]);
-    // Its discovery document names no endpoints at first.
-    told(
-        &login(&service, "dead", &of_dead).await,
-        "malformed",
-        "temporarily_unavailable",
-        "issuer_metadata_invalid",
-    );
-    let browser = Browser::new(&service, "op", &[]).await;
-    for behaviour in [
-        Behaviour::Stall,
-        Behaviour::Drip,
-        Behaviour::Flood(1 << 21),
-        Behaviour::Close,
-        Behaviour::Redirect("http://127.0.0.1:1/".to_owned()),
-    ] {
-        issuer.behave("/token", behaviour);
-        let browser = Browser::new(&service, "op", &[]).await;
-        let answer = browser.with_code(&service).await;
-        told(
-            &answer,
-            "dead",
-            "temporarily_unavailable",
-            "provider_unavailable",
-        );
-    }
-    issuer.vanish();
-    told(
-        &browser.with_code(&service).await,
-        "gone",
-        "temporarily_unavailable",
-        "provider_unavailable",
-    );
-    service.shift_clocks(6, 6);
-    told(
-        &login(&service, "dead", &of_dead).await,
-        "gone",
-        "temporarily_unavailable",
-        "provider_unavailable",
-    );
-}
-
-#[tokio::test]
-async fn a_dead_token_endpoint_is_left_alone_and_asked_again_after_a_while() {
-    let (issuer, service) = world().await;
-    issuer.behave("/token", Behaviour::Answer(500, String::new()));
-    let fails = async |asked: usize| {
-        let browser = Browser::new(&service, "op", &[]).await;
-        let answer = browser.with_code(&service).await;
-        let (error, code) = ("temporarily_unavailable", "provider_unavailable");
-        told(&answer, "dead", error, code);
-        assert_eq!(issuer.asked("/token"), asked);
-    };
-    for asked in 1..=5 {
-        fails(asked).await;
-    }
-    for _ in 0..5 {
-        fails(5).await;
-    }
-    service.shift_clocks(2, 2);
-    fails(6).await;
-    fails(6).await;
-    service.shift_clocks(60, 60);
-    let browser = Browser::new(&service, "op", &[]).await;
-    gives(&issuer, &browser.id_token(&issuer).sign(Key::rsa()));
-    assert!(parameters(&sent(&browser.with_code(&service).await)).contains_key("code"));
-}
-
-#[tokio::test]
-async fn endpoints_that_were_found_serve_for_a_day_while_nobody_can_look_them_up() {
-    const METADATA: &str = "/.well-known/openid-configuration";
-    let issuer = Issuer::start().await;
-    let url = &issuer.url;
-    let says = |path: &str| {
-        let body = json!({
-            "issuer": url, "jwks_uri": format!("{url}{JWKS}"),
-            "authorization_endpoint": format!("{url}{path}"), "token_endpoint": format!("{url}/token"),
-        });
-        issuer.behave(METADATA, Behaviour::Answer(200, body.to_string()));
-    };
-    says("/first");
-    let service = Service::builder()
-        .config(&format!(
-            "[providers.op]\nissuer = {url:?}\nclient_id = \"x\"\n\
-             [apps.web.sign_in]\nproviders = \"op\"\nredirect_uris = {BACK:?}\n"
-        ))
-        .start()
-        .await;
-    let challenge = challenge();
-    let at = async || {
-        let answer = login(&service, "op", &asked(&challenge, &[])).await;
-        sent(&answer).path().to_owned()
-    };
-    assert_eq!(at().await, "/first");
-    says("/second");
-    service.shift_clocks(3000, 3000);
-    assert_eq!(at().await, "/first", "for an hour they are believed");
-    // Then they are looked up while nobody waits.
-    issuer.behave(METADATA, Behaviour::Stall);
-    service.shift_clocks(3601, 3601);
-    let looks = issuer.asked(METADATA);
-    for _ in 0..3 {
-        assert_eq!(at().await, "/first");
-    }
-    eventually("it is looked up", async || issuer.asked(METADATA) > looks).await;
-    issuer.behave(METADATA, Behaviour::Answer(500, String::new()));
-    service.shift_clocks(86_000, 86_000);
-    assert_eq!(at().await, "/first", "it fails, and they serve");
-    says("/third");
-    service.shift_clocks(86_200, 86_200);
-    eventually("the new ones are found", async || at().await == "/third").await;
-    issuer.behave(METADATA, Behaviour::Answer(500, String::new()));
-    service.shift_clocks(180_000, 180_000);
-    let answer = login(&service, "op", &asked(&challenge, &[])).await;
-    let (error, code) = ("temporarily_unavailable", "provider_unavailable");
-    told(&answer, "after a day they are none", error, code);
-}
-
-#[tokio::test]
-async fn a_code_is_for_its_app_its_redirect_uri_and_its_verifier_for_a_minute() {
-    let (issuer, service) = world().await;
-    let given = code(&issuer, &service, &[]).await;
-    assert_eq!(given.len(), 43, "256 bits");
-    let other = "e".repeat(43);
-    for (what, other, code) in [
-        (
-            "another app",
-            vec![("client_id", "second")],
-            "authorization_code_invalid",
-        ),
-        (
-            "another redirect URI",
-            vec![("redirect_uri", "app://oauth-native-callback")],
-            "authorization_code_invalid",
-        ),
-        (
-            "another verifier",
-            vec![("code_verifier", other.as_str())],
-            "code_verifier_wrong",
-        ),
-        (
-            "the challenge",
-            vec![("code_verifier", &challenge())],
-            "code_verifier_wrong",
-        ),
-        (
-            "no verifier",
-            vec![("code_verifier", "")],
-            "parameter_malformed",
-        ),
-        (
-            "no redirect URI",
-            vec![("redirect_uri", "")],
-            "parameter_malformed",
-        ),
-        ("no code", vec![("code", "")], "parameter_malformed"),
-        (
-            "another code",
-            vec![("code", &given[1..])],
-            "authorization_code_invalid",
-        ),
-    ] {
-        let answer = exchange(&service, &given, &other).await;
-        assert_eq!(answer.body["code"], code, "{what}: {}", answer.body);
-        answer.assert_refused(400, code);
-        assert!(!answer.body.to_string().contains(&given));
-    }
-    // None of them used it up.
-    let answer = exchange(&service, &given, &[]).await;
-    assert_eq!(token::claims(app_token(&answer))["sub"], "248289761001");
-    assert_eq!(answer.body["token_type"], "Bearer");
-
-    let late = code(&issuer, &service, &[]).await;
-    service.shift_clocks(60, 60);
-    exchange(&service, &late, &[])
-        .await
-        .assert_refused(400, "authorization_code_invalid");
-}
-
-#[tokio::test]
-async fn a_code_that_comes_again_ends_what_it_gave() {
-    let (issuer, service) = world().await;
-    let given = code(&issuer, &service, &[]).await;
-    let answer = exchange(&service, &given, &[]).await;
-    let bearer = app_token(&answer).to_owned();
-    let verify = async || {
-        let request = service
-            .client
-            .get(format!("{}/auth/verify", service.url))
-            .bearer_auth(&bearer);
-        service.send(request).await
-    };
-    // Whoever has no verifier ends nothing.
-    let other = "e".repeat(43);
-    exchange(&service, &given, &[("code_verifier", &other)])
-        .await
-        .assert_refused(400, "code_verifier_wrong");
-    assert_eq!(verify().await.status, 200);
-    exchange(&service, &given, &[])
-        .await
-        .assert_refused(400, "authorization_code_used");
-    verify().await.assert_refused(401, "token_revoked");
-    exchange(&service, &given, &[])
-        .await
-        .assert_refused(400, "authorization_code_used");
-}
-
-#[tokio::test]
-async fn a_refresh_token_comes_with_the_code_and_ends_with_it() {
-    let issuer = Issuer::start().await;
-    let native = "app://oauth-native-callback";
-    let service = with(
-        &issuer,
-        &format!("[apps.native]\nrefresh = {{}}\nscopes = {{ \"read:tasks\" = [] }}\n[apps.native.sign_in]\nproviders = \"op\"\nredirect_uris = {native:?}\n"),
-    )
-    .start()
-    .await;
-    let refresh = async |token: &str| {
-        let body = query([
-            ("grant_type", "refresh_token"),
-            ("client_id", "native"),
-            ("refresh_token", token),
-        ]);
-        let request = service
-            .client
-            .post(format!("{}/oauth/token", service.url))
-            .header("content-type", "application/x-www-form-urlencoded")
-            .body(body);
-        service.send(request).await
-    };
-    let of_native = [("client_id", "native"), ("redirect_uri", native)];
-    for scope in ["read:tasks", "read:tasks offline_access"] {
-        let asked = [
-            ("app", "native"),
-            ("redirect_uri", native),
-            ("scope", scope),
-        ];
-        let browser = Browser::new(&service, "op", &asked).await;
-        gives(&issuer, &browser.id_token(&issuer).sign(Key::rsa()));
-        let url = sent(&browser.with_code(&service).await);
-        let given = parameters(&url).remove("code").unwrap();
-        let answer = exchange(&service, &given, &of_native).await;
-        assert_eq!(token::claims(app_token(&answer))["scope"], "read:tasks");
-        let Some(first) = answer.body["refresh_token"].as_str() else {
-            assert_eq!(scope, "read:tasks", "nobody asked for it");
-            continue;
-        };
-        assert_eq!(scope, "read:tasks offline_access");
-        let next = refresh(first).await;
-        assert_eq!(token::claims(app_token(&next))["sub"], "248289761001");
-        exchange(&service, &given, &of_native)
-            .await
-            .assert_refused(400, "authorization_code_used");
-        let next = next.body["refresh_token"].as_str().unwrap();
-        refresh(next)
-            .await
-            .assert_refused(400, "refresh_token_revoked");
-    }
-}
-
-#[tokio::test]
-async fn a_code_that_is_raced_a_thousand_times_is_honoured_once() {
-    let (issuer, service) = world().await;
-    let given = code(&issuer, &service, &[]).await;
-    let (service, given) = (&service, &given);
-    let tried = (0..1000).map(|_| async move { exchange(service, given, &[]).await });
-    let answers = futures_util::future::join_all(tried).await;
-    let honoured = answers.iter().filter(|answer| answer.status == 200).count();
-    assert_eq!(honoured, 1);
-    for answer in answers.iter().filter(|answer| answer.status != 200) {
-        answer.assert_refused(400, "authorization_code_used");
-    }
-}
-
-#[tokio::test]
 async fn a_callback_that_is_raced_is_taken_once() {
     let (issuer, service) = world().await;
     let browser = Browser::new(&service, "op", &[]).await;
@@ -1688,117 +1109,6 @@ async fn a_callback_that_is_raced_is_taken_once() {
         1
     );
     assert_eq!(issuer.asked("/token"), 1);
-}
-
-/// A proof of this key for the token endpoint, and the key's thumbprint (RFC 7638 §3.1).
-fn proof(key: &Key) -> (String, String) {
-    let mut jwk = key.jwk("any");
-    for name in ["kid", "alg", "use"] {
-        jwk.as_object_mut().unwrap().remove(name);
-    }
-    let thumbprint = URL_SAFE_NO_PAD.encode(sha256(jwk.to_string().as_bytes()));
-    let header = json!({"typ": "dpop+jwt", "alg": key.alg(), "jwk": jwk});
-    let jti = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 12]>());
-    let uri = format!("{OURS}/oauth/token");
-    let claims = json!({"jti": jti, "htm": "POST", "htu": uri, "iat": now()});
-    let proof = token::assemble(&header.to_string(), &claims.to_string(), |message| {
-        key.sign(message)
-    });
-    (proof, thumbprint)
-}
-
-#[tokio::test]
-async fn a_code_that_was_asked_for_with_a_key_is_good_with_that_key_alone() {
-    let (issuer, service) = world().await;
-    let (_, thumbprint) = proof(Key::p256());
-    let given = code(&issuer, &service, &[("dpop_jkt", &thumbprint)]).await;
-    let exchange = async |proof: Option<&str>| {
-        let pairs = [
-            ("grant_type", "authorization_code"),
-            ("code", given.as_str()),
-            ("redirect_uri", BACK),
-            ("client_id", "web"),
-            ("code_verifier", VERIFIER),
-        ];
-        let mut request = service
-            .client
-            .post(format!("{}/oauth/token", service.url))
-            .header("content-type", "application/x-www-form-urlencoded")
-            .body(query(pairs));
-        if let Some(proof) = proof {
-            request = request.header("dpop", proof);
-        }
-        service.send(request).await
-    };
-    exchange(None)
-        .await
-        .assert_refused(400, "dpop_proof_missing");
-    let (other, _) = proof(Key::ed25519());
-    exchange(Some(&other))
-        .await
-        .assert_refused(400, "dpop_key_mismatch");
-    let (right, _) = proof(Key::p256());
-    let answer = exchange(Some(&right)).await;
-    assert_eq!(answer.body["token_type"], "DPoP", "{}", answer.body);
-    let claims = token::claims(app_token(&answer));
-    assert_eq!(claims["cnf"]["jkt"], thumbprint);
-
-    let challenge = challenge();
-    let pairs = asked(&challenge, &[("dpop_jkt", "no thumbprint")]);
-    let answer = login(&service, "op", &pairs).await;
-    told(
-        &answer,
-        "no thumbprint",
-        "invalid_request",
-        "parameter_malformed",
-    );
-}
-
-#[tokio::test]
-async fn policy_is_asked_when_the_code_is_exchanged() {
-    let issuer = Issuer::start().await;
-    let service = with(
-        &issuer,
-        "[apps.strict]\naudience = [\"a\", \"b\"]\ncondition = 'claims.email.startsWith(\"alice\")'\nscopes = { \"read:tasks\" = [], \"write:tasks\" = [] }\n\
-         [apps.strict.sign_in]\nproviders = \"op\"\nredirect_uris = \"app://oauth-native-callback\"\n",
-    )
-    .start()
-    .await;
-    let native = "app://oauth-native-callback";
-    for (email, allowed) in [("alice@example.com", true), ("mallory@example.com", false)] {
-        let asked = [
-            ("app", "strict"),
-            ("redirect_uri", native),
-            ("scope", "read:tasks"),
-            ("audience", "b"),
-        ];
-        let browser = Browser::new(&service, "op", &asked).await;
-        gives(
-            &issuer,
-            &browser
-                .id_token(&issuer)
-                .claim("email", email)
-                .sign(Key::rsa()),
-        );
-        let url = sent(&browser.with_code(&service).await);
-        assert!(
-            url.as_str()
-                .starts_with("app://oauth-native-callback?code="),
-            "{url}"
-        );
-        let with = [("client_id", "strict"), ("redirect_uri", native)];
-        let answer = exchange(&service, &parameters(&url)["code"], &with).await;
-        if allowed {
-            assert_eq!(answer.body["scope"], "read:tasks");
-            let claims = token::claims(app_token(&answer));
-            assert_eq!(
-                (&claims["aud"], &claims["scope"]),
-                (&json!("b"), &json!("read:tasks"))
-            );
-        } else {
-            answer.assert_refused(400, "condition_not_met");
-        }
-    }
 }
 
 #[tokio::test]
@@ -1907,317 +1217,4 @@ async fn no_state_code_or_cookie_is_in_the_log_and_the_store() {
         assert!(!text.contains(secret), "{secret}");
     }
     assert!(text.contains("\"action\":\"callback\""));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn doctor_tells_whether_a_provider_knows_the_client() {
-    let issuer = Issuer::start().await;
-    let mut service = with(&issuer, "").start().await;
-    let rows = |service: &Service| {
-        let ended = service.command().run(&["doctor", "--json"]);
-        let report: Value = serde_json::from_str(&ended.stdout).unwrap();
-        let rows = report["checks"].as_array().unwrap().clone();
-        let own = |row: &Value| row["check"] == "provider" && row["name"] == "op";
-        rows.into_iter().filter(own).collect::<Vec<_>>()
-    };
-    for (status, body, expected, says) in [
-        (
-            400,
-            "invalid_grant",
-            "ok",
-            "it knows the client exchequer op; the callback http://localhost:8080/auth/callback/op must be registered there",
-        ),
-        (
-            401,
-            "invalid_client",
-            "provider_client_unknown",
-            "register an application of your own there",
-        ),
-        (
-            400,
-            "unauthorized_client",
-            "provider_client_unknown",
-            "register an application of your own there",
-        ),
-        (
-            400,
-            "redirect_uri_mismatch",
-            "provider_refused",
-            "sign in once to see",
-        ),
-        (
-            500,
-            "server_error",
-            "provider_unavailable",
-            "the provider said server_error",
-        ),
-    ] {
-        issuer.behave(
-            "/token",
-            Behaviour::Answer(status, json!({ "error": body }).to_string()),
-        );
-        let rows = rows(&service);
-        assert_eq!(rows.len(), 1, "{rows:?}");
-        let code = rows[0]["code"].as_str().unwrap_or("ok");
-        assert_eq!(code, expected, "{rows:?}");
-        let said = ["message", "next"].map(|member| rows[0][member].as_str().unwrap_or_default());
-        assert!(said.join(" ").contains(says), "{rows:?}");
-    }
-    issuer.vanish();
-    assert_eq!(rows(&service)[0]["code"], "provider_unavailable");
-
-    // A real OAuth server of Clerk's wording, and a real provider.
-    let clerk = StandIn::start(Clock::system()).await.unwrap();
-    let mut provider = Foreign::start("node", &["oidc-provider.mjs", "0"]);
-    let about = provider.next();
-    for (lines, id, secret) in [
-        (
-            format!("kind = \"clerk\"\nissuer = {:?}", clerk.issuer()),
-            clerk.oauth_client().0,
-            clerk.oauth_client().1,
-        ),
-        (
-            format!("issuer = {}", about["issuer"]),
-            about["web"]["client_id"].as_str().unwrap(),
-            about["web"]["client_secret"].as_str().unwrap(),
-        ),
-    ] {
-        for (id, secret, expected) in [
-            (id, secret, None),
-            (id, "another", Some("provider_client_unknown")),
-            ("another", secret, Some("provider_client_unknown")),
-        ] {
-            let config = format!(
-                "[providers.op]\n{lines}\nclient_id = {id:?}\nclient_secret = {{ env = \"OP_SECRET\" }}\n\
-                 [apps.web.sign_in]\nproviders = \"op\"\nredirect_uris = {BACK:?}\n"
-            );
-            std::fs::write(service.dir().join("exchequer.toml"), config).unwrap();
-            service.set_env("OP_SECRET", secret);
-            let rows = rows(&service);
-            assert_eq!(
-                rows[0]["code"].as_str(),
-                expected,
-                "{id} {secret}: {rows:?}"
-            );
-        }
-    }
-    provider.kill();
-}
-
-/// `exchequer check` of a file with these lines; the exit code and what it printed.
-fn check(lines: &str) -> (i32, String) {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("exchequer.toml"), lines).unwrap();
-    let command = crate::support::Command::new(dir.path()).env("S", SECRET);
-    let ended = command.run(&["check"]);
-    (ended.code, ended.stdout)
-}
-
-#[test]
-fn check_says_what_is_wrong_with_a_provider_or_a_sign_in() {
-    let app =
-        "[apps.web.sign_in]\nproviders = \"p\"\nredirect_uris = \"https://app.example.com/back\"\n";
-    let good = "[providers.p]\nissuer = \"https://p.example\"\nclient_id = \"c\"\nclient_secret = { env = \"S\" }\n";
-    let (code, text) = check(&format!("{good}{app}"));
-    assert_eq!(code, 0, "{text}");
-    for line in [
-        "ok:    issuer provider p (oidc) https://p.example RS256, ES256",
-        "ok:    app web: sign-in at p; back to https://app.example.com/back",
-        "ok:    provider p https://p.example: client c; callback http://localhost:8080/auth/callback/p",
-    ] {
-        assert!(text.lines().any(|each| each == line), "{text}");
-    }
-    assert!(
-        !text.contains("error:") && !text.contains("note:"),
-        "{text}"
-    );
-
-    for (lines, says) in [
-        (
-            format!(
-                "{}{app}",
-                good.replace("issuer = \"https://p.example\"\n", "")
-            ),
-            "`issuer` is missing",
-        ),
-        (
-            format!("{}{app}", good.replace("client_id = \"c\"\n", "")),
-            "`client_id` is missing: register an application of your own",
-        ),
-        (
-            format!("{}{app}", good.replace("{ env = \"S\" }", "\"plain\"")),
-            "a secret does not stand in the file",
-        ),
-        (
-            format!("{good}kind = \"gogle\"\n{app}"),
-            "kind: \"gogle\" is none of oidc, clerk, google, github, facebook: did you mean \"google\"?",
-        ),
-        (
-            format!("{good}scopes = \"email\"\n{app}"),
-            "scopes: must hold \"openid\"",
-        ),
-        (
-            format!("{good}client_auth = \"private_key_jwt\"\n{app}"),
-            "client_auth: \"private_key_jwt\" is none of",
-        ),
-        (
-            format!("{good}token_endpoint = \"http://p.example/token\"\n{app}"),
-            "token_endpoint: \"http://p.example/token\" must be https",
-        ),
-        (
-            format!("[providers.p]\nkind = \"github\"\nclient_id = \"c\"\n{app}"),
-            "`client_secret` is missing: the provider asks for it",
-        ),
-        (
-            format!(
-                "[providers.p]\nissuer = \"https://p.example\"\nclient_id = \"c\"\nclient_auth = \"client_secret_post\"\n{app}"
-            ),
-            "client_auth: needs `client_secret`",
-        ),
-        (
-            format!("{good}{}", app.replace("\"p\"", "\"q\"")),
-            "provider \"q\" is not configured",
-        ),
-        (
-            format!("{good}[apps.web.sign_in]\nproviders = \"p\"\n"),
-            "sign_in needs `redirect_uris`",
-        ),
-        (
-            format!(
-                "{good}{}",
-                app.replace("https://app.example.com/back", "https://*.example.com/")
-            ),
-            "has a wildcard",
-        ),
-        (
-            format!(
-                "{good}{}",
-                app.replace("https://app.example.com/back", "https://app.example.com/#x")
-            ),
-            "must have no fragment",
-        ),
-        (
-            format!(
-                "{good}{}",
-                app.replace("https://app.example.com/back", "http://app.example.com/")
-            ),
-            "must be https: plain http is only for this machine",
-        ),
-        (
-            format!(
-                "{good}{}",
-                app.replace("https://app.example.com/back", "javascript:alert(1)")
-            ),
-            "javascript is no scheme of an app",
-        ),
-        (
-            format!(
-                "{good}{}",
-                app.replace(
-                    "https://app.example.com/back",
-                    "https://user:pw@app.example.com/"
-                )
-            ),
-            "must have no user and no password",
-        ),
-        (
-            format!(
-                "{good}{}[apps.web.sign_in]\nproviders = [\"p\", \"q\"]\nredirect_uris = \"https://app.example.com/back\"\n",
-                good.replace("providers.p", "providers.q")
-                    .replace("p.example", "q.example")
-            ),
-            "the app trusts several issuers whose subjects could be equal: say with `subject`",
-        ),
-    ] {
-        let (code, text) = check(&lines);
-        assert_eq!(code, 1, "{lines}{text}");
-        assert!(
-            text.lines()
-                .any(|line| line.starts_with("error: ") && line.contains(says)),
-            "{says}: {text}"
-        );
-        assert!(!text.contains("pw@"), "{text}");
-    }
-    for (lines, says) in [
-        (
-            format!(
-                "{good}{}",
-                app.replace(
-                    "https://app.example.com/back",
-                    "app://oauth-native-callback"
-                )
-            ),
-            "another app on the device can claim this scheme",
-        ),
-        (
-            format!(
-                "{good}[issuers.i]\nissuer = \"https://i.example\"\naudiences = \"a\"\n[apps.web]\nissuers = \"i\"\n"
-            ),
-            "no app lists this provider",
-        ),
-        (
-            format!("{good}client_auth = \"none\"\n{app}"),
-            "client_auth: none: the secret is not sent",
-        ),
-        (
-            format!("{good}api_url = \"https://p.example\"\n{app}"),
-            "api_url: has no effect but for kinds github and facebook",
-        ),
-    ] {
-        let (code, text) = check(&lines);
-        assert_eq!(code, 0, "{text}");
-        assert!(
-            text.lines()
-                .any(|line| line.starts_with("note: ") && line.contains(says)),
-            "{says}: {text}"
-        );
-    }
-    // An issuer of the app's own with this `iss` has its own rules, and is the only one.
-    let own = format!(
-        "{good}[issuers.i]\nissuer = \"https://p.example\"\naudiences = \"a\"\n[apps.web]\nissuers = \"i\"\n{app}"
-    );
-    let (code, text) = check(&own);
-    assert_eq!(code, 0, "{text}");
-    assert!(text.contains("ok:    app web: issuers i;"), "{text}");
-}
-
-#[tokio::test]
-async fn the_metadata_says_how_users_sign_in() {
-    let (issuer, service) = world().await;
-    let path = "/.well-known/oauth-authorization-server";
-    let metadata = service.get(path).await.body;
-    assert_eq!(
-        metadata["grant_types_supported"],
-        json!([
-            "authorization_code",
-            "urn:ietf:params:oauth:grant-type:token-exchange"
-        ])
-    );
-    assert_eq!(metadata["response_types_supported"], json!(["code"]));
-    assert_eq!(
-        metadata["code_challenge_methods_supported"],
-        json!(["S256"])
-    );
-    assert_eq!(
-        metadata["authorization_response_iss_parameter_supported"],
-        true
-    );
-    assert_eq!(metadata["token_endpoint"], format!("{OURS}/oauth/token"));
-    let methods = &metadata["token_endpoint_auth_methods_supported"];
-    assert_eq!(methods, &json!(["none"]));
-    // Which of two it should be a client cannot know.
-    assert_eq!(metadata.get("authorization_endpoint"), None);
-    let url = &issuer.url;
-    let one = Service::builder()
-        .config(&format!(
-            "[providers.op]\nissuer = {url:?}\nclient_id = \"c\"\n\
-             [apps.web.sign_in]\nproviders = \"op\"\nredirect_uris = {BACK:?}\n"
-        ))
-        .start()
-        .await;
-    let metadata = one.get(path).await.body;
-    assert_eq!(
-        metadata["authorization_endpoint"],
-        format!("{OURS}/auth/login/op")
-    );
 }
