@@ -4,9 +4,8 @@ use crate::support::issuer::{self, Behaviour};
 use crate::support::secrecy::leak;
 use crate::support::service::{Answer, Builder};
 use crate::support::wire::Wire;
-use crate::support::{Command, Issuer, Key, Redis, Service, Token, eventually, now};
-use exchequer::clock::Clock;
-use exchequer::standin::{StandIn, known};
+use crate::support::{Command, Issuer, Key, Redis, Service, Token, clerk, eventually, now};
+use exchequer::standin::known;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -905,13 +904,8 @@ async fn the_box_says_word_for_word_what_the_command_says() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_session_id_the_box_says_who_would_be_asked_and_asks_nobody() {
-    let clerk = StandIn::start(Clock::system()).await.unwrap();
-    let service = Service::builder()
-        .env("CLERK_JWT_ISSUER", clerk.issuer())
-        .env("CLERK_SECRET_KEY", clerk.secret_key())
-        .env("CLERK_API_URL", clerk.api_url())
-        .start()
-        .await;
+    let clerk = clerk().await;
+    let service = Service::builder().keyed(&clerk).start().await;
     let asked = clerk.calls().len();
     let said = explained(&service, known::SESSION).await;
     assert_eq!(

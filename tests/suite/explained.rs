@@ -2,10 +2,9 @@
 //! the service would say, check by check, and what was not looked at.
 
 use crate::support::token::encode;
-use crate::support::{Issuer, Service, token};
+use crate::support::{Issuer, Service, clerk, token};
 use crate::webhooks;
-use exchequer::clock::Clock;
-use exchequer::standin::{StandIn, known};
+use exchequer::standin::known;
 use serde_json::{Value, json};
 
 const CHECKS: [&str; 13] = [
@@ -146,13 +145,8 @@ async fn a_token_of_ours_is_explained_as_a_gateway_would_be_answered() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_id_is_explained_by_what_the_backend_api_says_and_not_used_up() {
-    let clerk = StandIn::start(Clock::system()).await.unwrap();
-    let service = Service::builder()
-        .env("CLERK_JWT_ISSUER", clerk.issuer())
-        .env("CLERK_SECRET_KEY", clerk.secret_key())
-        .env("CLERK_API_URL", clerk.api_url())
-        .start()
-        .await;
+    let clerk = clerk().await;
+    let service = Service::builder().keyed(&clerk).start().await;
     clerk.world(|world| {
         world.add_session("sess_2ended", known::USER, "ended");
     });

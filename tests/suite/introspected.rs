@@ -1,17 +1,20 @@
 //! Tokens that an authorization server is asked about (RFC 7662): the question, and which answers
 //! count, for how long.
 
-use crate::opaque::{
-    DISCOVERY, GUARD, INTROSPECT, KINDS, RFC_8414, accepting, add, questions, section, service,
-    standin,
-};
-use crate::support::{Answer, Behaviour, Issuer, Key, Service, Token, now, token};
+use crate::opaque::{KINDS, accepting, add, questions, section, service};
+use crate::support::{Answer, Behaviour, Issuer, Key, Service, Token, clerk, now, token};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use exchequer::standin::{Fault, TokenKind};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Whatever takes longer hangs.
+const GUARD: Duration = Duration::from_secs(15);
+const INTROSPECT: &str = "/introspect";
+const DISCOVERY: &str = "/.well-known/openid-configuration";
+const RFC_8414: &str = "/.well-known/oauth-authorization-server";
 
 /// An authorization server of our own, and a service whose app `web` trusts it.
 async fn introspecting(issuer_lines: &str, app_lines: &str) -> (Issuer, Service) {
@@ -199,7 +202,7 @@ async fn a_server_that_does_not_answer_costs_a_bounded_time() {
         answer.assert_refused(503, "provider_unavailable");
     }
     // So does one whose users are taken by Clerk's Backend API.
-    let standin = standin().await;
+    let standin = clerk().await;
     for kind in KINDS {
         let lines = accepting(&[kind.setting], kind.credentials);
         let service = service(&standin, &lines, "").await;
@@ -444,7 +447,7 @@ async fn exchange(service: &Service, app: &str, token: &str) -> Answer {
 
 #[tokio::test]
 async fn of_several_issuers_the_named_apps_alone_is_asked() {
-    let (one, two, server) = (standin().await, standin().await, Issuer::start().await);
+    let (one, two, server) = (clerk().await, clerk().await, Issuer::start().await);
     answers(&server, 200, active(&server));
     let lines = "accepts = [\"session\", \"api_key\"]\n";
     let url = &server.url;

@@ -1,9 +1,7 @@
 //! How often one may ask: each subject of each app, and each client address; whoever fails,
 //! less often.
 
-use crate::support::{Answer, Command, Issuer, Key, Service, Token, eventually};
-use exchequer::clock::Clock;
-use exchequer::standin::StandIn;
+use crate::support::{Answer, Command, Issuer, Key, Service, Token, clerk, eventually};
 use serde_json::{Value, json};
 
 async fn limited(issuer: &Issuer, limit: &str) -> Service {
@@ -300,15 +298,13 @@ async fn failures_count_harder_and_an_empty_bucket_is_told_instead() {
 
 #[tokio::test]
 async fn whoever_guesses_ids_and_opaque_tokens_soon_costs_the_provider_nothing() {
-    let clerk = StandIn::start(Clock::system()).await.unwrap();
-    let (url, api) = (clerk.issuer(), clerk.api_url());
+    let clerk = clerk().await;
     let service = Service::builder()
-        .config(&format!(
-            "[issuers.clerk]\nissuer = {url:?}\nkind = \"clerk\"\napi_url = {api:?}\n\
-             secret_key = {{ env = \"KEY\" }}\naccepts = [\"session\", \"api_key\"]\n\
-             [apps.web]\nissuers = \"clerk\"\n"
-        ))
-        .env("KEY", clerk.secret_key())
+        .keyed_in_file(
+            &clerk,
+            "accepts = [\"session\", \"api_key\"]",
+            "[apps.web]\nissuers = \"clerk\"",
+        )
         // Twenty for an address: four failures.
         .env("EXCHEQUER_RATE_LIMIT", "2/1h")
         .env("EXCHEQUER_TRUSTED_PROXIES", "127.0.0.1")

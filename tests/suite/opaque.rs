@@ -1,25 +1,13 @@
 //! Tokens of Clerk's that only Clerk can read: asked about where the configuration says so and nowhere
 //! else.
 
-use crate::support::{Command, Issuer, Key, Service, Token, now, token};
-use exchequer::clock::Clock;
+use crate::support::{Command, Issuer, Key, Service, Token, clerk, now, token};
 use exchequer::standin::{Session, StandIn, TokenKind};
 use serde_json::{Value, json};
-use std::sync::Arc;
-use std::time::Duration;
 
-/// Whatever takes longer hangs.
-pub const GUARD: Duration = Duration::from_secs(15);
-pub const INTROSPECT: &str = "/introspect";
-pub const DISCOVERY: &str = "/.well-known/openid-configuration";
-pub const RFC_8414: &str = "/.well-known/oauth-authorization-server";
 const BY_SECRET_KEY: &str = "secret_key = { env = \"SECRET_KEY\" }";
 const BY_CLIENT: &str =
     "client_id = { env = \"CLIENT\" }\nclient_secret = { env = \"CLIENT_SECRET\" }";
-
-pub async fn standin() -> Arc<StandIn> {
-    StandIn::start(Clock::system()).await.unwrap()
-}
 
 /// The file's section for a stand-in.
 pub fn section(name: &str, standin: &StandIn, lines: &str) -> String {
@@ -113,7 +101,7 @@ pub const KINDS: [Kind; 4] = [
 
 #[tokio::test]
 async fn each_kind_is_exchanged_by_its_issuers_word() {
-    let standin = standin().await;
+    let standin = clerk().await;
     let mut asked = Vec::new();
     for kind in KINDS {
         let (secret, subject) = (kind.prefix, kind.subject);
@@ -147,7 +135,7 @@ async fn each_kind_is_exchanged_by_its_issuers_word() {
 
 #[tokio::test]
 async fn revoked_expired_and_unknown_tokens_are_refused_each_as_what_it_is() {
-    let standin = standin().await;
+    let standin = clerk().await;
     for kind in KINDS {
         let lines = accepting(&[kind.setting], kind.credentials);
         let service = service(&standin, &lines, "").await;
@@ -185,7 +173,7 @@ async fn revoked_expired_and_unknown_tokens_are_refused_each_as_what_it_is() {
 
 #[tokio::test]
 async fn a_kind_that_is_not_accepted_is_refused_and_nobody_is_asked() {
-    let standin = standin().await;
+    let standin = clerk().await;
     let not_accepted = "subject_token_kind_not_accepted";
     for kind in KINDS {
         add(&standin, kind.prefix, kind.kind, kind.subject);
@@ -223,7 +211,7 @@ async fn a_kind_that_is_not_accepted_is_refused_and_nobody_is_asked() {
 
 #[tokio::test]
 async fn where_no_issuer_takes_opaque_tokens_the_answer_says_so() {
-    let standin = standin().await;
+    let standin = clerk().await;
     let service = service(&standin, BY_SECRET_KEY, "").await;
     for secret in ["oat_2a", "mt_2c", "ak_2d", "plain"] {
         service
@@ -238,7 +226,7 @@ async fn where_no_issuer_takes_opaque_tokens_the_answer_says_so() {
 
 #[tokio::test]
 async fn the_variables_alone_take_oauth_tokens() {
-    let standin = standin().await;
+    let standin = clerk().await;
     add(&standin, "oat_v", TokenKind::OAuth, "user_v");
     let (id, secret) = standin.oauth_client();
     let service = Service::builder()
@@ -257,7 +245,7 @@ async fn the_variables_alone_take_oauth_tokens() {
 
 #[tokio::test]
 async fn a_machines_words_make_no_session_and_an_organisations_key_acts_for_it() {
-    let standin = standin().await;
+    let standin = clerk().await;
     let lies = json!({
         "team": "blue", "sid": "sess_x", "org_id": "org_x", "org_role": "org:admin", "sts": "no",
         "act": {"sub": "user_x"}, "sub": "user_x", "iss": "https://elsewhere.example.com",
@@ -301,7 +289,7 @@ async fn a_machines_words_make_no_session_and_an_organisations_key_acts_for_it()
 
 #[tokio::test]
 async fn access_and_machine_jwts_need_leave_and_never_pass_as_sessions() {
-    let standin = standin().await;
+    let standin = clerk().await;
     let oauth = standin.oauth_jwt("user_1", &["a:read"]);
     let machine = standin.machine_jwt("mch_1", &["mch_2"]);
     let session = standin.session_token(&Session::default());
@@ -433,7 +421,7 @@ async fn what_kind_a_jwt_is_cannot_be_said_in_two_ways() {
 
 #[tokio::test]
 async fn wrong_credentials_are_ours_and_not_the_tokens() {
-    let standin = standin().await;
+    let standin = clerk().await;
     let (id, _) = standin.oauth_client();
     let service = Service::builder()
         .env("CLERK_JWT_ISSUER", standin.issuer())
@@ -503,7 +491,7 @@ fn one_app_has_one_reader_for_each_kind() {
 
 #[tokio::test]
 async fn explain_says_what_an_opaque_token_is_and_asks_nobody() {
-    let standin = standin().await;
+    let standin = clerk().await;
     let taking = service(&standin, &accepting(&["oauth"], BY_SECRET_KEY), "").await;
     let plain = service(&standin, "", "").await;
     let before = standin.calls().len();
@@ -581,7 +569,7 @@ async fn explain_says_what_an_opaque_token_is_and_asks_nobody() {
 
 #[tokio::test]
 async fn another_instances_secret_key_vouches_for_nobody() {
-    let (ours, theirs) = (standin().await, standin().await);
+    let (ours, theirs) = (clerk().await, clerk().await);
     let url = ours.issuer();
     let service = Service::builder()
         .config(&format!(
@@ -606,7 +594,7 @@ async fn another_instances_secret_key_vouches_for_nobody() {
 
 #[tokio::test]
 async fn a_machines_own_secret_key_verifies_its_tokens() {
-    let standin = standin().await;
+    let standin = clerk().await;
     add(&standin, "mt_x", TokenKind::Machine, "mch_x");
     let lines = accepting(&["m2m"], BY_SECRET_KEY);
     for (key, code) in [
@@ -634,7 +622,7 @@ async fn a_machines_own_secret_key_verifies_its_tokens() {
 
 #[tokio::test]
 async fn a_deleted_users_key_is_refused_at_once_whatever_is_kept() {
-    let standin = standin().await;
+    let standin = clerk().await;
     add(&standin, "ak_x", TokenKind::ApiKey, "user_x");
     let secret = standin.webhook_secret();
     let issuer = section(

@@ -4,8 +4,7 @@
 //! this suite gets is held against it ([`described`]).
 
 use crate::support::described::{DOCUMENT, assert_valid, resolved};
-use crate::support::{Answer, Issuer, Key, Service, Token, described, now};
-use exchequer::clock::Clock;
+use crate::support::{Answer, Issuer, Key, Service, Token, clerk, described, now};
 use exchequer::explain::Code;
 use exchequer::standin::{Session, StandIn};
 use serde_json::{Map, Value, json};
@@ -28,7 +27,7 @@ struct World {
 
 impl World {
     async fn start() -> Self {
-        let clerk = StandIn::start(Clock::system()).await.unwrap();
+        let clerk = clerk().await;
         let partner = Issuer::start().await;
         let (client_id, client_secret) = clerk.oauth_client();
         let service = Service::builder()

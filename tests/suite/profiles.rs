@@ -2,8 +2,7 @@
 //! for, and reaches whoever else is to know it.
 
 use crate::support::described::{DOCUMENT, assert_valid};
-use crate::support::{Answer, Command, Service, eventually, now, token};
-use exchequer::clock::Clock;
+use crate::support::{Answer, Command, Service, clerk, eventually, now, token};
 use exchequer::standin::{Fault, Session, StandIn};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -19,7 +18,7 @@ const USER: &str = "user_1ada";
 
 /// A Clerk instance with one user, who is a member of an organisation.
 async fn instance() -> Arc<StandIn> {
-    let clerk = StandIn::start(Clock::system()).await.unwrap();
+    let clerk = clerk().await;
     clerk.world(|world| {
         world.add_user(USER);
         world.add_organization("org_1acme", "acme");
@@ -389,10 +388,7 @@ async fn without_a_profile_at_hand_a_dead_api_is_the_reason_given_and_the_user_s
 
 #[tokio::test]
 async fn a_user_that_the_api_does_not_know_is_gone_or_another_instances() {
-    let (clerk, other) = (
-        instance().await,
-        StandIn::start(Clock::system()).await.unwrap(),
-    );
+    let (clerk, other) = (instance().await, clerk().await);
     let gone = service(&clerk, "", "user = [\"first_name\"]").await;
     let token = session(&clerk, "sess_1ada");
     let user = clerk.world(|world| world.users.remove(USER)).unwrap();

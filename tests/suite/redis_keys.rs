@@ -3,10 +3,9 @@
 
 use crate::introspection_endpoint::post;
 use crate::replica_races::shared;
-use crate::support::{Answer, Issuer, Key, Redis, Service};
+use crate::support::{Answer, Issuer, Key, Redis, Service, clerk};
 use crate::webhooks::{Hook, SECRET, session_event};
 use crate::{client_auth, dpop, sign_in};
-use exchequer::clock::Clock;
 use exchequer::standin::{Session, StandIn, known};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -72,14 +71,9 @@ async fn exchange(service: &Service, clerk: &StandIn, app: &str, scope: &str) ->
 #[tokio::test]
 async fn every_key_ends_but_those_whose_number_has_one() {
     let (redis, issuer) = (Redis::start().await, Issuer::start().await);
-    let clerk = StandIn::start(Clock::system()).await.unwrap();
-    let url = clerk.issuer();
+    let clerk = clerk().await;
     let mut main = Service::builder()
-        .config(&format!(
-            "[issuers.clerk]\nissuer = {url:?}\nkind = \"clerk\"\napi_url = {url:?}\n\
-             secret_key = {{ env = \"KEY\" }}\nwebhook_secret = {{ env = \"HOOK\" }}\n{APPS}"
-        ))
-        .env("KEY", clerk.secret_key())
+        .keyed_in_file(&clerk, "webhook_secret = { env = \"HOOK\" }", APPS)
         .env("HOOK", SECRET)
         .env("EXCHEQUER_RATE_LIMIT", "100/1m");
     let mut signing_in = sign_in::with(&issuer, "");

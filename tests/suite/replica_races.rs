@@ -4,10 +4,9 @@
 use crate::support::redis::RedisCluster;
 use crate::support::service::Builder;
 use crate::support::token::claims;
-use crate::support::{Answer, Issuer, Key, Redis, Service};
+use crate::support::{Answer, Issuer, Key, Redis, Service, clerk};
 use crate::{client_auth, dpop, refresh, sign_in};
-use exchequer::clock::Clock;
-use exchequer::standin::{StandIn, known};
+use exchequer::standin::known;
 use futures_util::stream::{StreamExt, iter};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -142,14 +141,9 @@ async fn over_a_cluster_a_refresh_token_is_honoured_once_too() {
 #[tokio::test]
 async fn a_session_id_is_honoured_once() {
     let redis = Redis::start().await;
-    let clerk = StandIn::start(Clock::system()).await.unwrap();
-    let url = clerk.issuer();
+    let clerk = clerk().await;
     let [one, other] = two(&redis.url(), || {
-        let service = Service::builder().config(&format!(
-            "[issuers.clerk]\nissuer = {url:?}\nkind = \"clerk\"\napi_url = {url:?}\n\
-             secret_key = {{ env = \"KEY\" }}\n[apps.web]\nissuers = [\"clerk\"]\n"
-        ));
-        service.env("KEY", clerk.secret_key())
+        Service::builder().keyed_in_file(&clerk, "", "[apps.web]\nissuers = [\"clerk\"]")
     })
     .await;
     let body = json!({ "session_id": known::SESSION });

@@ -3,10 +3,9 @@
 
 use crate::support::issuer::JWKS;
 use crate::support::service::Answer;
-use crate::support::{Behaviour, Issuer, Service, now, token};
+use crate::support::{Behaviour, Issuer, Service, clerk, now, token};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use exchequer::clock::Clock;
 use exchequer::standin::{Fault, Session, StandIn, World, known};
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
@@ -16,19 +15,10 @@ use std::time::Duration;
 const MEMBERSHIPS: &str = "GET /v1/users/user_2standin/organization_memberships?limit=50&offset=0";
 const SESSION_CALL: &str = "GET /v1/sessions/sess_2standin";
 
-async fn clerk() -> Arc<StandIn> {
-    StandIn::start(Clock::system()).await.unwrap()
-}
-
 /// A Clerk instance and a service that has its secret key, by variables alone.
 async fn world() -> (Arc<StandIn>, Service) {
     let clerk = clerk().await;
-    let service = Service::builder()
-        .env("CLERK_JWT_ISSUER", clerk.issuer())
-        .env("CLERK_SECRET_KEY", clerk.secret_key())
-        .env("CLERK_API_URL", clerk.api_url())
-        .start()
-        .await;
+    let service = Service::builder().keyed(&clerk).start().await;
     (clerk, service)
 }
 

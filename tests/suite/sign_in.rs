@@ -2,12 +2,13 @@
 //! once; and every way to get somebody else's.
 
 use crate::support::issuer::JWKS;
-use crate::support::{Answer, Behaviour, Foreign, Issuer, Key, Service, Token, eventually, token};
+use crate::support::{
+    Answer, Behaviour, Foreign, Issuer, Key, Service, Token, clerk, eventually, token,
+};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use exchequer::clock::Clock;
 use exchequer::crypto::sha256;
-use exchequer::standin::{StandIn, known};
+use exchequer::standin::known;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use url::{Url, form_urlencoded};
@@ -278,7 +279,7 @@ async fn a_real_provider_signs_a_user_in_and_the_app_gets_a_token() {
 
 #[tokio::test]
 async fn clerk_is_a_provider_of_an_application_of_ones_own() {
-    let clerk = StandIn::start(Clock::system()).await.unwrap();
+    let clerk = clerk().await;
     let (id, secret) = clerk.oauth_client();
     let service = Service::builder()
         .config(&format!(

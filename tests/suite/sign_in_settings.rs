@@ -1,9 +1,7 @@
 //! What `exchequer doctor`, `exchequer check` and the metadata say of the settings of sign-in.
 
 use crate::sign_in::{BACK, OURS, SECRET, with, world};
-use crate::support::{Behaviour, Foreign, Issuer, Service};
-use exchequer::clock::Clock;
-use exchequer::standin::StandIn;
+use crate::support::{Behaviour, Foreign, Issuer, Service, clerk};
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,7 +62,7 @@ async fn doctor_tells_whether_a_provider_knows_the_client() {
     assert_eq!(rows(&service)[0]["code"], "provider_unavailable");
 
     // A real OAuth server of Clerk's wording, and a real provider.
-    let clerk = StandIn::start(Clock::system()).await.unwrap();
+    let clerk = clerk().await;
     let mut provider = Foreign::start("node", &["oidc-provider.mjs", "0"]);
     let about = provider.next();
     for (lines, id, secret) in [

@@ -2,15 +2,14 @@
 //! never a revoked one, and never one from the cache that would not be given anew.
 
 use crate::support::token::{assemble, claims, encode, header};
-use crate::support::{Answer, Issuer, Key, Service, Token, Wire, eventually, now};
+use crate::support::{Answer, Issuer, Key, Service, Token, Wire, clerk, eventually, now};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use exchequer::clock::Clock;
 use exchequer::config::{self, Sources};
 use exchequer::http::server::Stop;
 use exchequer::http::verify::PATH;
 use exchequer::service::{Place, Service as Parts};
-use exchequer::standin::{Session, StandIn};
+use exchequer::standin::Session;
 use exchequer::store::{self, Change, Kind, Revocation};
 use ring::hmac;
 use serde_json::{Value, json};
@@ -1141,16 +1140,11 @@ async fn the_signature_covers_the_identity_and_the_request_that_one_pair_of_head
 
 #[tokio::test]
 async fn a_gateways_question_meets_nobody_and_takes_from_no_bucket() {
-    let clerk = StandIn::start(Clock::system()).await.unwrap();
-    let (url, api) = (clerk.issuer(), clerk.api_url());
+    let clerk = clerk().await;
+    let app = "[apps.web]\nissuers = \"clerk\"\nverify.pass_through = true\n\
+               claims.roles = '[user.first_name]'\nprofile.user = [\"first_name\"]";
     let service = Service::builder()
-        .config(&format!(
-            "[issuers.clerk]\nissuer = {url:?}\nkind = \"clerk\"\napi_url = {api:?}\n\
-             secret_key = {{ env = \"KEY\" }}\n\
-             [apps.web]\nissuers = \"clerk\"\nverify.pass_through = true\n\
-             claims.roles = '[user.first_name]'\nprofile.user = [\"first_name\"]\n"
-        ))
-        .env("KEY", clerk.secret_key())
+        .keyed_in_file(&clerk, "", app)
         .env("EXCHEQUER_RATE_LIMIT", "3/1h")
         .env("EXCHEQUER_VERIFY_CACHE", "off")
         .start()

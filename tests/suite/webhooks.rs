@@ -1,10 +1,9 @@
 //! What Clerk tells by webhooks holds at once and for good, whoever else knocks at the door.
 
-use crate::support::{Answer, Issuer, Key, Service, Token, eventually, now, token};
+use crate::support::{Answer, Issuer, Key, Service, Token, clerk, eventually, now, token};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use exchequer::clock::Clock;
-use exchequer::standin::{Session, StandIn};
+use exchequer::standin::Session;
 use ring::hmac;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
@@ -1057,7 +1056,7 @@ async fn killed_while_events_come_it_forgets_none_that_it_acknowledged() {
 
 #[tokio::test]
 async fn what_the_stand_in_for_clerk_sends_is_taken() {
-    let clerk = StandIn::start(Clock::system()).await.unwrap();
+    let clerk = clerk().await;
     let service = Service::builder()
         .env("CLERK_JWT_ISSUER", clerk.issuer())
         .env("CLERK_WEBHOOK_SECRET", clerk.webhook_secret())
@@ -1092,7 +1091,7 @@ async fn what_the_stand_in_for_clerk_sends_is_taken() {
 
 #[tokio::test]
 async fn what_is_told_of_a_user_is_known_at_the_next_exchange_without_asking() {
-    let clerk = StandIn::start(Clock::system()).await.unwrap();
+    let clerk = clerk().await;
     clerk.world(|world| {
         world.add_user("user_2a");
         world.add_session("sess_2a", "user_2a", "active");

@@ -1,5 +1,6 @@
 //! The world around the service: its process, an issuer that can misbehave, keys and tokens.
 
+pub mod clerk;
 pub mod collector;
 pub mod command;
 pub mod described;
@@ -15,6 +16,7 @@ pub mod service;
 pub mod token;
 pub mod wire;
 
+pub use clerk::clerk;
 pub use collector::Collector;
 pub use command::Command;
 pub use foreign::Foreign;
