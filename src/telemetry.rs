@@ -309,7 +309,6 @@ pub struct Metrics {
     deliveries: Family<DeliveryLabels, Counter>,
     waiting: Gauge,
     audit_lost: Counter,
-    log_lost: Counter,
     spans: Family<DeliveryLabels, Counter>,
     redis_up: Gauge,
     redis_clock_ahead: Gauge,
@@ -330,11 +329,63 @@ impl Drop for InFlight<'_> {
     }
 }
 
+/// Has the metric registered, and gives it.
+fn registered<M: Clone>(metric: M, register: impl FnOnce(M)) -> M {
+    register(metric.clone());
+    metric
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("exchequer");
-        let requests = Family::<RequestLabels, Counter>::default();
-        let durations: Durations = Family::new_with_constructor(buckets);
+        // Registers a metric, and gives it.
+        macro_rules! metric {
+            ($name:literal, $help:literal $(, $unit:ident)?) => {
+                metric!(Default::default(), $name, $help $(, $unit)?)
+            };
+            ($metric:expr, $name:literal, $help:literal) => {
+                registered($metric, |metric| registry.register($name, $help, metric))
+            };
+            ($metric:expr, $name:literal, $help:literal, $unit:ident) => {
+                registered($metric, |metric| {
+                    registry.register_with_unit($name, $help, Unit::$unit, metric);
+                })
+            };
+        }
+        let build = metric!(
+            Family::<BuildLabels, Gauge>::default(),
+            "build_info",
+            "Version and cryptographic backend"
+        );
+        build
+            .get_or_create(&BuildLabels {
+                version: env!("CARGO_PKG_VERSION"),
+                backend: BACKEND,
+            })
+            .set(1);
+        let start = metric!(
+            Gauge::<i64>::default(),
+            "start_time",
+            "When it started",
+            Seconds
+        );
+        start.set(Clock::system().now());
+        let _ = metric!(
+            LOG.get().map(Output::lost).unwrap_or_default(),
+            "log_lost",
+            "Lines of the log that could not be written"
+        );
+        let requests = metric!(
+            Family::<RequestLabels, Counter>::default(),
+            "requests",
+            "Requests by route, outcome and code of the catalogue"
+        );
+        let durations: Durations = metric!(
+            Family::new_with_constructor(buckets as fn() -> Histogram),
+            "request_duration",
+            "Time from the request's head to its answer",
+            Seconds
+        );
         let verified = (
             requests.get_or_create(&VERIFIED).clone(),
             durations
@@ -343,55 +394,164 @@ impl Default for Metrics {
                 })
                 .clone(),
         );
-        let callers = Family::<AddressLabels, Counter>::default();
         let metrics = Self {
             requests,
             durations,
             verified,
-            limited: Family::default(),
-            in_flight: Gauge::default(),
-            connections: Gauge::default(),
-            connections_refused: Counter::default(),
-            connections_cut: Family::default(),
-            shed: Family::default(),
-            at_work: Gauge::default(),
-            queued: Gauge::default(),
-            bodies: Gauge::default(),
-            delays: buckets(),
-            fetches: Family::default(),
-            ages: Family::default(),
-            provider: Family::default(),
-            breakers: Family::default(),
-            keys: Family::default(),
-            rotations: Family::default(),
-            ring_failures: Counter::default(),
-            ring_place: Family::default(),
-            ring_generation: Gauge::default(),
-            ring_shared: Gauge::default(),
-            ring_put_back: Counter::default(),
-            ring_conflicts: Counter::default(),
-            store_failures: Counter::default(),
-            store_revocations: Gauge::default(),
-            store_commits: buckets(),
-            store_losses: Counter::default(),
-            store_fallbacks: Family::default(),
-            events: Family::default(),
-            last_events: Family::default(),
-            callers: ["known", "unknown"]
-                .map(|address| callers.get_or_create(&AddressLabels { address }).clone()),
-            deliveries: Family::default(),
-            waiting: Gauge::default(),
-            audit_lost: Counter::default(),
-            log_lost: LOG.get().map(Output::lost).unwrap_or_default(),
-            spans: Family::default(),
-            redis_up: Gauge::default(),
-            redis_clock_ahead: Gauge::default(),
-            redis_breaker_openings: Family::default(),
-            redis_refused: Family::default(),
-            redis_connections: Counter::default(),
-            redis_round_trips: buckets(),
+            limited: metric!(
+                "rate_limited",
+                "Requests refused by a rate limit, by whose it is"
+            ),
+            in_flight: metric!("requests_in_flight", "Requests being answered"),
+            connections: metric!("connections", "Open connections of the public listener"),
+            connections_refused: metric!(
+                "connections_refused",
+                "Connections closed at once, for there were as many as may be"
+            ),
+            connections_cut: metric!(
+                "connections_cut",
+                "Connections cut off, by what had stalled"
+            ),
+            shed: metric!(
+                "requests_shed",
+                "Requests refused at once, by what there was too much of"
+            ),
+            at_work: metric!(
+                "requests_at_work",
+                "Requests that take one of the EXCHEQUER_MAX_CONCURRENCY places"
+            ),
+            queued: metric!("requests_waiting", "Requests that wait for such a place"),
+            bodies: metric!(
+                "bodies_pending",
+                "Request bodies that have come in part",
+                Bytes
+            ),
+            delays: metric!(
+                buckets(),
+                "queue_delay",
+                "Time that whoever comes now waits for a processor, looked at a hundred times a second",
+                Seconds
+            ),
+            fetches: metric!("jwks_fetch", "Fetches of an issuer's key set, by result"),
+            ages: metric!(
+                "jwks_age",
+                "Time since an issuer's key set was fetched",
+                Seconds
+            ),
+            provider: metric!(
+                "provider_requests",
+                "Requests to a provider's API, by result; not_asked made none"
+            ),
+            breakers: metric!(
+                "provider_breaker_open",
+                "1 while a provider's API fails and is left alone"
+            ),
+            keys: metric!("signing_key_info", "Our published keys and their states"),
+            rotations: metric!(
+                "next_rotation",
+                "Time until the standby key signs; negative where it is overdue",
+                Seconds
+            ),
+            ring_failures: metric!(
+                "key_ring_failures",
+                "Times that the key ring could not be read, changed or saved"
+            ),
+            ring_place: metric!(
+                "key_ring_info",
+                "Where the key ring is kept: memory, folder, redis or mounted"
+            ),
+            ring_generation: metric!(
+                "key_ring_generation",
+                "The generation of the key ring that is published"
+            ),
+            ring_shared: metric!(
+                "key_ring_shared",
+                "1 while the key ring in Redis can be read and changed"
+            ),
+            ring_put_back: metric!(
+                "key_ring_put_back",
+                "Times that the key ring in Redis was gone, damaged or older, and was put back"
+            ),
+            ring_conflicts: metric!(
+                "key_ring_conflicts",
+                "Times that two key rings met and were made one"
+            ),
+            store_failures: metric!(
+                "store_failures",
+                "Times that the store could not be read or changed"
+            ),
+            store_revocations: metric!("store_revocations", "Revocations held"),
+            store_commits: metric!(
+                buckets(),
+                "store_commit_duration",
+                "Time until changes were on disk or in Redis, those that waited together counted once",
+                Seconds
+            ),
+            store_losses: metric!(
+                "store_losses",
+                "Times that a Redis was found to have lost what it knew"
+            ),
+            store_fallbacks: metric!(
+                "store_fallbacks",
+                "Questions answered without Redis: by the last known revocations, by local limits"
+            ),
+            events: metric!(
+                "webhook_events",
+                "Well-signed webhook events, by type and by what became of them"
+            ),
+            last_events: metric!(
+                "webhook_last_event_timestamp",
+                "When the last event of an issuer was taken, by type",
+                Seconds
+            ),
+            callers: {
+                let callers = metric!(
+                    Family::<AddressLabels, Counter>::default(),
+                    "callers",
+                    "Requests to the doors that have a limit for addresses, by whether the caller's could be told"
+                );
+                ["known", "unknown"]
+                    .map(|address| callers.get_or_create(&AddressLabels { address }).clone())
+            },
+            deliveries: metric!(
+                "event_deliveries",
+                "Attempts to send an event to an app's backend, by result; failed is tried again"
+            ),
+            waiting: metric!(
+                "events_waiting",
+                "Events that wait in the outbox to be sent, now or again"
+            ),
+            audit_lost: metric!("audit_lost", "Audit events that could not be written"),
+            spans: metric!(
+                "spans",
+                "Spans of traces, by what became of them: exported, failed, or dropped where too many waited"
+            ),
+            redis_up: metric!(
+                "redis_up",
+                "1 while Redis answers; of a Cluster, while every slot is served"
+            ),
+            redis_clock_ahead: metric!(
+                "redis_clock_ahead",
+                "How far the clock of Redis is ahead of ours",
+                Seconds
+            ),
+            redis_breaker_openings: metric!(
+                "redis_breaker_openings",
+                "Times that a connection to Redis was given up, by cause"
+            ),
+            redis_refused: metric!(
+                "redis_refused",
+                "Requests to Redis that were not sent: the breaker was open, or too many waited"
+            ),
+            redis_connections: metric!("redis_connections", "Connections made to Redis servers"),
+            redis_round_trips: metric!(
+                buckets(),
+                "redis_round_trip_duration",
+                "Time until Redis answered, of those that it did answer",
+                Seconds
+            ),
             scrape: Mutex::default(),
-            registry: Registry::default(),
+            registry,
         };
         // Of what is to be told of at its first time: whoever watches a counter sees it rise only
         // where it was there before.
@@ -419,245 +579,7 @@ impl Default for Metrics {
         for cause in ["away", "full"] {
             let _ = metrics.redis_refused.get_or_create(&CauseLabels { cause });
         }
-        let build = Family::<BuildLabels, Gauge>::default();
-        build
-            .get_or_create(&BuildLabels {
-                version: env!("CARGO_PKG_VERSION"),
-                backend: BACKEND,
-            })
-            .set(1);
-        registry.register("build_info", "Version and cryptographic backend", build);
-        let start = Gauge::<i64>::default();
-        start.set(Clock::system().now());
-        registry.register_with_unit("start_time", "When it started", Unit::Seconds, start);
-        registry.register(
-            "requests",
-            "Requests by route, outcome and code of the catalogue",
-            metrics.requests.clone(),
-        );
-        registry.register_with_unit(
-            "request_duration",
-            "Time from the request's head to its answer",
-            Unit::Seconds,
-            metrics.durations.clone(),
-        );
-        registry.register(
-            "rate_limited",
-            "Requests refused by a rate limit, by whose it is",
-            metrics.limited.clone(),
-        );
-        registry.register(
-            "requests_in_flight",
-            "Requests being answered",
-            metrics.in_flight.clone(),
-        );
-        registry.register(
-            "connections",
-            "Open connections of the public listener",
-            metrics.connections.clone(),
-        );
-        registry.register(
-            "connections_refused",
-            "Connections closed at once, for there were as many as may be",
-            metrics.connections_refused.clone(),
-        );
-        registry.register(
-            "connections_cut",
-            "Connections cut off, by what had stalled",
-            metrics.connections_cut.clone(),
-        );
-        registry.register(
-            "requests_shed",
-            "Requests refused at once, by what there was too much of",
-            metrics.shed.clone(),
-        );
-        registry.register(
-            "requests_at_work",
-            "Requests that take one of the EXCHEQUER_MAX_CONCURRENCY places",
-            metrics.at_work.clone(),
-        );
-        registry.register(
-            "requests_waiting",
-            "Requests that wait for such a place",
-            metrics.queued.clone(),
-        );
-        registry.register_with_unit(
-            "bodies_pending",
-            "Request bodies that have come in part",
-            Unit::Bytes,
-            metrics.bodies.clone(),
-        );
-        registry.register_with_unit(
-            "queue_delay",
-            "Time that whoever comes now waits for a processor, looked at a hundred times a second",
-            Unit::Seconds,
-            metrics.delays.clone(),
-        );
-        registry.register(
-            "jwks_fetch",
-            "Fetches of an issuer's key set, by result",
-            metrics.fetches.clone(),
-        );
-        registry.register_with_unit(
-            "jwks_age",
-            "Time since an issuer's key set was fetched",
-            Unit::Seconds,
-            metrics.ages.clone(),
-        );
-        registry.register(
-            "provider_requests",
-            "Requests to a provider's API, by result; not_asked made none",
-            metrics.provider.clone(),
-        );
-        registry.register(
-            "provider_breaker_open",
-            "1 while a provider's API fails and is left alone",
-            metrics.breakers.clone(),
-        );
-        registry.register(
-            "signing_key_info",
-            "Our published keys and their states",
-            metrics.keys.clone(),
-        );
-        registry.register_with_unit(
-            "next_rotation",
-            "Time until the standby key signs; negative where it is overdue",
-            Unit::Seconds,
-            metrics.rotations.clone(),
-        );
-        registry.register(
-            "key_ring_failures",
-            "Times that the key ring could not be read, changed or saved",
-            metrics.ring_failures.clone(),
-        );
-        registry.register(
-            "key_ring_info",
-            "Where the key ring is kept: memory, folder, redis or mounted",
-            metrics.ring_place.clone(),
-        );
-        registry.register(
-            "key_ring_generation",
-            "The generation of the key ring that is published",
-            metrics.ring_generation.clone(),
-        );
-        registry.register(
-            "key_ring_shared",
-            "1 while the key ring in Redis can be read and changed",
-            metrics.ring_shared.clone(),
-        );
-        registry.register(
-            "key_ring_put_back",
-            "Times that the key ring in Redis was gone, damaged or older, and was put back",
-            metrics.ring_put_back.clone(),
-        );
-        registry.register(
-            "key_ring_conflicts",
-            "Times that two key rings met and were made one",
-            metrics.ring_conflicts.clone(),
-        );
-        registry.register(
-            "store_failures",
-            "Times that the store could not be read or changed",
-            metrics.store_failures.clone(),
-        );
-        registry.register(
-            "store_revocations",
-            "Revocations held",
-            metrics.store_revocations.clone(),
-        );
-        registry.register_with_unit(
-            "store_commit_duration",
-            "Time until changes were on disk or in Redis, those that waited together counted once",
-            Unit::Seconds,
-            metrics.store_commits.clone(),
-        );
-        registry.register(
-            "store_losses",
-            "Times that a Redis was found to have lost what it knew",
-            metrics.store_losses.clone(),
-        );
-        registry.register(
-            "store_fallbacks",
-            "Questions answered without Redis: by the last known revocations, by local limits",
-            metrics.store_fallbacks.clone(),
-        );
-        registry.register(
-            "webhook_events",
-            "Well-signed webhook events, by type and by what became of them",
-            metrics.events.clone(),
-        );
-        registry.register_with_unit(
-            "webhook_last_event_timestamp",
-            "When the last event of an issuer was taken, by type",
-            Unit::Seconds,
-            metrics.last_events.clone(),
-        );
-        registry.register(
-            "callers",
-            "Requests to the doors that have a limit for addresses, by whether the caller's could be told",
-            callers,
-        );
-        registry.register(
-            "event_deliveries",
-            "Attempts to send an event to an app's backend, by result; failed is tried again",
-            metrics.deliveries.clone(),
-        );
-        registry.register(
-            "events_waiting",
-            "Events that wait in the outbox to be sent, now or again",
-            metrics.waiting.clone(),
-        );
-        registry.register(
-            "audit_lost",
-            "Audit events that could not be written",
-            metrics.audit_lost.clone(),
-        );
-        registry.register(
-            "log_lost",
-            "Lines of the log that could not be written",
-            metrics.log_lost.clone(),
-        );
-        registry.register(
-            "spans",
-            "Spans of traces, by what became of them: exported, failed, or dropped where too many waited",
-            metrics.spans.clone(),
-        );
-        registry.register(
-            "redis_up",
-            "1 while Redis answers; of a Cluster, while every slot is served",
-            metrics.redis_up.clone(),
-        );
-        registry.register_with_unit(
-            "redis_clock_ahead",
-            "How far the clock of Redis is ahead of ours",
-            Unit::Seconds,
-            metrics.redis_clock_ahead.clone(),
-        );
-        registry.register(
-            "redis_breaker_openings",
-            "Times that a connection to Redis was given up, by cause",
-            metrics.redis_breaker_openings.clone(),
-        );
-        registry.register(
-            "redis_refused",
-            "Requests to Redis that were not sent: the breaker was open, or too many waited",
-            metrics.redis_refused.clone(),
-        );
-        registry.register(
-            "redis_connections",
-            "Connections made to Redis servers",
-            metrics.redis_connections.clone(),
-        );
-        registry.register_with_unit(
-            "redis_round_trip_duration",
-            "Time until Redis answered, of those that it did answer",
-            Unit::Seconds,
-            metrics.redis_round_trips.clone(),
-        );
-        Self {
-            registry,
-            ..metrics
-        }
+        metrics
     }
 }
 
