@@ -2,7 +2,7 @@
 
 use super::headers::{self, BearerError, are_scopes};
 use super::outcome::Outcome;
-use super::{answer, dpop, front};
+use super::{answer, dpop, ids};
 use crate::config::OFFLINE_ACCESS;
 use crate::dpop::Shown;
 use crate::exchange::{Caller, Credential, Exchanged, Request};
@@ -118,7 +118,7 @@ async fn attempt(
         token: None,
     });
     request.caller.address = address;
-    request.caller.traceparent = front::traceparent(headers);
+    request.caller.traceparent = ids::traceparent(headers);
     let (exchanged, begun) = oauth.exchange(request).await?;
     Ok(Given {
         exchanged,

@@ -9,6 +9,7 @@ use super::caller::Peer;
 use super::console;
 use super::cors::Cors;
 use super::doors::{Door, Doors};
+use super::ids::{REQUEST_ID, TRACEPARENT, Trace, request_id};
 use super::log::Line;
 use super::outcome::{About, Outcome};
 use super::recent::Recent;
@@ -18,20 +19,14 @@ use crate::explain::{Code, Refusal};
 use crate::keys::Keeper;
 use crate::telemetry::traces::{RequestSpan, Traces};
 use crate::telemetry::{Metrics, ending};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::header::{CONNECTION, HeaderMap, HeaderValue, ORIGIN, REFERRER_POLICY};
+use http::header::{CONNECTION, HeaderValue, ORIGIN, REFERRER_POLICY};
 use http::{HeaderName, Request, Version};
 use hyper::body::{Body, Incoming};
-use rand::Rng;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 use warp::reply::Response as Answer;
 
-/// The name of the id that each answer has.
-pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// No browser guesses what an answer is.
 pub(super) const NOSNIFF: (HeaderName, HeaderValue) = (
     HeaderName::from_static("x-content-type-options"),
@@ -75,7 +70,7 @@ impl Front {
         let route = door.map_or(Route::Other, |door| door.route);
         let path = (self.metrics.is_none()).then(|| request.uri().path().to_owned());
         let id = request_id(request.headers());
-        let trace = trace(request.headers());
+        let trace = Trace::of(request.headers());
         let origin = request.headers().get(ORIGIN).cloned();
         let audited = self.audited.as_ref();
         let network = audited.and_then(|audited| audited.network(peer, request.headers()));
@@ -223,61 +218,8 @@ impl Front {
         headers.insert(REQUEST_ID, id.clone());
         headers.insert(NOSNIFF.0, NOSNIFF.1);
         if let Some(trace) = trace {
-            headers.insert(TRACEPARENT, trace.0.clone());
+            headers.insert(TRACEPARENT, trace.value());
         }
         self.cors.apply(origin, headers);
     }
-}
-
-/// The caller's request id where it is one, else a new one.
-fn request_id(headers: &HeaderMap) -> HeaderValue {
-    let given = headers.get(REQUEST_ID).filter(|value| {
-        let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
-        (1..=128).contains(&value.len()) && value.as_bytes().iter().all(fits)
-    });
-    given.cloned().unwrap_or_else(|| {
-        let id = URL_SAFE_NO_PAD.encode(rand::rng().random::<[u8; 12]>());
-        HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("none"))
-    })
-}
-
-/// A `traceparent` (W3C Trace Context §3.2), carried on as it came.
-struct Trace(HeaderValue);
-
-impl Trace {
-    fn text(&self) -> Option<&str> {
-        self.0.to_str().ok()
-    }
-
-    fn id(&self) -> &str {
-        self.text()
-            .and_then(|text| text.get(3..35))
-            .unwrap_or_default()
-    }
-}
-
-fn trace(headers: &HeaderMap) -> Option<Trace> {
-    traceparent(headers)?;
-    headers.get(TRACEPARENT).cloned().map(Trace)
-}
-
-/// The request's `traceparent`, where it is one.
-pub(super) fn traceparent(headers: &HeaderMap) -> Option<&str> {
-    let text = headers.get(TRACEPARENT)?.to_str().ok()?;
-    let mut parts = text.split('-');
-    let hex = |part: &str, length: usize| {
-        part.len() == length
-            && part
-                .bytes()
-                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let id = |part: &str, length: usize| hex(part, length) && part.bytes().any(|byte| byte != b'0');
-    let version = parts.next()?;
-    let sound = hex(version, 2)
-        && version != "ff"
-        && id(parts.next()?, 32)
-        && id(parts.next()?, 16)
-        && hex(parts.next()?, 2)
-        && parts.next().is_none();
-    sound.then_some(text)
 }

@@ -19,6 +19,7 @@ pub mod front;
 mod headers;
 pub mod history;
 mod identity_signature;
+mod ids;
 pub mod introspect;
 mod log;
 mod login;

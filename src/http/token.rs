@@ -4,7 +4,7 @@ use super::client::proof;
 use super::form::Form;
 use super::headers::are_scopes;
 use super::outcome::Outcome;
-use super::{answer, dpop, front, token_exchange};
+use super::{answer, dpop, ids, token_exchange};
 use crate::dpop::Shown;
 use crate::exchange::Caller;
 use crate::explain::{Code, Refusal};
@@ -58,7 +58,7 @@ async fn attempt(
     let uri = [format!("{}/oauth/token", oauth.exchange.issuer)];
     let caller = Caller {
         address,
-        traceparent: front::traceparent(headers),
+        traceparent: ids::traceparent(headers),
         proof: shown.map(|proof| Shown {
             proof,
             method: "POST",

@@ -10,7 +10,7 @@
 use super::admission::Admission;
 use super::headers::{self, Scheme, are_scopes};
 use super::identity_signature::{self, Original};
-use super::{answer, dpop, front, resource};
+use super::{answer, dpop, front, ids, resource};
 use crate::clock::UnixSeconds;
 use crate::dpop::Proof;
 use crate::explain::{Code, Ladder, Refusal};
@@ -76,7 +76,7 @@ impl Entry {
         headers.insert(SIGNATURE, NOTHING);
         // The front's own: with their places there, a copy of the map need not grow.
         headers.insert(front::NOSNIFF.0, front::NOSNIFF.1);
-        headers.insert(front::REQUEST_ID, NOTHING);
+        headers.insert(ids::REQUEST_ID, NOTHING);
         Self { admitted, headers }
     }
 }
