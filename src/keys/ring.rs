@@ -463,12 +463,13 @@ impl Ring {
         if self.keys.iter().any(|key| key.kid == fresh.kid) || self.revoked.contains(&fresh.kid) {
             return false;
         }
+        let standby = usize::from(self.next(algorithm).is_some());
+        if self.published(algorithm) - standby >= MAX_PUBLISHED {
+            return false;
+        }
         let newborn = self.keys.is_empty();
         self.keys
             .retain(|key| key.algorithm != algorithm || key.state != State::Next);
-        if self.published(algorithm) >= MAX_PUBLISHED {
-            return false;
-        }
         self.insert(fresh, algorithm, now);
         if newborn {
             self.promote(algorithm, now, schedule, &mut Vec::new());
@@ -882,7 +883,10 @@ mod tests {
         ring.keys.extend(retired(MAX_PUBLISHED - 2));
         assert!(ring.import(fresh("d"), ES256, 5, &SCHEDULE));
         ring.keys.push(key("x", State::Retired));
+        let before = kids(&ring).join(" ");
         assert!(!ring.import(fresh("f"), ES256, 5, &SCHEDULE), "no room");
+        assert_eq!(kids(&ring).join(" "), before, "the standby stays");
+        assert_eq!(ring.generation, 6);
     }
 
     #[test]
