@@ -17,6 +17,7 @@ import json
 import os
 import re
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,7 @@ FIGURES = run.ROOT / "benches" / "scale.json"
 BUCKET = run.ROOT / "src" / "store" / "redis" / "bucket.lua"
 EXCHANGES = 500
 IDLE = 10_000
+IDLE_FRAMED = 1_000
 KEYS = 20_000
 # Session, user, organisation and membership; a subject's bucket and an address's.
 STANDINGS = 4
@@ -51,6 +53,33 @@ def talk(connection, request):
     while length and len(body) < int(length[1]):
         body += connection.recv(65536)
     return head + b"\r\n\r\n" + body
+
+
+def frame(kind, flags, stream, payload):
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def talk_framed(connection, path, body):
+    """Posts over HTTP/2, the connection's first request; gives the answer's body.
+
+    By hand, as no client in the standard library can: RFC 9113 §3.4 and §4.1, RFC 7541 §6.2.2."""
+    head = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "auth.example.com",
+            "content-type": "application/json", "content-length": str(len(body))}
+    texts = (text.encode() for field in head.items() for text in field)
+    # Each pair a literal that is not indexed, none as long as 127 bytes.
+    packed = b"".join(b"\0" * (number % 2 == 0) + bytes([len(text)]) + text
+                      for number, text in enumerate(texts))
+    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"")
+                       + frame(1, 4, 1, packed) + frame(0, 1, 1, body))
+    came, answer, kind, flags = connection.makefile("rb"), b"", None, 0
+    while kind not in (0, 1) or not flags & 1:  # until DATA or HEADERS ends the stream
+        start = came.read(9)
+        kind, flags = start[3], start[4]
+        payload = came.read(int.from_bytes(start[:3], "big"))
+        if kind == 4 and not flags & 1:
+            connection.sendall(frame(4, 1, 0, b""))
+        answer += payload if kind == 0 else b""
+    return answer
 
 
 def lines_of(path, mark):
@@ -99,6 +128,28 @@ def measure_service(stack, folder, executable):
         # Used once, as a proxy's are; one after the other, so that those before are asleep.
         talk(stack.enter_context(socket.create_connection(server.address, timeout=10)), post)
     yield "connection_kib", (run.memory_mib(server.pid, "VmRSS") - before) * 1024 / IDLE
+
+
+def measure_framed(stack, folder, executable):
+    """A service of its own: what the connections before left free would be taken first."""
+    token, public_key = run.make_token(folder)
+    server = run.start_service(
+        stack, run.Cores.choose(), executable, folder, public_key, "default", "framed")
+    body = json.dumps({"session_token": token}).encode()
+
+    def ask(connections):
+        connection = connections.enter_context(socket.create_connection(server.address, timeout=10))
+        answer = talk_framed(connection, "/auth/exchange", body)
+        if b'"token"' not in answer:
+            server.fail(f"an exchange over HTTP/2 was refused: {answer[:300]!r}")
+
+    for _ in range(EXCHANGES):
+        with contextlib.ExitStack() as alone:
+            ask(alone)
+    before = run.memory_mib(server.pid, "VmRSS")
+    for _ in range(IDLE_FRAMED):
+        ask(stack)
+    yield "connection_framed_kib", (run.memory_mib(server.pid, "VmRSS") - before) * 1024 / IDLE_FRAMED
 
 
 def mean(lines):
@@ -240,7 +291,11 @@ def main():
     figures = {figure["name"]: figure for figure in file["figures"]}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         folder = Path(folder)
-        for measure in (measure_service(stack, folder, executable.resolve()), measure_redis(stack, folder)):
+        executable = executable.resolve()
+        for measure in (
+            measure_service(stack, folder, executable), measure_framed(stack, folder, executable),
+            measure_redis(stack, folder),
+        ):
             for figure, value in measure:
                 print(f"{figure:24} {rounded(value)}", flush=True)
                 figures[figure]["value"] = rounded(value)

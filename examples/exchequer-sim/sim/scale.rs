@@ -142,10 +142,19 @@ impl Scale {
     /// What is held in memory, and for how many.
     pub fn memory(&self) -> String {
         let mib = self.get("revocations_mib") * 1_048_576.0 / 1e5;
-        let kib = self.get("connection_kib") * 1024.0;
+        let connection = |figure| self.get(figure) * 1024.0;
         let bucket = self.get("redis_bucket_bytes");
         let held = [
-            ("an idle connection", "the replica", kib),
+            (
+                "an idle connection over HTTP/1.1",
+                "the replica",
+                connection("connection_kib"),
+            ),
+            (
+                "an idle connection over HTTP/2",
+                "the replica",
+                connection("connection_framed_kib"),
+            ),
             ("a revocation", "a replica that holds it", mib),
             ("a revocation", "Redis", self.get("redis_revocation_bytes")),
             (
