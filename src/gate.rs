@@ -262,7 +262,7 @@ impl Gate {
     ) -> Result<Arc<Client>, Refused> {
         let Some(client) = self.clients.find(said.app) else {
             ladder.fail(Check::App, said.app, "a client that is configured");
-            return Err(Refusal::new(Code::AppTokenAppUnknown));
+            return Err(self.clients.unknown(Refusal::new(Code::AppTokenAppUnknown)));
         };
         if demand.app.is_some() || demand.audience.is_none() {
             let seen = format!("a service token of the client {}", said.app);

@@ -295,8 +295,27 @@ impl Clients {
         configured.or_else(|| self.registry.find(id))
     }
 
+    /// The refusal of whom nobody here knows; before the registry was read once they may be
+    /// registered, and the store is what is missing.
+    pub fn unknown(&self, refusal: Refused) -> Refused {
+        if self.registry.is_read() {
+            return refusal;
+        }
+        StoreError("the registered clients were never read".to_owned()).refusal()
+    }
+
     /// Who proved to be itself, or says who it is and need prove nothing.
     pub async fn authenticate(&self, proof: &Proof<'_>) -> Result<Party, Refused> {
+        let proven = self.proven(proof).await;
+        proven.map_err(|refusal| match refusal.code {
+            // Of the file's clients too: else it could be told who they are.
+            Code::ClientAuthenticationFailed => self.unknown(refusal),
+            Code::ClientAuthenticationMissing if proof.id.is_some() => self.unknown(refusal),
+            _ => refusal,
+        })
+    }
+
+    async fn proven(&self, proof: &Proof<'_>) -> Result<Party, Refused> {
         let id = proof.id.as_deref();
         match &proof.evidence {
             Evidence::None => {

@@ -34,7 +34,11 @@ impl OAuth {
         if expected != Some(verified.typ) {
             let expected = expected.unwrap_or("an app or a client that is configured");
             ladder.fail(Check::Type, verified.typ, expected);
-            return Err(Refusal::new(Code::AppTokenTypeMismatch));
+            let refusal = Refusal::new(Code::AppTokenTypeMismatch);
+            return Err(match said.provider {
+                Some(_) => refusal,
+                None => self.clients.unknown(refusal),
+            });
         }
         Ok(verified)
     }

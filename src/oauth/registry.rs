@@ -180,7 +180,8 @@ pub struct Listed {
 
 #[derive(Default)]
 struct Known {
-    version: u64,
+    /// Nothing before they were read once.
+    version: Option<u64>,
     usable: Usable,
 }
 
@@ -237,6 +238,11 @@ impl Registry {
         }
     }
 
+    /// Whether they were read at least once.
+    pub fn is_read(&self) -> bool {
+        self.known.load().version.is_some()
+    }
+
     /// The client of this id, as it was last read.
     pub fn find(&self, id: &str) -> Option<Arc<Client>> {
         self.known.load().usable.get(id).cloned()
@@ -247,10 +253,10 @@ impl Registry {
         self.known.load().usable.values().cloned().collect()
     }
 
-    /// Whether one of them gets tokens.
+    /// Whether one of them gets tokens; before they were read one may.
     pub fn any(&self) -> bool {
         let known = self.known.load();
-        known.usable.values().any(|client| client.gets_tokens())
+        known.version.is_none() || known.usable.values().any(|client| client.gets_tokens())
     }
 
     /// Whether the tokens of one of them have a place in the status list.
@@ -273,7 +279,7 @@ impl Registry {
     /// Reads the clients, where they have changed.
     pub async fn refresh(&self) -> Result<(), StoreError> {
         let (version, clients) = self.read().await?;
-        if self.known.load().version != version {
+        if self.known.load().version != Some(version) {
             self.take(version, &clients);
         }
         Ok(())
@@ -322,6 +328,7 @@ impl Registry {
                 }
             }
         }
+        let version = Some(version);
         self.known.store(Arc::new(Known { version, usable }));
     }
 

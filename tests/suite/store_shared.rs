@@ -8,7 +8,7 @@ use crate::support::{Redis, Service, eventually};
 use crate::webhooks::{Hook, SECRET, session_event};
 use exchequer::clock::Clock;
 use exchequer::standin::{Session, StandIn, known};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 const APPS: &str = r#"
@@ -263,6 +263,72 @@ async fn a_service_that_starts_without_redis_refuses_until_it_has_read_what_was_
         exchange(&service, &clerk, "web").await.status == 200
     })
     .await;
+}
+
+#[tokio::test]
+async fn registered_clients_serve_on_without_redis_and_none_is_unknown_before_they_were_read() {
+    let (redis, clerk) = (Redis::start().await, clerk().await);
+    let mut service = replica(&redis, &clerk).start().await;
+    const BACKEND: &str = "https://tasks.internal";
+    let add = |id| ["clients", "add", id, "--audience", BACKEND, "--json"];
+    let added = service.command().run(&add("worker"));
+    assert_eq!(added.code, 0, "{added:?}");
+    let added: Value = serde_json::from_str(&added.stdout).unwrap();
+    let secret = added["client_secret"].as_str().unwrap().to_owned();
+    let wrong = "w".repeat(secret.len());
+    let ask = async |service: &Service, id: &str, secret: &str| {
+        let pairs = [("grant_type", "client_credentials"), ("audience", BACKEND)];
+        post(service, "/oauth/token", Some(&basic(id, secret)), &pairs).await
+    };
+    let show = async |service: &Service, token: &str| {
+        let url = format!("{}/auth/verify?audience={BACKEND}", service.url);
+        let request = service.client.get(url).bearer_auth(token);
+        service.send(request).await
+    };
+    let mut minted = String::new();
+    eventually("it is read", async || {
+        let answer = ask(&service, "worker", &secret).await;
+        let token = answer.body["access_token"].as_str().unwrap_or_default();
+        minted = token.to_owned();
+        answer.status == 200
+    })
+    .await;
+    redis.freeze();
+    assert_eq!(ask(&service, "worker", &secret).await.status, 200);
+    assert_eq!(show(&service, &minted).await.status, 200);
+    for (id, secret) in [("worker", &wrong), ("nobody", &secret)] {
+        ask(&service, id, secret)
+            .await
+            .assert_refused(401, "client_authentication_failed");
+    }
+    let refused = service.command().run(&add("other"));
+    assert_eq!((refused.code, refused.stdout.as_str()), (2, ""));
+    assert!(
+        refused.stderr.contains("Redis did not answer"),
+        "{refused:?}"
+    );
+
+    // Whoever starts now cannot tell a client that it is none.
+    service.restart().await;
+    for (id, secret) in [("worker", &secret), ("worker", &wrong), ("nobody", &secret)] {
+        assert_store_unavailable(&ask(&service, id, secret).await);
+    }
+    redis.thaw();
+    eventually("they are read", async || {
+        let shown = show(&service, &minted).await;
+        if shown.status != 200 {
+            assert_store_unavailable(&shown);
+        }
+        let asked = ask(&service, "worker", &secret).await;
+        if asked.status != 200 {
+            assert_store_unavailable(&asked);
+        }
+        (shown.status, asked.status) == (200, 200)
+    })
+    .await;
+    ask(&service, "nobody", &secret)
+        .await
+        .assert_refused(401, "client_authentication_failed");
 }
 
 #[tokio::test]
