@@ -881,12 +881,17 @@ mod tests {
         assert!(!ring.import(fresh("c"), ES256, 5, &SCHEDULE), "revoked");
         assert_eq!(ring.generation, 5);
         ring.keys.extend(retired(MAX_PUBLISHED - 2));
-        assert!(ring.import(fresh("d"), ES256, 5, &SCHEDULE));
+        for standby in ["d", "g"] {
+            assert!(
+                ring.import(fresh(standby), ES256, 5, &SCHEDULE),
+                "full, but for it"
+            );
+        }
         ring.keys.push(key("x", State::Retired));
         let before = kids(&ring).join(" ");
         assert!(!ring.import(fresh("f"), ES256, 5, &SCHEDULE), "no room");
         assert_eq!(kids(&ring).join(" "), before, "the standby stays");
-        assert_eq!(ring.generation, 6);
+        assert_eq!(ring.generation, 7);
     }
 
     #[test]
