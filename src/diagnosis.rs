@@ -17,7 +17,7 @@ use crate::clock::UnixSeconds;
 use crate::config::Settings;
 use crate::crypto::sha256;
 use crate::exchange::Exchange;
-use crate::explain::Ladder;
+use crate::explain::{Code, Ladder, Refusal};
 use crate::explain::foreign::is_assertion;
 use crate::explain::hints::Case;
 use crate::explain::input::{Around, Input, Shape};
@@ -114,6 +114,32 @@ impl Diagnosis {
         }
         let note = Say::words("revocation was not looked at: ");
         notes.push(note.value("reason", why.as_str()));
+    }
+}
+
+/// How the checks ended, for a report: in whose words it was refused, or what it means that nothing
+/// refused it.
+fn ended(refusal: Option<Box<Refusal>>, passed: Say) -> Report {
+    let code = refusal.as_ref().map(|refusal| refusal.code);
+    Report {
+        accepted: Some(code.is_none()),
+        verdict: code.is_none().then_some(passed),
+        code,
+        description: refusal.as_ref().map(|refusal| refusal.description.clone()),
+        because: refusal.and_then(|refusal| refusal.cause),
+        known: code.into_iter().flat_map(Code::known_issues).collect(),
+        ..Report::default()
+    }
+}
+
+/// The same of an exchange's checks, where `unasked` says who would have been asked and was not.
+fn exchange_ended(refusal: Option<Box<Refusal>>, unasked: Option<Say>) -> Report {
+    let asked = unasked.is_none();
+    let passed = Say::words("the exchange would give an app token");
+    let report = ended(refusal, unasked.unwrap_or(passed));
+    Report {
+        accepted: report.accepted.filter(|_| asked),
+        ..report
     }
 }
 

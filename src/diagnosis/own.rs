@@ -1,11 +1,11 @@
 //! A token of this service: what a gateway that demands this would be told. Revocation is looked
 //! at in the store, or asked of the running service that alone has it open.
 
-use super::{DECODED, Diagnosis, Parts, revocation, running, title};
+use super::{DECODED, Diagnosis, Parts, ended, revocation, running, title};
 use crate::explain::ladder::Outcome;
 use crate::explain::report::{Report, Step};
 use crate::explain::say::Say;
-use crate::explain::{Code, Ladder, Refusal};
+use crate::explain::{Ladder, Refusal};
 use crate::gate::{Demand, Shown};
 use crate::keys::ring::State;
 use crate::token::read::CHECKS;
@@ -61,18 +61,13 @@ impl Diagnosis {
             kind: "app_token",
             title: vec![title(what, &facts, DECODED)],
             token: Some(facts),
-            accepted: Some(code.is_none()),
             steps,
-            verdict: code
-                .is_none()
-                .then(|| Say::words("a gateway that asks so would be told whose it is")),
-            code,
             next: code.map_or_else(Vec::new, |code| case.hints(code)),
-            description: refusal.as_ref().map(|refusal| refusal.description.clone()),
-            because: refusal.and_then(|refusal| refusal.cause),
-            known: code.into_iter().flat_map(Code::known_issues).collect(),
             notes,
-            ..Report::default()
+            ..ended(
+                refusal,
+                Say::words("a gateway that asks so would be told whose it is"),
+            )
         }
     }
 

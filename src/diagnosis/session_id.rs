@@ -1,7 +1,7 @@
 //! A session id: what its exchange would come to. It proves nothing by itself, so that all that it
 //! means is the provider's to say; where that is not asked, it is said who would be.
 
-use super::{Diagnosis, title, wish};
+use super::{Diagnosis, exchange_ended, title, wish};
 use crate::config::SessionIdPolicy;
 use crate::explain::report::{Report, Step, TokenFacts};
 use crate::explain::say::Say;
@@ -66,7 +66,6 @@ impl Diagnosis {
                 None => {}
             }
         }
-        let code = refusal.as_ref().map(|refusal| refusal.code);
         let facts = TokenFacts {
             bytes: text.len(),
             ..TokenFacts::default()
@@ -76,18 +75,9 @@ impl Diagnosis {
             kind: "session_id",
             title: vec![title("session id", &facts, trust)],
             token: Some(facts),
-            accepted: unasked.is_none().then_some(code.is_none()),
             steps,
-            verdict: match code {
-                Some(_) => None,
-                None => Some(unasked.unwrap_or(Say::words("the exchange would give an app token"))),
-            },
-            code,
-            description: refusal.as_ref().map(|refusal| refusal.description.clone()),
-            because: refusal.and_then(|refusal| refusal.cause),
-            known: code.into_iter().flat_map(Code::known_issues).collect(),
             notes,
-            ..Report::default()
+            ..exchange_ended(refusal, unasked)
         }
     }
 

@@ -1,6 +1,6 @@
 //! A provider's token: the exchange's own checks. Nobody is asked about an opaque one.
 
-use super::{DECODED, Diagnosis, Parts, causes, title, wish};
+use super::{DECODED, Diagnosis, Parts, causes, exchange_ended, title, wish};
 use crate::config::{IssuerKind, TokenKind};
 use crate::explain::ladder::{Outcome, Rung};
 use crate::explain::report::{Report, Step};
@@ -67,21 +67,13 @@ impl Diagnosis {
             kind,
             title: vec![title(what, &facts, DECODED)],
             token: Some(facts),
-            accepted: unasked.is_none().then_some(code.is_none()),
             steps,
             unreached: failed.map_or_else(Vec::new, |failed| case.unreached(failed)),
-            verdict: match code {
-                Some(_) => None,
-                None => Some(unasked.unwrap_or(Say::words("the exchange would give an app token"))),
-            },
-            code,
-            description: refusal.as_ref().map(|refusal| refusal.description.clone()),
-            because: refusal.and_then(|refusal| refusal.cause),
             tests,
             next,
             known,
             notes,
-            ..Report::default()
+            ..exchange_ended(refusal, unasked)
         }
     }
 
