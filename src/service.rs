@@ -81,8 +81,10 @@ pub enum StartError {
     #[error(transparent)]
     Random(#[from] BackendFailed),
     /// A listener.
-    #[error("cannot listen on {address}: {error}")]
+    #[error("{variable}: cannot listen on {address}: {error}{}", room(.error))]
     Listen {
+        /// The variable that names the address.
+        variable: &'static str,
         /// Where.
         address: SocketAddr,
         /// Why not.
@@ -262,8 +264,8 @@ impl Service {
 
     /// Binds the listeners.
     pub async fn bind(self) -> Result<Bound, StartError> {
-        let public = listen(self.settings.listen).await?;
-        let admin = listen(self.settings.admin_listen).await?;
+        let public = listen("EXCHEQUER_LISTEN", self.settings.listen).await?;
+        let admin = listen("EXCHEQUER_ADMIN_LISTEN", self.settings.admin_listen).await?;
         self.exchange.keys.join().await;
         match self.exchange.store.begin().await {
             Ok(left) => tokio::time::sleep(left).await,
@@ -482,11 +484,31 @@ async fn serve_moved(listener: TcpListener, front: Arc<Front>, stop: Stop) {
     }
 }
 
-/// Binds a listener.
-pub async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| StartError::Listen { address, error })
+/// Binds the listener whose address this variable names.
+pub async fn listen(
+    variable: &'static str,
+    address: SocketAddr,
+) -> Result<TcpListener, StartError> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|error| StartError::Listen {
+        variable,
+        address,
+        error,
+    })
+}
+
+/// What to do about an address that cannot be listened on.
+fn room(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => ": end the process that has it, or set this to a free port",
+        io::ErrorKind::AddrNotAvailable => {
+            ": no interface of this machine has that address; 0.0.0.0 and [::] stand for all"
+        }
+        io::ErrorKind::PermissionDenied => {
+            ": a port below 1024 needs a right of its own: take a higher one"
+        }
+        _ => "",
+    }
 }
 
 /// What makes two configured issuers share one key set: where it comes from.

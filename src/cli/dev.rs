@@ -10,11 +10,9 @@ use crate::telemetry;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use url::Url;
 
 /// How long to run.
@@ -93,8 +91,8 @@ async fn show(once: bool) -> Result<ExitCode, Failed> {
     let provider = StandIn::start(clock.clone()).await?;
     let (mut settings, named) = settings(&provider)?;
     telemetry::start_log("warn", settings.log_format)?;
-    let public = bind(settings.listen).await?;
-    let admin = bind(settings.admin_listen).await?;
+    let public = service::listen("EXCHEQUER_LISTEN", settings.listen).await?;
+    let admin = service::listen("EXCHEQUER_ADMIN_LISTEN", settings.admin_listen).await?;
     let (address, admin_address) = (public.local_addr()?, admin.local_addr()?);
     if !named {
         issue_as(
@@ -133,12 +131,6 @@ async fn show(once: bool) -> Result<ExitCode, Failed> {
     print_curl(&provider, &base);
     serving.await?;
     Ok(super::DONE)
-}
-
-async fn bind(address: SocketAddr) -> Result<TcpListener, Failed> {
-    service::listen(address).await.map_err(|error| {
-        format!("{error}: set EXCHEQUER_LISTEN and EXCHEQUER_ADMIN_LISTEN to free ports").into()
-    })
 }
 
 async fn exchange(provider: &Arc<StandIn>, base: &str, issuer: &str) -> Result<(), Failed> {
@@ -191,6 +183,7 @@ async fn exchange(provider: &Arc<StandIn>, base: &str, issuer: &str) -> Result<(
 
 fn print_curl(provider: &StandIn, base: &str) {
     let upstream = provider.issuer();
+    let program = std::env::args().next().unwrap_or_default();
     println!(
         r#"
 Do it yourself, in another terminal:
@@ -215,6 +208,7 @@ What a refusal looks like: a token that expired half a minute ago, and an unfini
 
   OLD=$(curl -s '{upstream}/session-token?age=90')
   curl -s {base}/auth/exchange -H "Authorization: Bearer $OLD" -X POST
+  echo "$OLD" | CLERK_JWT_ISSUER={upstream} {program} explain
   PENDING=$(curl -s '{upstream}/session-token?status=pending')
   curl -s {base}/auth/exchange -H "Authorization: Bearer $PENDING" -X POST
 

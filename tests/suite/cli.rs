@@ -308,15 +308,52 @@ fn dev_says_which_variables_make_room_where_a_port_is_taken() {
         .run(&["dev", "--once"]);
     assert_eq!((ended.code, ended.stdout.as_str()), (2, ""));
     assert!(
-        ended
+        ended.stderr.starts_with(&format!(
+            "error: EXCHEQUER_LISTEN: cannot listen on {address}: "
+        )) && ended
             .stderr
-            .starts_with(&format!("error: cannot listen on {address}: "))
-            && ended
-                .stderr
-                .ends_with("set EXCHEQUER_LISTEN and EXCHEQUER_ADMIN_LISTEN to free ports\n"),
+            .ends_with("end the process that has it, or set this to a free port\n"),
         "{}",
         ended.stderr
     );
+}
+
+#[test]
+fn serve_says_which_variable_names_an_address_that_it_cannot_listen_on() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    for (variable, other, address, says) in [
+        (
+            "EXCHEQUER_LISTEN",
+            "EXCHEQUER_ADMIN_LISTEN",
+            &taken[..],
+            "end the process that has it, or set this to a free port",
+        ),
+        (
+            "EXCHEQUER_ADMIN_LISTEN",
+            "EXCHEQUER_LISTEN",
+            &taken,
+            "end the process that has it, or set this to a free port",
+        ),
+        (
+            "EXCHEQUER_LISTEN",
+            "EXCHEQUER_ADMIN_LISTEN",
+            "192.0.2.1:0",
+            "no interface of this machine has that address",
+        ),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let ended = Command::new(dir.path())
+            .env("CLERK_JWT_ISSUER", "https://clerk.example.com")
+            .env("EXCHEQUER_STORE", "memory")
+            .env(variable, address)
+            .env(other, "127.0.0.1:0")
+            .run(&["serve"]);
+        assert_eq!(ended.code, 2);
+        let said = format!("error: {variable}: cannot listen on {address}: ");
+        let found = ended.stderr.contains(&said) && ended.stderr.contains(says);
+        assert!(found, "{}", ended.stderr);
+    }
 }
 
 /// A `dev` that keeps serving. Dropping it kills it.
@@ -355,8 +392,8 @@ impl Drop for Dev {
     }
 }
 
-/// What these lines print when they are pasted into a shell: JSON values.
-fn paste(lines: &str) -> Vec<Value> {
+/// What these lines print when they are pasted into a shell.
+fn paste(lines: &str) -> Vec<u8> {
     let mut shell = std::process::Command::new("sh")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -369,10 +406,7 @@ fn paste(lines: &str) -> Vec<Value> {
     let output = shell.wait_with_output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(errors, "", "{lines}");
-    serde_json::Deserializer::from_slice(&output.stdout)
-        .into_iter()
-        .map(|value| value.unwrap())
-        .collect()
+    output.stdout
 }
 
 #[test]
@@ -401,12 +435,24 @@ fn the_lines_that_dev_prints_work_when_pasted_into_a_shell() {
         all.extend([("EXCHEQUER_ADMIN_LISTEN", "127.0.0.1:0"), ("PATH", &path)]);
         let (mut dev, printed) = Dev::start(dir.path(), &all);
         let (_, lines) = printed.split_once("in another terminal:\n").unwrap();
-        let lines: Vec<&str> = lines
+        let (explains, lines): (Vec<&str>, Vec<&str>) = lines
             .lines()
             .filter_map(|line| line.strip_prefix("  "))
-            .collect();
-        assert_eq!(lines.len(), 17, "{printed}");
+            .partition(|line| line.ends_with(" explain"));
+        assert_eq!((explains.len(), lines.len()), (1, 17), "{printed}");
+        let old = lines.iter().find(|line| line.starts_with("OLD=")).unwrap();
+        let ladder = paste(&format!(
+            "cd {}\n{old}\n{}\n",
+            dir.path().display(),
+            explains[0]
+        ));
+        let ladder = String::from_utf8(ladder).unwrap();
+        assert!(ladder.contains("FAIL  expiry"), "{ladder}");
         let answers = paste(&(lines.join("\n") + "\n"));
+        let answers: Vec<Value> = serde_json::Deserializer::from_slice(&answers)
+            .into_iter()
+            .map(|value| value.unwrap())
+            .collect();
         let [
             exchanged,
             by_id,

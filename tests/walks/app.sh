@@ -15,9 +15,9 @@ say "make run has shown an exchange"
 lines=$(printf '%s\n' "$shown" | sed -n '/^Do it yourself/,/^A native app/p' | grep '^  ')
 answer=$(bash -c "$lines")
 sees "$answer" '"token":"eyJ' '"expires_in":600'
-lines=$(printf '%s\n' "$shown" | grep -A1 'OLD=')
+lines=$(printf '%s\n' "$shown" | grep -A2 'OLD=')
 refusal=$(bash -c "$lines")
-sees "$refusal" '"code":"subject_token_expired"' '"action":"refresh_subject_token"'
+sees "$refusal" '"code":"subject_token_expired"' '"action":"refresh_subject_token"' "FAIL  expiry"
 sees "$(target/debug/exchequer errors subject_token_expired)" "cause" "mend"
 stop run
 say "an exchange and a refusal by curl"
