@@ -586,8 +586,12 @@ async fn keys_are_told_with_their_next_rotation() {
     );
     let wrong = "d3Jvbmctd3Jvbmctd3Jvbmctd3Jvbmctd3JvbmctMTI=";
     let sealed = Report::of(&service, &[("EXCHEQUER_KEYS_SECRET", wrong)]).lines("keys");
-    let next = "→ EXCHEQUER_KEYS_DIR, EXCHEQUER_KEYS_SECRET, and docs/keys.md; run this as the service's user   signing_key_unavailable";
+    let next = "→ EXCHEQUER_KEYS_SECRET must be the secret that sealed the ring: take it from a replica that runs, or from its copy; where it is lost, start anew (keys/README.md)   signing_key_unavailable";
     assert!(sealed.len() == 1 && sealed[0].ends_with(next), "{sealed:?}");
+    let nowhere = [("EXCHEQUER_STORE", "redis://127.0.0.1:1")];
+    let away = Report::of(&service, &nowhere).lines("keys");
+    let next = "→ the ring is in Redis: mend what the row `redis` says   signing_key_unavailable";
+    assert!(away.len() == 1 && away[0].ends_with(next), "{away:?}");
     service.shift_clocks(86_400, 86_400);
     Report::of(&service, &[]).assert(
         "keys",

@@ -115,6 +115,14 @@ async fn a_public_url_where_something_else_answers_is_told_what() {
             .calling(&front.url, "FRONT")
             .assert("public_url", &[&steady(&row)]);
     }
+    front.behave(JWKS, answer("200 OK", &OURS, "{\"keys\":[]}"));
+    let empty = Report::of(&service, &[("EXCHEQUER_ISSUER", &front.url)]).lines("public_url");
+    let next = ": a key set without a key → nothing is signed and nothing verifies: the log of the service there says why it has no key   signing_key_unavailable";
+    let begins = "public_url fail: ";
+    assert!(
+        empty[0].starts_with(begins) && empty[0].ends_with(next),
+        "{empty:?}"
+    );
     front.vanish();
     let report = Report::of(&service, &[("EXCHEQUER_ISSUER", &front.url)]);
     let lines = report.lines("public_url");

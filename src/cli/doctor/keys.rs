@@ -5,8 +5,12 @@ use crate::clock::Clock;
 use crate::config::Settings;
 use crate::explain::Code;
 use crate::keys::RingPlace;
+use crate::keys::file::RingFileError;
 use crate::keys::jwk::algorithm_name;
+use crate::keys::keeper::KeeperError;
 use crate::keys::ring::{Ring, Schedule};
+use crate::keys::sealed::SealError;
+use crate::keys::shared::SharedError;
 use crate::service::signing_algorithms;
 use jsonwebtoken::Algorithm;
 
@@ -26,7 +30,7 @@ pub(super) async fn look(settings: &Settings) -> (Vec<Row>, Option<Ring>) {
         }
         Err(error) => {
             let row = Row::fail(CHECK, error.to_string())
-                .next("EXCHEQUER_KEYS_DIR, EXCHEQUER_KEYS_SECRET, and docs/keys.md; run this as the service's user")
+                .next(next_step(&error))
                 .code(Code::SigningKeyUnavailable);
             return (vec![row], None);
         }
@@ -50,6 +54,26 @@ pub(super) async fn look(settings: &Settings) -> (Vec<Row>, Option<Ring>) {
     let algorithms = signing_algorithms(settings).into_iter();
     rows.extend(algorithms.map(|algorithm| of(&loaded.ring, algorithm, &schedule, now)));
     (rows, Some(loaded.ring))
+}
+
+/// What to do about a ring that cannot be read.
+fn next_step(error: &KeeperError) -> &'static str {
+    let sealed = match error {
+        KeeperError::Shared(SharedError::Redis(_)) => {
+            return "the ring is in Redis: mend what the row `redis` says";
+        }
+        KeeperError::Shared(SharedError::Unreadable(error))
+        | KeeperError::File(RingFileError::Unreadable { error, .. }) => Some(error),
+        _ => None,
+    };
+    match sealed {
+        Some(SealError::SecretWrong | SealError::SecretMissing) => {
+            "EXCHEQUER_KEYS_SECRET must be the secret that sealed the ring: take it from a replica that runs, or from its copy; where it is lost, start anew (keys/README.md)"
+        }
+        _ => {
+            "EXCHEQUER_KEYS_DIR, EXCHEQUER_KEYS_SECRET, and docs/keys.md; run this as the service's user"
+        }
+    }
 }
 
 fn of(ring: &Ring, algorithm: Algorithm, schedule: &Schedule, now: i64) -> Row {

@@ -5,6 +5,7 @@ use super::page::{self, Page, header, server};
 use super::report::Row;
 use super::running::Running;
 use crate::crypto::SigningKey;
+use crate::explain::Code;
 use crate::keys::jwk::{jwk, thumbprint};
 use crate::keys::ring::{Ring, State};
 use crate::subject::address::Reach;
@@ -39,7 +40,13 @@ pub(super) async fn look(fetcher: &Fetcher, issuer: &str) -> Outside {
     let key_set = match key_set {
         Ok(page) => {
             let seen = format!("{issuer}{JWKS}: {}", page.facts());
-            rows.push(Row::ok("public_url", seen));
+            rows.push(if without_keys(&page.reply.body) {
+                Row::fail("public_url", format!("{seen}: a key set without a key"))
+                    .next("nothing is signed and nothing verifies: the log of the service there says why it has no key")
+                    .code(Code::SigningKeyUnavailable)
+            } else {
+                Row::ok("public_url", seen)
+            });
             rows.extend(page.faults("public_url"));
             page
         }
@@ -120,6 +127,15 @@ async fn others(fetcher: &Fetcher, issuer: &str, page: &Page) -> Option<Row> {
         other.join(", ")
     );
     Some(Row::fail("public_url", seen).next("every second token is refused: replicas have rings of their own, or one has not read theirs anew: one EXCHEQUER_KEYS_DIR, or a Redis, for all (docs/keys.md)"))
+}
+
+/// Whether this is a key set, and has no key.
+fn without_keys(body: &[u8]) -> bool {
+    let document: Value = serde_json::from_slice(body).unwrap_or_default();
+    document
+        .get("keys")
+        .and_then(Value::as_array)
+        .is_some_and(Vec::is_empty)
 }
 
 /// The `kid`s of a key set, in order.

@@ -330,7 +330,15 @@ fn next_step(error: &str) -> &'static str {
         ),
         (
             "did not answer",
-            "does it run, and does no firewall or NetworkPolicy drop the packets?",
+            "does it run, does no firewall or NetworkPolicy drop the packets, and with rediss://, does it speak TLS at that port?",
+        ),
+        (
+            "failed to lookup",
+            "its name does not resolve here: compare the host in EXCHEQUER_STORE, and ask this machine's name server",
+        ),
+        (
+            "without any password",
+            "it asks for no password: leave it out of EXCHEQUER_STORE, or set it on the server too",
         ),
         (
             "LOADING",
@@ -380,6 +388,24 @@ mod tests {
                 format!("{}: {}", text("status"), text("message"))
             })
             .collect()
+    }
+
+    #[test]
+    fn an_error_of_connecting_leads_to_what_mends_it() {
+        for (error, part) in [
+            (
+                "failed to lookup address information: Name or service not known",
+                "name server",
+            ),
+            (
+                "ERR AUTH <password> called without any password configured",
+                "leave it out",
+            ),
+            ("Redis did not answer within 1s", "speak TLS"),
+            ("something new", "compare EXCHEQUER_STORE"),
+        ] {
+            assert!(next_step(error).contains(part), "{error}");
+        }
     }
 
     #[test]
