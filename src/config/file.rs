@@ -820,6 +820,13 @@ impl<'s, 'r, 't> Section<'s, 'r, 't> {
     }
 
     fn duration(&mut self, key: &str, least: i64, most: i64) -> Option<i64> {
+        if let DeValue::Integer(_) = self.get(key)?.get_ref() {
+            self.error(
+                key,
+                "must be a text with its unit: \"30s\", \"10m\", \"24h\" or \"90d\"",
+            );
+            return None;
+        }
         let text = self.text(key)?;
         self.checked(key, bounded(&text, least, most))
     }

@@ -50,6 +50,15 @@ pub(super) fn judge(common: &Common, structure: &Structure, findings: &mut Findi
                 "the machine secret key (`machine_secret_key`, CLERK_MACHINE_SECRET_KEY) has no effect: machine tokens need an issuer in exchequer.toml whose `accepts` names \"m2m\"",
             );
         }
+        if issuer.kind == IssuerKind::Clerk {
+            let place = structure
+                .settings
+                .of("issuers", &issuer.name, "authorized_parties");
+            let parties = issuer.authorized_parties.iter();
+            for message in parties.filter_map(|party| no_origin(party)) {
+                findings.note(place.unwrap_or_default(), message);
+            }
+        }
         if issuer.audiences.is_empty()
             && issuer.authorized_parties.is_empty()
             && issuer.kind.signs()
@@ -152,6 +161,22 @@ fn judge_audiences(structure: &Structure, findings: &mut Findings) {
             }
         }
     }
+}
+
+/// What is wrong with an authorized party of Clerk's, which is a page's origin. Ids of OAuth
+/// applications and the schemes of native apps pass.
+fn no_origin(party: &str) -> Option<String> {
+    let meant = match value::origins(&[party.to_owned()]).pop() {
+        Some(origin) if origin == party => return None,
+        Some(origin) => origin,
+        None if party.contains("://") => return None,
+        None if party.starts_with("localhost") => format!("http://{party}"),
+        None if party.contains('.') => format!("https://{party}"),
+        None => return None,
+    };
+    Some(format!(
+        "{party:?} is no origin, and `azp` of a session token is one, compared byte for byte: write {meant}"
+    ))
 }
 
 fn judge_app(app: &AppSettings, structure: &Structure, findings: &mut Findings) {

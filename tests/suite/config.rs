@@ -636,6 +636,24 @@ fn what_is_allowed_and_unwise_is_noted() {
             "ends in a slash",
         ),
         (
+            vec![
+                CLERK,
+                ("CLERK_AUTHORIZED_PARTIES", "https://app.example.com/"),
+            ],
+            "CLERK_AUTHORIZED_PARTIES",
+            "\"https://app.example.com/\" is no origin, and `azp` of a session token is one, compared byte for byte: write https://app.example.com",
+        ),
+        (
+            vec![CLERK, ("CLERK_AUTHORIZED_PARTIES", "app.example.com")],
+            "CLERK_AUTHORIZED_PARTIES",
+            "write https://app.example.com",
+        ),
+        (
+            vec![CLERK, ("CLERK_AUTHORIZED_PARTIES", "localhost:3000")],
+            "CLERK_AUTHORIZED_PARTIES",
+            "write http://localhost:3000",
+        ),
+        (
             vec![CLERK, ("EXCHEQUER_KEY_ALG", "EdDSA")],
             "EXCHEQUER_KEY_ALG",
             "EdDSA cannot be verified by Spring Security",
@@ -681,6 +699,14 @@ fn what_is_allowed_and_unwise_is_noted() {
             "{says}: {ended:?}"
         );
     }
+}
+
+#[test]
+fn an_authorized_party_may_be_an_origin_a_scheme_or_an_id() {
+    let parties = "https://app.example.com,http://localhost:3000,chrome-extension://abc,capacitor://localhost,bVxQ3kLm9";
+    let ended = check(&[CLERK, ("CLERK_AUTHORIZED_PARTIES", parties)]);
+    assert_good(&ended);
+    assert_eq!(notes(&ended), [""; 0]);
 }
 
 #[test]
@@ -908,7 +934,7 @@ fn the_file_says_what_is_wrong_with_each_setting() {
         ("clock_skew = \"301s\"", "out of range: 0s to 5m"),
         (
             "clock_skew = 5",
-            "clock_skew: must be a text that is not empty",
+            "clock_skew: must be a text with its unit: \"30s\", \"10m\"",
         ),
         ("clock_skew = \"5\"", "is no duration"),
         ("max_lifetime = \"59s\"", "out of range"),
