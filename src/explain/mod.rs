@@ -14,6 +14,7 @@ pub mod nearest;
 pub mod render;
 pub mod report;
 pub mod say;
+pub mod sign_in_url;
 
 use crate::clock::UnixSeconds;
 pub use catalogue::{Action, Code};

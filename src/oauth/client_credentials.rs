@@ -121,6 +121,7 @@ fn audience<'c>(client: &'c Client, asked: &[&str]) -> Result<&'c String, Box<Re
             Code::AudienceNotAllowed,
             "The client may not ask for this audience.",
         )
+        .caused_by(format!("{} may ask for {}", client.id, known.join(", ")))
     })
 }
 
@@ -132,7 +133,16 @@ fn scope(client: &Client, asked: Option<&str>) -> Result<Option<String>, Box<Ref
     }
     let granted = scopes::grant(&client.scopes, asked, None, |_| Ok(true));
     if asked.is_some() && granted.names.is_empty() {
-        return Err(Refusal::new(Code::ScopeNotAllowed));
+        let known: Vec<&str> = client
+            .scopes
+            .iter()
+            .map(|scope| scope.name.as_str())
+            .collect();
+        return Err(Refusal::new(Code::ScopeNotAllowed).caused_by(format!(
+            "{} may ask for {}",
+            client.id,
+            known.join(" ")
+        )));
     }
     Ok(Some(granted.names))
 }

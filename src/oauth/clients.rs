@@ -393,14 +393,16 @@ impl Clients {
             _ => false,
         };
         if !fits {
-            let told = format!("it authenticates by {}", client.settings.method.name());
+            let told = format!("{id} authenticates by {}", client.settings.method.name());
             return Err(failed(Code::ClientAuthMethodMismatch, &told));
         }
         if client.hashes.is_empty() {
-            return Err(failed(Code::ClientSecretWrong, "it has no secret"));
+            let told = format!("{id} has no secret");
+            return Err(failed(Code::ClientSecretWrong, &told));
         }
         if !proven {
-            return Err(failed(Code::ClientSecretWrong, "the secret is another"));
+            let told = format!("the secret of {id} is another");
+            return Err(failed(Code::ClientSecretWrong, &told));
         }
         Ok(client)
     }

@@ -14,6 +14,7 @@ use crate::clock::UnixSeconds;
 use crate::config::SignInSettings;
 use crate::crypto::sha256;
 use crate::exchange::Caller;
+use crate::explain::sign_in_url::shown;
 use crate::explain::{About, Code, Refusal, Source};
 use crate::policy::App;
 use crate::policy::app::each_once;
@@ -146,12 +147,21 @@ impl OAuth {
         })?;
         let mut apps = self.exchange.apps.iter();
         let app = apps.find(|app| app.settings.name == name);
-        let app = app.ok_or_else(|| Refusal::new(Code::AppUnknown))?;
+        let app = app.ok_or_else(|| {
+            let known = self.exchange.apps.iter();
+            let known: Vec<&str> = known.map(|app| app.settings.name.as_str()).collect();
+            Refusal::new(Code::AppUnknown).caused_by(format!("there are {}", known.join(", ")))
+        })?;
         let sign_in = app.settings.sign_in.as_ref();
         let listed =
             sign_in.is_some_and(|sign_in| sign_in.providers.iter().any(|each| each == provider));
         let provider = self.providers.get(provider).filter(|_| listed);
-        let provider = provider.ok_or_else(|| Refusal::new(Code::SignInProviderUnknown))?;
+        let provider = provider.ok_or_else(|| {
+            let known = sign_in.map(|sign_in| sign_in.providers.join(", "));
+            let known = known.unwrap_or("none: it has no `sign_in`".to_owned());
+            Refusal::new(Code::SignInProviderUnknown)
+                .caused_by(format!("the app {name} lists {known}"))
+        })?;
         Ok((Arc::clone(provider), Arc::clone(app)))
     }
 
@@ -166,10 +176,8 @@ impl OAuth {
         if begin.response_type.is_some_and(|kind| kind != "code") {
             return Err(Refusal::new(Code::ResponseTypeUnsupported));
         }
-        let code_challenge = match (begin.code_challenge, begin.code_challenge_method) {
-            (Some(challenge), Some("S256")) if is_sha256(challenge) => challenge,
-            _ => return Err(Refusal::new(Code::PkceRequired)),
-        };
+        let code_challenge = challenge(begin.code_challenge, begin.code_challenge_method)
+            .map_err(|why| Refusal::new(Code::PkceRequired).caused_by(why))?;
         if !begin.dpop_jkt.is_none_or(is_sha256) {
             return Err(Refusal::because(
                 Code::ParameterMalformed,
@@ -177,7 +185,9 @@ impl OAuth {
             ));
         }
         if !app.may_ask_for(&begin.audiences) {
-            return Err(Refusal::new(Code::AudienceNotAllowed));
+            let known = app.settings.audiences.join(", ");
+            return Err(Refusal::new(Code::AudienceNotAllowed)
+                .caused_by(format!("the app may ask for {known}")));
         }
         let endpoints = provider.endpoints().await?;
         let maker = Maker::of(&self.exchange.keys.published());
@@ -407,7 +417,7 @@ fn issuer_of<'a>(app: &'a App, provider: &Provider) -> Result<&'a Issuer, Refuse
 
 /// The redirect URI, where the app has registered it: byte for byte, but for the port of a
 /// loopback address that was registered without one (RFC 8252 §7.3).
-fn registered<'r>(
+pub fn registered<'r>(
     sign_in: Option<&SignInSettings>,
     asked: Option<&'r str>,
 ) -> Result<&'r str, Refused> {
@@ -418,7 +428,28 @@ fn registered<'r>(
                 .iter()
                 .any(|known| known == asked || on_loopback(known, asked))
         })
-        .ok_or_else(|| Refusal::new(Code::RedirectUriNotRegistered))
+        .ok_or_else(|| {
+            let (registered, asked) = (known.join(", "), asked.map(shown));
+            let asked = asked.unwrap_or("none was sent".to_owned());
+            Refusal::new(Code::RedirectUriNotRegistered)
+                .caused_by(format!("{asked:?}, and registered are {registered}"))
+        })
+}
+
+/// The challenge of a request (RFC 7636 §4.3); else what is wrong with it.
+pub fn challenge<'r>(
+    challenge: Option<&'r str>,
+    method: Option<&str>,
+) -> Result<&'r str, &'static str> {
+    match (challenge, method) {
+        (None, _) => Err("there is no code_challenge"),
+        (Some(_), None) => Err("there is no code_challenge_method, which means plain"),
+        (Some(challenge), Some("S256")) if is_sha256(challenge) => Ok(challenge),
+        (Some(_), Some("S256")) => {
+            Err("code_challenge is no SHA-256 in base64url without padding, of 43 characters")
+        }
+        (Some(_), Some(_)) => Err("code_challenge_method is another than S256"),
+    }
 }
 
 /// Whether the URI is the known one of this machine with a port.

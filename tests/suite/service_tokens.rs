@@ -351,7 +351,7 @@ async fn strangers_do_not_learn_which_clients_there_are() {
     assert_eq!(
         causes
             .iter()
-            .filter(|cause| *cause == "client_secret_wrong: the secret is another")
+            .filter(|cause| *cause == "client_secret_wrong: the secret of reports is another")
             .count(),
         9
     );

@@ -704,6 +704,22 @@ async fn nobody_is_sent_to_an_address_that_is_not_registered() {
         400,
         "parameter_malformed",
     );
+    // The operator is told which one was sent, without what may be secret, and which are registered.
+    let uri = "https://user:s3cret@app.example.com/sent?token=s3cret";
+    stays(
+        &login(&service, "op", &asked(&challenge, &[("redirect_uri", uri)])).await,
+        400,
+        "redirect_uri_not_registered",
+    );
+    let registered =
+        format!("{BACK}, app://oauth-native-callback, http://127.0.0.1/back, http://[::1]/back");
+    let cause = format!("\"…@app.example.com/sent?…\", and registered are {registered}");
+    eventually("the operator is told", async || {
+        let lines = service.logged("refused");
+        lines.iter().any(|line| line["cause"] == cause.as_str())
+    })
+    .await;
+    assert!(!service.log().join("").contains("s3cret"));
 }
 
 #[tokio::test]
