@@ -994,7 +994,7 @@ catalogue! {
         "The issuer's keys cannot be fetched at the moment."
         cause: "The issuer's key set has never been fetched, or not for a day, and asking for it fails."
         confirm: "`exchequer doctor` shows what the issuer answers; the log has the error."
-        mend: "Look at the issuer's status page, DNS and the way out (proxy, network policy); `CLERK_JWT_KEY` needs no network."
+        mend: "Where it answers 404, compare `issuer` and `jwks_uri` with the provider's; else look at its status page, DNS and the way out (proxy, network policy). `CLERK_JWT_KEY` needs no network."
     IssuerMetadataInvalid "issuer_metadata_invalid": 503 "temporarily_unavailable" FixConfig
         "The issuer's discovery document does not belong to the issuer."
         cause: "`issuer` in the document differs from the configured one (OpenID Connect Discovery §4.3), or its `jwks_uri` leads to an address that is not allowed."
