@@ -11,19 +11,20 @@ mod causes;
 mod own;
 mod running;
 mod session_id;
+mod sign_in;
 mod token;
 
 use crate::clock::UnixSeconds;
-use crate::config::Settings;
+use crate::config::{AppSettings, DpopPolicy, Settings};
 use crate::crypto::sha256;
 use crate::exchange::Exchange;
-use crate::explain::{Code, Ladder, Refusal};
 use crate::explain::foreign::is_assertion;
 use crate::explain::hints::Case;
 use crate::explain::input::{Around, Input, Shape};
 use crate::explain::ladder::Outcome;
 use crate::explain::report::{Report, Step, TokenFacts};
 use crate::explain::say::Say;
+use crate::explain::{Code, Ladder, Refusal};
 use crate::gate::{Demand, Gate};
 use crate::oauth::clients::Clients;
 use crate::policy::app::Wish;
@@ -71,6 +72,9 @@ impl Diagnosis {
     pub async fn explain(&self, input: &Input<'_>, demand: Demand<'_>) -> Report {
         if let Some(report) = of_answer(input) {
             return report;
+        }
+        if let Shape::SignIn(url) = &input.shape {
+            return self.of_sign_in(url);
         }
         let text = input.text.as_ref();
         let mut report = if is_assertion(text) {
@@ -141,6 +145,15 @@ fn exchange_ended(refusal: Option<Box<Refusal>>, unasked: Option<Say>) -> Report
         accepted: report.accepted.filter(|_| asked),
         ..report
     }
+}
+
+/// What the app demands beside the credential, and is not looked at.
+fn needs_proof(app: &AppSettings) -> Option<Say> {
+    (app.dpop.policy == DpopPolicy::Required).then(|| {
+        Say::words(
+            "the app demands a DPoP proof with it, which is not looked at here: without one it is refused as dpop_proof_missing",
+        )
+    })
 }
 
 /// What an exchange is asked for by this demand.

@@ -59,7 +59,7 @@ enum Command {
     /// Check a live setting: clock, issuers, providers, keys, store, webhooks, public URL, a round trip
     #[command(after_help = "Example:\n  exchequer doctor --json")]
     Doctor(doctor::Args),
-    /// Show the ladder of checks for a token, a session id, a client assertion or a copied error answer
+    /// Show the ladder of checks for a token, a session id, a client assertion, the URL of a sign-in or a copied error answer
     #[command(
         after_help = "Example:\n  pbpaste | exchequer explain --app mobile\n  exchequer explain token.txt"
     )]

@@ -7,7 +7,7 @@ use crate::explain::input::{Input, Shape};
 use crate::explain::report::Report;
 use crate::explain::say::Say;
 
-/// Explains what is no token; `None` where it is one.
+/// Explains what needs no configuration; `None` where it is a token, or the URL of a sign-in.
 pub fn of_answer(input: &Input<'_>) -> Option<Report> {
     let report = |kind, title| Report {
         kind,
@@ -15,7 +15,7 @@ pub fn of_answer(input: &Input<'_>) -> Option<Report> {
         ..Report::default()
     };
     Some(match &input.shape {
-        Shape::Token => return None,
+        Shape::Token | Shape::SignIn(_) => return None,
         Shape::Answer(answer) => error_answer(answer),
         Shape::Secret(secret) => Report {
             title: vec![Say::words("This is ").and(secret.what).and(", and no token.")],

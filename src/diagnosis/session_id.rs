@@ -1,7 +1,7 @@
 //! A session id: what its exchange would come to. It proves nothing by itself, so that all that it
 //! means is the provider's to say; where that is not asked, it is said who would be.
 
-use super::{Diagnosis, exchange_ended, title, wish};
+use super::{Diagnosis, exchange_ended, needs_proof, title, wish};
 use crate::config::SessionIdPolicy;
 use crate::explain::report::{Report, Step, TokenFacts};
 use crate::explain::say::Say;
@@ -26,6 +26,7 @@ impl Diagnosis {
         let mut unasked = None;
         if let Ok((app, issuer)) = apps.select_for_session_id(wish, &mut Ladder::default()) {
             notes.push(takes(&app, &issuer));
+            notes.extend(needs_proof(&app.settings));
             if !self.asks && refusal.is_none() {
                 let asked = Say::words("nobody was asked: the app ");
                 unasked = Some(

@@ -1,6 +1,6 @@
 //! A provider's token: the exchange's own checks. Nobody is asked about an opaque one.
 
-use super::{DECODED, Diagnosis, Parts, causes, exchange_ended, title, wish};
+use super::{DECODED, Diagnosis, Parts, causes, exchange_ended, needs_proof, title, wish};
 use crate::config::{IssuerKind, TokenKind};
 use crate::explain::ladder::{Outcome, Rung};
 use crate::explain::report::{Report, Step};
@@ -10,6 +10,7 @@ use crate::gate::Demand;
 use crate::policy::app::{Reader, Wish};
 use crate::subject::jwt::{self, Unverified};
 use crate::subject::opaque::Opaque;
+use serde_json::Value;
 
 /// The most other apps that are tried.
 const MAX_APPS: usize = 16;
@@ -48,6 +49,15 @@ impl Diagnosis {
             }
         } else if unasked.is_none() {
             self.without_store(&mut steps, &mut notes);
+        }
+        if code.is_none() {
+            let iss = parts.claims.get("iss").and_then(Value::as_str);
+            let selected = self.exchange.apps.select(wish, iss, &mut Ladder::default());
+            notes.extend(
+                selected
+                    .ok()
+                    .and_then(|(app, _)| needs_proof(&app.settings)),
+            );
         }
         notes.extend(kind_note(code, opaque));
         if code.is_none() && unasked.is_none() && self.settings.issuers.len() > 1 {

@@ -61,6 +61,9 @@ pub fn error_answer(text: &str) -> Option<ErrorAnswer> {
             });
         }
     }
+    if let Some(answer) = sent_back(text) {
+        return Some(answer);
+    }
     // In a redirect the spaces are `+` or `%20`; in JSON quotes are escaped.
     let plain = text.replace('+', " ").replace("\\\"", "\"");
     let plain = percent_encoding::percent_decode_str(&plain).decode_utf8_lossy();
@@ -80,6 +83,21 @@ pub fn error_answer(text: &str) -> Option<ErrorAnswer> {
     }
     let answer = json.as_ref().and_then(Value::as_object)?;
     is_error(answer).then(|| ErrorAnswer::Unknown(said_error(answer)))
+}
+
+/// The error with which this service sends a browser back to an app.
+fn sent_back(text: &str) -> Option<ErrorAnswer> {
+    let url = url::Url::parse(text).ok()?;
+    let parameter = |name: &str| {
+        let mut pairs = url.query_pairs();
+        let (_, value) = pairs.find(|(each, _)| each == name)?;
+        Some(value.into_owned())
+    };
+    Some(ErrorAnswer::Ours {
+        code: Code::from_slug(&parameter("error_code")?)?,
+        description: parameter("error_description"),
+        request_id: None,
+    })
 }
 
 /// Whether a JSON object looks like an error of somebody's.

@@ -2,6 +2,7 @@
 //! these. Told by the text alone; nothing is verified, and nobody is asked.
 
 use super::foreign::{ErrorAnswer, error_answer};
+use super::sign_in_url::SignInUrl;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use serde_json::{Map, Value};
@@ -21,6 +22,8 @@ pub struct Input<'i> {
 pub enum Shape {
     /// An error answer, or a message of a library.
     Answer(ErrorAnswer),
+    /// The URL of a sign-in.
+    SignIn(SignInUrl),
     /// Something that opens doors by itself: it must not be pasted anywhere.
     Secret(Secret),
     /// A publishable key, and the issuer whose it is, where it can be read.
@@ -207,6 +210,9 @@ impl<'i> Input<'i> {
         let one_word = !text.contains(char::is_whitespace);
         if one_word && is_jwt(text) {
             return is(Shape::Token, text, around);
+        }
+        if let Some(url) = SignInUrl::read(text).filter(|_| one_word) {
+            return is(Shape::SignIn(url), whole, Vec::new());
         }
         if let Some(answer) = error_answer(whole) {
             return is(Shape::Answer(answer), whole, Vec::new());

@@ -90,6 +90,23 @@ fn assert_next(said: &Value, code: &str, next: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_proof_that_the_app_demands_is_said_to_be_needed_too() {
+    let issuer = Issuer::start().await;
+    for (policy, says) in [("required", true), ("optional", false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let toml = format!(
+            "[issuers.main]\nissuer = {:?}\nkind = \"clerk\"\n[apps.web]\nissuers = \"main\"\ndpop = {policy:?}\n",
+            issuer.url
+        );
+        std::fs::write(dir.path().join("exchequer.toml"), toml).unwrap();
+        let token = Token::clerk(&issuer.url).sign(Key::rsa());
+        let ended = Command::new(dir.path()).input(token).run(&["explain"]);
+        let found = ended.stdout.contains("the app demands a DPoP proof");
+        assert_eq!((found, ended.code), (says, 0), "{policy}: {ended:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_issuer_leads_to_the_name_that_was_meant() {
     let world = World::new().await;
     let untrusted = "subject_token_issuer_untrusted";

@@ -30,6 +30,7 @@ mod exchange;
 mod explain_foreign;
 mod explain_hints;
 mod explain_output;
+mod explain_sign_in;
 mod explained;
 mod forged;
 mod gateways;
