@@ -4,8 +4,9 @@
 use super::OAuth;
 use crate::clock::UnixSeconds;
 use crate::crypto::sha256;
-use crate::explain::{Code, Refusal, Source};
+use crate::explain::{Code, Refusal};
 use crate::store::StoreError;
+use crate::token::mint::signer;
 use crate::token::status_list::{self, LIFETIME};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -57,9 +58,7 @@ impl OAuth {
             (Err(_), Some(made)) => return Ok(Some(made)),
             (Err(error), None) => return Err(StoreError::refusal(error)),
         };
-        let signer = keys.signer(algorithm).ok_or_else(|| {
-            Refusal::new(Code::SigningKeyUnavailable).unavailable(Source::Exchequer, 5)
-        })?;
+        let signer = signer(&keys, algorithm)?;
         let uri = status_list::uri(&exchange.issuer);
         let token = status_list::list(&exchange.issuer, &uri, &revoked, now, signer)
             .map_err(|error| Refusal::new(Code::InternalError).caused_by(error))?;
