@@ -4,12 +4,10 @@
 use crate::introspection_endpoint::{SECRET as CLIENT_SECRET, basic, post};
 use crate::status_list::Verifier;
 use crate::support::service::{Answer, Builder};
-use crate::support::{Redis, Service, eventually};
+use crate::support::{Redis, Service, clerk, eventually};
 use crate::webhooks::{Hook, SECRET, session_event};
-use exchequer::clock::Clock;
 use exchequer::standin::{Session, StandIn, known};
 use serde_json::{Value, json};
-use std::sync::Arc;
 
 const APPS: &str = r#"
 [apps.web]
@@ -29,20 +27,12 @@ audience = "https://tasks.internal"
 status_list = true
 "#;
 
-async fn clerk() -> Arc<StandIn> {
-    StandIn::start(Clock::system()).await.unwrap()
-}
-
 /// A service over this Redis, that trusts this Clerk instance; its deadline is one that a busy
 /// machine keeps.
 fn replica(redis: &Redis, clerk: &StandIn) -> Builder {
-    let url = clerk.issuer();
-    let issuer = format!(
-        "[issuers.clerk]\nissuer = {url:?}\nkind = \"clerk\"\napi_url = {url:?}\nsecret_key = {{ env = \"KEY\" }}\nwebhook_secret = {{ env = \"HOOK\" }}\n"
-    );
+    let hook = "webhook_secret = { env = \"HOOK\" }";
     Service::builder()
-        .config(&format!("{issuer}{APPS}"))
-        .env("KEY", clerk.secret_key())
+        .keyed_in_file(clerk, hook, APPS)
         .env("HOOK", SECRET)
         .env("CLIENT_SECRET", CLIENT_SECRET)
         .env("EXCHEQUER_STORE", format!("{}?deadline=2s", redis.url()))
