@@ -27,14 +27,6 @@ async fn start(issuers: &[Issuer], line: &str) -> Service {
         .await
 }
 
-async fn issuers(count: usize) -> Vec<Issuer> {
-    let mut issuers = Vec::new();
-    for _ in 0..count {
-        issuers.push(Issuer::start().await);
-    }
-    issuers
-}
-
 async fn exchange(service: &Service, issuer: &Issuer) -> Answer {
     let token = Token::oidc(&issuer.url, "web").sign(Key::rsa());
     service.session(&token).await
@@ -71,7 +63,7 @@ fn assert_metadata_invalid(what: &str, answer: &Answer) {
 
 #[tokio::test]
 async fn the_key_set_is_where_discovery_says_and_is_looked_for_anew_when_it_moves() {
-    let issuers = issuers(1).await;
+    let issuers = Issuer::several(1).await;
     let issuer = &issuers[0];
     issuer.claim_jwks_uri(&format!("{}/keys", issuer.url));
     issuer.behave("/keys", Behaviour::Answer(200, key_set()));
@@ -108,7 +100,7 @@ async fn the_key_set_is_where_discovery_says_and_is_looked_for_anew_when_it_move
 
 #[tokio::test]
 async fn an_issuer_without_discovery_has_its_key_set_at_the_usual_place() {
-    let issuers = issuers(1).await;
+    let issuers = Issuer::several(1).await;
     issuers[0].behave(DISCOVERY, Behaviour::Answer(404, "not here".into()));
     let service = start(&issuers, "").await;
     assert_eq!(exchange(&service, &issuers[0]).await.status, 200);
@@ -122,7 +114,7 @@ async fn a_discovery_that_fails_is_no_reason_to_guess() {
         json!({"issuer": issuer.url, "jwks_uri": format!("{}{JWKS}", issuer.url)}).to_string()
     };
     let statuses = [201, 204, 300, 400, 401, 403, 410, 429, 500, 503];
-    let issuers = issuers(statuses.len() + 2).await;
+    let issuers = Issuer::several(statuses.len() + 2).await;
     let mut failing = issuers.iter();
     for (status, issuer) in statuses.iter().zip(&mut failing) {
         issuer.behave(DISCOVERY, Behaviour::Answer(*status, document(issuer)));
@@ -144,7 +136,7 @@ async fn a_discovery_that_fails_is_no_reason_to_guess() {
 
 #[tokio::test]
 async fn a_configured_place_is_taken_without_asking() {
-    let issuers = issuers(1).await;
+    let issuers = Issuer::several(1).await;
     let keys = Issuer::start().await;
     let line = format!("jwks_uri = '{}{JWKS}'", keys.url);
     let service = start(&issuers, &line).await;
@@ -192,7 +184,7 @@ async fn the_document_must_name_the_issuer_byte_for_byte() {
         ("a prefix", |url| url[..url.len() - 1].to_owned()),
         ("nothing", |_| String::new()),
     ];
-    let issuers = issuers(cases.len()).await;
+    let issuers = Issuer::several(cases.len()).await;
     for ((_, twist), issuer) in cases.iter().zip(&issuers) {
         issuer.claim_issuer(&twist(&issuer.url));
     }
@@ -212,7 +204,7 @@ async fn the_document_must_name_the_issuer_byte_for_byte() {
 
 #[tokio::test]
 async fn what_is_no_discovery_document_is_named_so() {
-    let issuers = issuers(13).await;
+    let issuers = Issuer::several(13).await;
     let documents: Vec<String> = issuers
         .iter()
         .enumerate()
@@ -252,7 +244,7 @@ async fn what_is_no_discovery_document_is_named_so() {
 async fn a_redirect_is_never_followed() {
     let target = Issuer::start().await;
     let statuses = [301, 302, 303, 307, 308];
-    let issuers = issuers(statuses.len() * 4).await;
+    let issuers = Issuer::several(statuses.len() * 4).await;
     let mut cases = issuers.iter();
     for status in statuses {
         for path in [DISCOVERY, JWKS] {
@@ -364,7 +356,7 @@ fn port(issuer: &Issuer) -> &str {
 async fn a_document_never_leads_inside() {
     let inside = Issuer::start().await;
     let count = never_allowed("", "").len() + private("").len();
-    let issuers = issuers(count).await;
+    let issuers = Issuer::several(count).await;
     let uris: Vec<String> = issuers
         .iter()
         .enumerate()
@@ -387,7 +379,7 @@ async fn a_document_never_leads_inside() {
 
 #[tokio::test]
 async fn on_its_own_origin_a_document_may_lead_anywhere() {
-    let issuers = issuers(4).await;
+    let issuers = Issuer::several(4).await;
     for (index, issuer) in issuers.iter().enumerate() {
         let own = issuer.url.trim_start_matches("http://");
         let port = port(issuer);
@@ -415,7 +407,7 @@ async fn with_allow_private_network_a_document_may_lead_inside_but_only_over_htt
         format!("http://[::ffff:127.0.0.1]:{}", port(&inside)),
     ];
     let count = places.len() + never_allowed("", "").len();
-    let issuers = issuers(count).await;
+    let issuers = Issuer::several(count).await;
     let (open, never) = issuers.split_at(places.len());
     for (issuer, place) in open.iter().zip(&places) {
         issuer.claim_jwks_uri(&format!("{place}{JWKS}"));
@@ -442,7 +434,7 @@ async fn with_allow_private_network_a_document_may_lead_inside_but_only_over_htt
 
 #[tokio::test]
 async fn a_request_to_an_issuer_says_who_asks_and_nothing_about_whom() {
-    let issuers = issuers(1).await;
+    let issuers = Issuer::several(1).await;
     let issuer = &issuers[0];
     let service = start(&issuers, "").await;
     let token = Token::oidc(&issuer.url, "web").sign(Key::rsa());
@@ -490,7 +482,7 @@ async fn a_request_to_an_issuer_says_who_asks_and_nothing_about_whom() {
 
 #[tokio::test]
 async fn a_key_set_that_moved_is_found_again_by_a_kid_that_the_old_place_lacks() {
-    let issuers = issuers(1).await;
+    let issuers = Issuer::several(1).await;
     let issuer = &issuers[0];
     let service = start(&issuers, "").await;
     let token = |kid: &str, key: &Key| {

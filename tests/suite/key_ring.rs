@@ -1,8 +1,9 @@
 //! Our signing keys: made, published ahead, rotated, kept, revoked, and never lost to a bad
 //! file.
 
-use crate::support::ring::{in_state, list, text, thumbprint, try_list, verifies};
-use crate::support::{Issuer, Mount, Ring, Service, Token, eventually, now, token};
+use crate::support::ring::{in_state, list, mint, text, thumbprint, try_list, verifies};
+use crate::support::token::kid;
+use crate::support::{Issuer, Mount, Ring, Service, eventually, now, token};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -30,23 +31,6 @@ async fn jwks(service: &Service) -> Value {
 fn kids(jwks: &Value) -> Vec<String> {
     let keys = jwks["keys"].as_array().unwrap();
     keys.iter().map(|key| text(&key["kid"])).collect()
-}
-
-fn kid(token: &str) -> String {
-    text(&token::header(token)["kid"])
-}
-
-/// A token minted now, by a clock that is `shift` seconds off.
-async fn mint(service: &Service, issuer: &Issuer, shift: i64) -> String {
-    let at = now() + shift;
-    let token = Token::clerk(&issuer.url)
-        .claim("iat", at)
-        .claim("nbf", at - 10)
-        .claim("exp", at + 60)
-        .sign(crate::support::Key::rsa());
-    let answer = service.session(&token).await;
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    answer.token().to_owned()
 }
 
 /// The keys and their states as the running server has them.

@@ -1,9 +1,10 @@
 //! The ring from a Secret that Kubernetes mounts: read, never written; a swap is noticed, and
 //! what is worse than what is held is refused.
 
-use crate::support::ring::{in_state, text, verifies};
+use crate::support::ring::{in_state, mint, text, verifies};
 use crate::support::service::Builder;
-use crate::support::{Issuer, Ring, Service, Token, eventually, now, token};
+use crate::support::token::kid;
+use crate::support::{Issuer, Ring, Service, eventually};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
@@ -95,23 +96,9 @@ fn listed(keys: &[Value]) -> BTreeSet<String> {
     keys.iter().map(|key| text(&key["kid"])).collect()
 }
 
-async fn mint(service: &Service, issuer: &Issuer, shift: i64) -> String {
-    let at = now() + shift;
-    let token = Token::clerk(&issuer.url)
-        .claim("iat", at)
-        .claim("nbf", at - 10)
-        .claim("exp", at + 60)
-        .sign(crate::support::Key::rsa());
-    service.session(&token).await.token().to_owned()
-}
-
 async fn failures(service: &Service) -> f64 {
     let count = service.metric("exchequer_key_ring_failures_total").await;
     count.unwrap()
-}
-
-fn kid(token: &str) -> String {
-    text(&token::header(token)["kid"])
 }
 
 #[tokio::test]

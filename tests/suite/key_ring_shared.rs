@@ -1,9 +1,10 @@
 //! One key ring for many replicas, in a Redis: they agree on it whatever becomes of Redis, and
 //! no token that was honestly minted fails at any of them.
 
-use crate::support::ring::{in_state, list, text, try_list, verifies};
+use crate::support::ring::{in_state, list, mint, text, try_list, verifies};
 use crate::support::service::Builder;
-use crate::support::{Issuer, Proxy, Redis, Ring, Service, Token, eventually, now, token};
+use crate::support::token::kid;
+use crate::support::{Issuer, Proxy, Redis, Ring, Service, eventually, now};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
@@ -42,21 +43,6 @@ async fn kids(service: &Service) -> BTreeSet<String> {
     let jwks = jwks(service).await;
     let keys = jwks["keys"].as_array().unwrap().iter();
     keys.map(|key| text(&key["kid"])).collect()
-}
-
-fn kid(token: &str) -> String {
-    text(&token::header(token)["kid"])
-}
-
-/// A token minted now, by a wall clock that is `shift` seconds off.
-async fn mint(service: &Service, issuer: &Issuer, shift: i64) -> String {
-    let at = now() + shift;
-    let token = Token::clerk(&issuer.url)
-        .claim("iat", at)
-        .claim("nbf", at - 10)
-        .claim("exp", at + 60)
-        .sign(crate::support::Key::rsa());
-    service.session(&token).await.token().to_owned()
 }
 
 /// Asserts that the token verifies by the key set of every one of them.

@@ -644,18 +644,10 @@ fn assert_unavailable(what: &str, answer: &Answer) {
     assert!((1..=60).contains(&wait), "{what}: {wait}");
 }
 
-async fn issuers(count: usize) -> Vec<Issuer> {
-    let mut issuers = Vec::new();
-    for _ in 0..count {
-        issuers.push(Issuer::start().await);
-    }
-    issuers
-}
-
 #[tokio::test]
 async fn what_is_no_key_set_is_a_503_to_whoever_comes_first() {
     let cases = no_key_sets();
-    let issuers = issuers(cases.len()).await;
+    let issuers = Issuer::several(cases.len()).await;
     for ((_, behaviour), issuer) in cases.iter().zip(&issuers) {
         issuer.behave(JWKS, behaviour.clone());
     }
@@ -683,7 +675,7 @@ async fn what_is_no_key_set_is_a_503_to_whoever_comes_first() {
 #[tokio::test]
 async fn what_is_no_key_set_never_replaces_one() {
     let cases = no_key_sets();
-    let issuers = issuers(cases.len()).await;
+    let issuers = Issuer::several(cases.len()).await;
     let service = Service::builder()
         .config(&trusting_all(&issuers))
         .start()

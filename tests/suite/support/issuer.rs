@@ -62,6 +62,15 @@ impl Issuer {
         Self::with_keys(vec![Key::rsa().jwk("ins_1")]).await
     }
 
+    /// So many of them.
+    pub async fn several(count: usize) -> Vec<Self> {
+        let mut issuers = Vec::new();
+        for _ in 0..count {
+            issuers.push(Self::start().await);
+        }
+        issuers
+    }
+
     /// An issuer that publishes these JWKs.
     pub async fn with_keys(keys: Vec<Value>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,7 +1,7 @@
 //! Our key ring as others see it: its folder through commands, its public keys as a verifier
 //! reads them. Computed here, not with the code under test.
 
-use super::{Command, command::Ended, token};
+use super::{Command, Issuer, Key, Service, Token, command::Ended, now, token};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
@@ -114,6 +114,17 @@ pub fn in_state(keys: &[Value], state: &str) -> Vec<String> {
         .filter(|key| key["state"] == state)
         .map(|key| text(&key["kid"]))
         .collect()
+}
+
+/// An app token minted now, by a wall clock that is `shift` seconds off.
+pub async fn mint(service: &Service, issuer: &Issuer, shift: i64) -> String {
+    let at = now() + shift;
+    let token = Token::clerk(&issuer.url)
+        .claim("iat", at)
+        .claim("nbf", at - 10)
+        .claim("exp", at + 60)
+        .sign(Key::rsa());
+    service.session(&token).await.token().to_owned()
 }
 
 /// The text of a JSON string.

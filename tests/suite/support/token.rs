@@ -100,6 +100,11 @@ pub fn header(token: &str) -> Value {
     part(token, 0)
 }
 
+/// The key that a token names.
+pub fn kid(token: &str) -> String {
+    header(token)["kid"].as_str().unwrap().to_owned()
+}
+
 fn part(token: &str, index: usize) -> Value {
     let part = token.split('.').nth(index).unwrap();
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
