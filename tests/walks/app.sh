@@ -16,7 +16,7 @@ lines=$(printf '%s\n' "$shown" | sed -n '/^Do it yourself/,/^A native app/p' | g
 answer=$(bash -c "$lines")
 sees "$answer" '"token":"eyJ' '"expires_in":600'
 lines=$(printf '%s\n' "$shown" | grep -A2 'OLD=')
-refusal=$(bash -c "$lines")
+refusal=$(bash -c "$lines") && wrong "explain takes an expired token"
 sees "$refusal" '"code":"subject_token_expired"' '"action":"refresh_subject_token"' "FAIL  expiry"
 sees "$(target/debug/exchequer errors subject_token_expired)" "cause" "mend"
 stop run
