@@ -309,7 +309,12 @@ fn demand_scopes(needed: &str, identity: &Identity) -> Result<(), Box<Refusal>> 
     if each.all(|scope| identity.scopes.iter().any(|has| has == scope)) {
         return Ok(());
     }
-    let mut refusal = Refusal::new(Code::InsufficientScope);
+    let has = match identity.scopes.join(" ") {
+        none if none.is_empty() => "no scope".to_owned(),
+        scopes => scopes,
+    };
+    let cause = format!("the bearer has {has}, and the gateway demands {needed}");
+    let mut refusal = Refusal::new(Code::InsufficientScope).caused_by(cause);
     refusal.scope = Some(needed.trim().to_owned());
     Err(refusal)
 }

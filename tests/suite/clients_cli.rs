@@ -367,7 +367,7 @@ async fn explain_knows_registered_clients_where_it_can_open_the_store() {
             && ended
                 .stdout
                 .contains("note     registered clients were not looked at: ")
-            && ended.stdout.contains("in use by another process"),
+            && ended.stdout.contains("in use by another process\n"),
         "{ended:?}"
     );
     service.signal("TERM");

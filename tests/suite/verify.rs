@@ -310,6 +310,12 @@ async fn a_scope_that_was_not_granted_is_asked_for_in_the_challenge() {
     ask(&service, "?scope=write:tasks", &narrow)
         .await
         .assert_refused(403, "insufficient_scope");
+    let cause = "the bearer has read:tasks, and the gateway demands write:tasks";
+    eventually("the operator is told", async || {
+        let lines = service.logged("refused");
+        lines.iter().any(|line| line["cause"] == cause)
+    })
+    .await;
 }
 
 /// The service's own signing key, from its folder: what only its owner could do.

@@ -8,7 +8,7 @@ use crate::explain::say::Say;
 use crate::gate::Gate;
 use crate::keys::{Keeper, RingPlace};
 use crate::service::{Place, Service};
-use crate::store::Store;
+use crate::store::{OpenError, Store};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -76,7 +76,11 @@ async fn open(settings: &StoreSettings) -> Result<Arc<Store>, String> {
         }
         StoreSettings::File(_) | StoreSettings::Redis(_) => {}
     }
-    let store = Store::open(settings, Arc::default()).map_err(|error| error.to_string())?;
+    let store = Store::open(settings, Arc::default()).map_err(|error| match error {
+        // Most often the running service, which has every right to.
+        OpenError::InUse(path) => format!("{}: in use by another process", path.display()),
+        error => error.to_string(),
+    })?;
     store.begin().await.map_err(|error| error.to_string())?;
     Ok(Arc::new(store))
 }
