@@ -4,7 +4,6 @@
 //! A parameter that is repeated is refused (RFC 6749 §3.2), but for those that the RFCs allow
 //! to be; empty ones are as good as absent; unknown ones are ignored.
 
-use super::exchange::malformed;
 use super::headers::has_type;
 use crate::explain::{Code, Refusal};
 use http::HeaderMap;
@@ -21,6 +20,8 @@ type Refused = Box<Refusal>;
 const MAX_PARAMETERS: usize = 64;
 /// The longest parameter, in bytes; tokens may be as long as a body.
 const MAX_PARAMETER: usize = 1024;
+/// The longest name that is told, in bytes; no parameter has a longer one.
+const MAX_NAME: usize = 32;
 /// Those that carry a token, an assertion, a provider's code or a list of them.
 const LONG: [&str; 7] = [
     "subject_token",
@@ -78,10 +79,7 @@ impl<'b> Form<'b> {
         let mut form = Self::default();
         for (name, Texts { texts, listed }) in pairs {
             if listed && !REPEATED.contains(&name.as_ref()) {
-                return Err(Refusal::because(
-                    Code::ParameterMalformed,
-                    format!("The parameter `{name}` is a list, and can be one text alone."),
-                ));
+                return Err(odd(&name, "is a list, and can be one text alone"));
             }
             for text in texts {
                 form.add(name.clone(), text)?;
@@ -96,13 +94,10 @@ impl<'b> Form<'b> {
         }
         let long = LONG.contains(&name.as_ref());
         if value.chars().any(char::is_control) || !long && value.len() > MAX_PARAMETER {
-            return Err(malformed(&name));
+            return Err(odd(&name, "is malformed"));
         }
         if !REPEATED.contains(&name.as_ref()) && self.get(&name).is_some() {
-            return Err(Refusal::because(
-                Code::ParameterMalformed,
-                format!("The parameter `{name}` is repeated."),
-            ));
+            return Err(odd(&name, "is repeated"));
         }
         if self.0.len() == MAX_PARAMETERS {
             return Err(Refusal::because(
@@ -139,6 +134,18 @@ impl<'b> Form<'b> {
         let named = self.0.iter().filter(move |(each, _)| each == name);
         named.map(|(_, value)| value.as_ref())
     }
+}
+
+/// What is wrong with a parameter. Its name is told where it can be one: of a body that is no form
+/// any part may be taken for a name, a secret too.
+fn odd(name: &str, what: &str) -> Refused {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+    let sentence = if name.len() <= MAX_NAME && name.bytes().all(plain) {
+        format!("The parameter `{name}` {what}.")
+    } else {
+        format!("A parameter {what}.")
+    };
+    Refusal::because(Code::ParameterMalformed, sentence)
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -689,6 +689,58 @@ async fn a_bad_credential_is_never_rescued_by_a_good_one() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_no_form_is_not_quoted_as_names_of_parameters() {
+    let issuer = Issuer::start().await;
+    let service = Service::trusting(&issuer).await;
+    let send = async |kind: &str, body: &str| {
+        let request = service
+            .client
+            .post(format!("{}/oauth/token", service.url))
+            .header("content-type", kind)
+            .body(body.to_owned());
+        let answer = service.send(request).await;
+        answer.assert_refused(400, "parameter_malformed");
+        answer.body["error_description"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    const FORM: &str = "application/x-www-form-urlencoded";
+    const JSON: &str = "application/json";
+    // A JSON body under the type of a form, a header, a bare secret.
+    for (kind, body) in [
+        (FORM, "{\n \"client_secret\": \"s3cret==\",\n \"a\": 1}"),
+        (FORM, "{\"a\":\"s3cret=x\"}&{\"a\":\"s3cret=x\"}"),
+        (FORM, "Authorization: Basic s3cret=\n"),
+        (FORM, "S3cret=\n"),
+        (FORM, "s3cret=1&s3cret=2"),
+        (JSON, "{\"s3cret\": \"a\\n\"}"),
+        (JSON, "{\"s3cret\": \"a\", \"s3cret\": \"b\"}"),
+        (JSON, "{\"s3cret\": [\"a\"]}"),
+    ] {
+        let told = send(kind, body).await;
+        assert!(told.starts_with("A parameter is "), "{body}: {told}");
+        assert!(!told.to_lowercase().contains("cret"), "{body}: {told}");
+    }
+    // What can be a parameter is named.
+    for (kind, body, told) in [
+        (
+            FORM,
+            "grant_type=a&grant_type=b",
+            "`grant_type` is repeated.",
+        ),
+        (FORM, "client_id=a%0A", "`client_id` is malformed."),
+        (
+            JSON,
+            "{\"scope\": [\"a\"]}",
+            "`scope` is a list, and can be one text alone.",
+        ),
+    ] {
+        assert_eq!(send(kind, body).await, format!("The parameter {told}"));
+    }
+}
+
+#[tokio::test]
 async fn request_parameters_give_no_privilege() {
     let issuer = Issuer::start().await;
     let service = Service::trusting(&issuer).await;
