@@ -20,7 +20,8 @@ use crate::explain::{Check, Code, Ladder, Refusal};
 use crate::oauth::clients::{Client, Clients};
 use crate::policy::app::Wish;
 use crate::store::{Question, Standing, StoreError};
-use crate::subject::json::{Json, Object};
+use crate::subject::date;
+use crate::subject::json::Object;
 use crate::subject::revocation::{self, Dependence, Hit, Issued};
 use crate::token::mint::SERVICE_TYPE;
 use crate::token::read::{self, Said, Unverified};
@@ -317,16 +318,16 @@ impl Gate {
         let unusable = |error| Refusal::new(Code::AppTokenClaimUnusable).caused_by(error);
         let would_say = Object::parse(&would_say).map_err(unusable)?;
         let said = Said::read(&would_say)?;
-        let whole = |name| claims.get(name).and_then(Json::as_i64);
+        let told = |name| claims.get(name).and_then(date);
         let dependence = Dependence {
             issuer: &issuer.settings.issuer,
             user: claims.text("sub").unwrap_or(said.user),
             session: said.session,
             organization: said.organization,
-            issued: Issued::Upstream(whole("iat").unwrap_or(said.issued_at)),
+            issued: Issued::Upstream(told("iat").unwrap_or(said.issued_at)),
         };
         let until = said.expires_at.min(self.now() + LOOK_AGAIN);
-        let until = whole("exp").map_or(until, |exp| until.min(exp + issuer.settings.clock_skew));
+        let until = told("exp").map_or(until, |exp| until.min(exp + issuer.settings.clock_skew));
         let standings = dependence.standings().unzip();
         Ok(self.admitted(&said, standings, None, until))
     }

@@ -579,6 +579,28 @@ async fn a_remembered_bearer_expires_like_any_other() {
 }
 
 #[tokio::test]
+async fn a_remembered_token_of_a_providers_ends_with_it_also_at_a_part_of_a_second() {
+    let issuer = Issuer::start().await;
+    let service = Service::builder()
+        .one_app(&issuer, PARTIES, OPEN)
+        .start()
+        .await;
+    for part in ["", ".5"] {
+        let exp = format!("{}{part}", now() + 20);
+        let exp: Value = serde_json::from_str(&exp).unwrap();
+        let token = Token::clerk(&issuer.url).claim("exp", exp.clone());
+        let token = token.sign(Key::rsa());
+        service.shift_clocks(0, 0);
+        assert_identity(&ask(&service, "", &token).await, ALICE);
+        // Less than what is verified is taken for, more than clocks may differ.
+        service.shift_clocks(40, 0);
+        let answer = ask(&service, "", &token).await;
+        assert_eq!(answer.status, 401, "{exp}: {}", answer.body);
+        answer.assert_refused(401, "subject_token_expired");
+    }
+}
+
+#[tokio::test]
 async fn a_retired_key_vouches_on_and_a_revoked_one_no_longer() {
     let issuer = Issuer::start().await;
     let service = Service::builder().one_app(&issuer, "", "").start().await;
