@@ -6,8 +6,8 @@ use crate::dpop::ALGORITHMS;
 use crate::explain::{Code, Limit, Refusal, Seen, Source};
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER, SET_COOKIE,
-    WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER,
+    SET_COOKIE, WWW_AUTHENTICATE,
 };
 use http::{HeaderName, Response, StatusCode};
 use serde::Serialize;
@@ -86,6 +86,15 @@ pub fn found(location: &str, cookies: &[String], outcome: Outcome) -> Answer {
     *response.status_mut() = StatusCode::FOUND;
     response.extensions_mut().insert(outcome);
     response.into_response()
+}
+
+/// What is no HTTP: a bare 400, as hyper answers what it cannot read, and nothing after it.
+pub fn no_http() -> Answer {
+    let mut response = Answer::default();
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(CONNECTION, close);
+    response
 }
 
 /// Hands a refusal to the front.

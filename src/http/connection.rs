@@ -5,6 +5,7 @@
 //! thousand connections that are kept, or that send their heads byte by byte, are little more
 //! than their sockets.
 
+use super::answer;
 use super::caller::Peer;
 use super::front::Front;
 use super::server::Stop;
@@ -211,6 +212,9 @@ fn service(
             let version = request.version();
             let began = Instant::now();
             let _busy = activity.request(version, began);
+            if !names_one_host(version, request.headers()) {
+                return Ok(answer::no_http());
+            }
             let mut answer = front.answer(request, peer, began).await;
             // HTTP/2 has GOAWAY for that, when the listener stops.
             if *activity.leaving.borrow() && version != http::Version::HTTP_2 {
@@ -220,6 +224,17 @@ fn service(
             Ok::<_, Infallible>(answer)
         }
     })
+}
+
+/// Whether the request says once which host it is for (RFC 9112 §3.2): of two a proxy in front may
+/// have gone by the other. HTTP/1.0 need not say it, and HTTP/2 says it elsewhere.
+fn names_one_host(version: http::Version, headers: &http::HeaderMap) -> bool {
+    let hosts = headers.get_all(http::header::HOST).iter().count();
+    match version {
+        http::Version::HTTP_11 => hosts == 1,
+        http::Version::HTTP_10 => hosts <= 1,
+        _ => true,
+    }
 }
 
 /// What a connection is doing, and since when; times in milliseconds since its start.

@@ -154,6 +154,35 @@ async fn a_request_whose_end_is_in_doubt_is_refused_and_the_connection_closed() 
 }
 
 #[tokio::test]
+async fn a_request_says_once_which_host_it_is_for() {
+    let (_issuer, service) = world().await;
+    // RFC 9112 §3.2, both listeners.
+    for (url, path) in [(&service.url, JWKS), (&service.admin, "/livez")] {
+        for (version, hosts, status) in [
+            ("1.1", "host: x\r\n", 200),
+            ("1.1", "host:\r\n", 200),
+            ("1.1", "", 400),
+            ("1.1", "host: x\r\nhost: x\r\n", 400),
+            ("1.1", "host: x\r\nx: y\r\nHost: evil.example\r\n", 400),
+            ("1.0", "", 200),
+            ("1.0", "host: x\r\n", 200),
+            ("1.0", "host: x\r\nhost: y\r\n", 400),
+        ] {
+            let request = format!("GET {path} HTTP/{version}\r\n{hosts}\r\n");
+            let mut wire = Wire::to(url).await;
+            wire.send(&request).await;
+            let answer = wire.answer().await.unwrap();
+            assert_eq!(answer.status, status, "{request:?}");
+            if status == 400 {
+                assert_eq!(answer.body, "", "{request:?}");
+                assert_eq!(answer.header("connection"), "close", "{request:?}");
+                assert!(wire.answer().await.is_none(), "{request:?}: it is closed");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_connection_serves_many_requests_in_their_order() {
     let (issuer, service) = world().await;
     let body = json!({"session_token": issuer.token()}).to_string();
