@@ -302,12 +302,19 @@ impl Wrong {
     fn options(&mut self, url: &Url) -> BTreeMap<String, String> {
         let mut options = BTreeMap::new();
         // Not as a form: a + in a password is a +.
-        let pairs = url.query().unwrap_or_default().split('&');
+        let query = url.query().unwrap_or_default();
+        // An & in a password ends it: what follows must not be taken for a name to show.
+        let secret = query.contains("password");
+        let pairs = query.split('&');
         for pair in pairs.filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let value = self.or(decoded(value), String::new());
             if !OPTIONS.contains(&name) {
-                self.note(format!("{}, not {name:?}", OPTIONS.join(", ")));
+                let known = OPTIONS.join(", ");
+                self.note(match secret {
+                    true => format!("{known} and nothing else"),
+                    false => format!("{known}, not {name:?}"),
+                });
             } else if options.insert(name.to_owned(), value).is_some() {
                 self.note(format!("{name} once"));
             }

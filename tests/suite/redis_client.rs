@@ -237,6 +237,10 @@ fn every_mistake_in_the_url_is_said_at_once_and_none_shows_it() {
             "redis://:s3cret@h?sentinel_password=s3cret",
             &["says sentinel"],
         ),
+        (
+            "redis+sentinel://h/main?sentinel_password=x&s3cret=y&cret",
+            &["sentinel_password and nothing else"],
+        ),
         ("redis+sentinel://:s3cret@h", &["name of the primary"]),
         ("redis+cluster://:s3cret@h/1", &["a Cluster has only 0"]),
         ("unix://:s3cret@run/redis.sock", &["three slashes"]),
