@@ -54,6 +54,8 @@ pub(super) fn judge<'s>(
     let delegated = origin.kind() == TokenKind::OAuth;
     if delegated {
         delegated::check_kind(claims, issuer, ladder)?;
+    } else if matches!(origin, Origin::Signed(_)) && !issuer.is_clerk() {
+        check_unbound(claims, ladder)?;
     }
     let read = Read::from_claims(claims, issuer, origin).map_err(|fault| {
         let (code, name, what) = match fault {
@@ -85,6 +87,20 @@ pub(super) fn judge<'s>(
     read.check_times(issuer, origin, now, ladder)?;
     read.check_session(ladder)?;
     Ok(read.into_subject(claims, issuer, origin, now))
+}
+
+/// A token that is good only together with a key (RFC 7800 §3.1) would be given again as one that
+/// is good without. Clerk binds no session to a key: what a template of its own says there is
+/// one more claim.
+fn check_unbound(claims: &Object<'_>, ladder: &mut Ladder) -> Result<(), Refused> {
+    match claims.get("cnf").filter(|cnf| **cnf != Json::Null) {
+        None => Ok(()),
+        Some(cnf) => {
+            let seen = format!("cnf {}", short_json(cnf));
+            ladder.fail(Check::Claims, seen, "a bearer token");
+            Err(Refusal::new(Code::SubjectTokenSenderConstrained))
+        }
+    }
 }
 
 fn check_audience(

@@ -689,6 +689,42 @@ async fn a_bad_credential_is_never_rescued_by_a_good_one() {
 }
 
 #[tokio::test]
+async fn a_token_that_is_bound_to_a_key_is_not_exchanged_for_one_that_is_not() {
+    let issuer = Issuer::start().await;
+    let service = Service::builder()
+        .config(&format!(
+            "[issuers.idp]\nissuer = {:?}\nkind = \"oidc\"\naudiences = \"web\"\n\
+             token_types = [\"JWT\", \"at+jwt\"]\n\
+             [apps.web]\nissuers = [\"idp\"]\n",
+            issuer.url
+        ))
+        .start()
+        .await;
+    let token = Token::oidc(&issuer.url, "web");
+    // By DPoP, by TLS (RFC 8705 §3.1), by a key itself, and by what nobody understands.
+    for (typ, cnf) in [
+        (
+            "at+jwt",
+            json!({"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}),
+        ),
+        (
+            "JWT",
+            json!({"x5t#S256": "bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2"}),
+        ),
+        ("JWT", json!({"jwk": Key::other_rsa().jwk("k")})),
+        ("JWT", json!({})),
+        ("JWT", json!("x")),
+    ] {
+        let bound = token.clone().header("typ", typ).claim("cnf", cnf.clone());
+        let code = "subject_token_sender_constrained";
+        service.refuses(&cnf, &bound.sign(Key::rsa()), code).await;
+    }
+    for good in [token.clone(), token.claim("cnf", Value::Null)] {
+        assert_eq!(status(&service, &good).await, 200);
+    }
+}
+
+#[tokio::test]
 async fn a_body_that_is_no_form_is_not_quoted_as_names_of_parameters() {
     let issuer = Issuer::start().await;
     let service = Service::trusting(&issuer).await;
