@@ -145,8 +145,7 @@ impl OAuth {
         let name = app.ok_or_else(|| {
             Refusal::because(Code::ParameterMalformed, "The parameter `app` is missing.")
         })?;
-        let mut apps = self.exchange.apps.iter();
-        let app = apps.find(|app| app.settings.name == name);
+        let app = self.exchange.apps.get(name);
         let app = app.ok_or_else(|| {
             let known = self.exchange.apps.iter();
             let known: Vec<&str> = known.map(|app| app.settings.name.as_str()).collect();
