@@ -199,6 +199,30 @@ async fn the_commands_act_on_the_shared_ring_from_anywhere_and_say_so() {
 }
 
 #[tokio::test]
+async fn a_change_of_the_shared_ring_is_one_script_that_reads_and_one_that_writes() {
+    let redis = Redis::start().await;
+    let mut elsewhere = Ring::new();
+    elsewhere.set_env("EXCHEQUER_STORE", &redis.url());
+    elsewhere.set_env("EXCHEQUER_KEYS_SECRET", SECRET);
+    let scripts = || {
+        let said = redis.ask(&["INFO", "commandstats"]);
+        let mut lines = said.lines();
+        let calls = lines.find_map(|line| line.strip_prefix("cmdstat_eval:calls="));
+        let calls = calls.and_then(|calls| calls.split(',').next());
+        calls.unwrap().parse::<u32>().unwrap()
+    };
+    let rotate = || elsewhere.keys(&["rotate", "--force"]);
+    // Makes the ring, in which nothing stands by yet.
+    rotate();
+    assert_eq!(elsewhere.list().len(), 2);
+    let before = scripts();
+    let ended = rotate();
+    assert_eq!(ended.code, 0, "{ended:?}");
+    // What was answered needs no look whether it was done.
+    assert_eq!(scripts() - before, 2);
+}
+
+#[tokio::test]
 async fn a_rotation_is_published_by_all_before_any_signs_and_no_token_fails_anywhere() {
     let (issuer, redis) = (Issuer::start().await, Redis::start().await);
     let all = replicas(&redis, &issuer, 3).await;
