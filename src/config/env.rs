@@ -644,6 +644,9 @@ fn store(text: &str) -> Result<StoreSettings, String> {
         None if text.starts_with("file:") => {
             Err(format!("{text:?}: write the path alone, without file:"))
         }
+        None if redis::is_nearly(text) => {
+            Err("begins like the URL of a Redis and is none: write redis://HOST:6379".to_owned())
+        }
         None => Ok(StoreSettings::File(PathBuf::from(text))),
         // The URL may hold a password: it is not shown.
         Some(scheme) if redis::is_redis(scheme) => {

@@ -135,6 +135,14 @@ pub(super) fn is_redis(scheme: &str) -> bool {
     )
 }
 
+/// Whether the text was meant to be one, and lacks a mark of its scheme: taken for the path of a
+/// file it would be a store of this process alone, named after a password.
+pub(super) fn is_nearly(text: &str) -> bool {
+    let end = text.find([':', '/']).unwrap_or(text.len());
+    let (scheme, rest) = text.split_at(end);
+    is_redis(&scheme.to_ascii_lowercase()) && (rest.starts_with(':') || rest.starts_with("//"))
+}
+
 /// Reads the URL. What it says in an error, every mistake at once, never shows the URL: it may
 /// hold a password.
 pub(super) fn read(text: &str) -> Result<RedisSettings, String> {

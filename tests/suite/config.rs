@@ -111,7 +111,12 @@ const GOOD: &[(&str, &[&str])] = &[
     ("EXCHEQUER_KEY_KEEP_AFTER", &["15m", "3650d"]),
     (
         "EXCHEQUER_STORE",
-        &["memory", "data/exchequer.redb", "/var/lib/e.redb"],
+        &[
+            "memory",
+            "data/exchequer.redb",
+            "/var/lib/e.redb",
+            "redis/e.redb",
+        ],
     ),
     (
         "EXCHEQUER_ALLOWED_ORIGINS",
@@ -273,6 +278,17 @@ const BAD: &[(&str, &[&str], &str)] = &[
         "EXCHEQUER_STORE",
         &["file:data/exchequer.redb", "file:"],
         "write the path alone, without file:",
+    ),
+    (
+        "EXCHEQUER_STORE",
+        &[
+            "redis:/:hunter2@cache/0",
+            "redis//:hunter2@cache",
+            "rediss:hunter2@cache",
+            "Redis+Cluster:one,two",
+            "unix:/run/redis.sock",
+        ],
+        "begins like the URL of a Redis and is none: write redis://HOST:6379",
     ),
     (
         "EXCHEQUER_STORE",
