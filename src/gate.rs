@@ -218,7 +218,12 @@ impl Gate {
         };
         if !said.audiences.iter().any(meant) {
             ladder.fail(Check::Audience, said.audiences.join(", "), expected());
-            return Err(Refusal::new(Code::AppTokenAudienceMismatch));
+            let refusal = Refusal::new(Code::AppTokenAudienceMismatch);
+            return Err(match demand.audience {
+                // A registered client may have exchanged it.
+                Some(_) => self.clients.unknown(refusal),
+                None => refusal,
+            });
         }
         ladder.pass(Check::Audience, || (said.audiences.join(", "), expected()));
         said.in_time(now, ladder)?;

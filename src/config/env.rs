@@ -639,13 +639,14 @@ fn judge_keys(keys: &KeySettings, findings: &mut Findings) {
 }
 
 fn store(text: &str) -> Result<StoreSettings, String> {
-    match text.split_once("://").map(|(scheme, _)| scheme) {
+    let scheme = text.split_once("://").map(|(scheme, _)| scheme);
+    match scheme {
+        _ if !scheme.is_some_and(redis::is_redis) && redis::is_nearly(text) => {
+            Err("begins like the URL of a Redis and is none: write redis://HOST:6379".to_owned())
+        }
         None if text == "memory" => Ok(StoreSettings::Memory),
         None if text.starts_with("file:") => {
             Err(format!("{text:?}: write the path alone, without file:"))
-        }
-        None if redis::is_nearly(text) => {
-            Err("begins like the URL of a Redis and is none: write redis://HOST:6379".to_owned())
         }
         None => Ok(StoreSettings::File(PathBuf::from(text))),
         // The URL may hold a password: it is not shown.

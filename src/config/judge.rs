@@ -164,7 +164,7 @@ fn judge_audiences(structure: &Structure, findings: &mut Findings) {
 }
 
 /// What is wrong with an authorized party of Clerk's, which is a page's origin. Ids of OAuth
-/// applications and the schemes of native apps pass.
+/// applications pass, and what has the scheme of a native app.
 fn no_origin(party: &str) -> Option<String> {
     let meant = match value::origins(&[party.to_owned()]).pop() {
         Some(origin) if origin == party => return None,

@@ -312,7 +312,7 @@ impl Wrong {
         // Not as a form: a + in a password is a +.
         let query = url.query().unwrap_or_default();
         // An & in a password ends it: what follows must not be taken for a name to show.
-        let secret = query.contains("password");
+        let secret = query.to_ascii_lowercase().contains("pass");
         let pairs = query.split('&');
         for pair in pairs.filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));

@@ -5,7 +5,7 @@ use super::{DECODED, Diagnosis, Parts, ended, revocation, running, title};
 use crate::explain::ladder::Outcome;
 use crate::explain::report::{Report, Step};
 use crate::explain::say::Say;
-use crate::explain::{Ladder, Refusal};
+use crate::explain::{Code, Ladder, Refusal};
 use crate::gate::{Demand, Shown};
 use crate::keys::ring::State;
 use crate::token::read::CHECKS;
@@ -21,8 +21,28 @@ impl Diagnosis {
         let mut ladder = Ladder::detailed();
         let judged = self.judge_own(text, demand, &mut ladder, &mut notes).await;
         let mut refusal = judged.err();
+        // What the registry alone can say, where it was not looked at.
+        let unsaid = refusal.as_ref().and_then(|refusal| refusal.instead_of);
+        let undecided = match unsaid.filter(|_| self.unseen.clients.is_some()) {
+            Some(code @ Code::AppTokenAudienceMismatch) => {
+                refusal = Some(Refusal::new(code));
+                false
+            }
+            Some(_) => {
+                refusal = None;
+                true
+            }
+            None => false,
+        };
+        let mut found_out = !undecided;
         let steps = ladder.rungs_of(&CHECKS).into_iter().map(Into::into);
         let mut steps: Vec<Step> = steps.collect();
+        if undecided {
+            let failed = steps
+                .iter_mut()
+                .filter(|step| step.outcome == Outcome::Failed);
+            failed.for_each(|step| step.outcome = Outcome::NotReached);
+        }
         if self.unseen.store.is_some() {
             // What is bound would be refused as a bearer.
             let asked = match refusal {
@@ -33,6 +53,7 @@ impl Diagnosis {
             };
             match asked {
                 Some(ended) => {
+                    found_out = true;
                     refusal = ended.map(Refusal::new);
                     notes.push(Say::words(
                         "revocation was asked of the running service, at EXCHEQUER_LISTEN",
@@ -57,6 +78,11 @@ impl Diagnosis {
         };
         let facts = parts.facts(text);
         let case = self.case(&parts, demand);
+        let passed = match found_out {
+            true => "a gateway that asks so would be told whose it is",
+            false => "whether there is such a client was not found out",
+        };
+        let ended = ended(refusal, Say::words(passed));
         Report {
             kind: "app_token",
             title: vec![title(what, &facts, DECODED)],
@@ -64,10 +90,8 @@ impl Diagnosis {
             steps,
             next: code.map_or_else(Vec::new, |code| case.hints(code)),
             notes,
-            ..ended(
-                refusal,
-                Say::words("a gateway that asks so would be told whose it is"),
-            )
+            accepted: ended.accepted.filter(|_| found_out),
+            ..ended
         }
     }
 

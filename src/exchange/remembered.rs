@@ -53,12 +53,14 @@ impl Exchange {
         };
         match takes.judge(&answer.levels) {
             Ok(limit) => {
-                refusal.limit = limit;
+                // Who is told that the store is away is told no limit.
+                refusal.limit = limit.filter(|_| refusal.instead_of.is_none());
                 refusal
             }
             Err(mut limited) => {
                 limited.about = refusal.about;
-                limited.cause = Some(format!("instead of {}", refusal.code.entry().slug));
+                let code = refusal.instead_of.unwrap_or(refusal.code);
+                limited.cause = Some(format!("instead of {}", code.entry().slug));
                 limited.seen = refusal.seen;
                 limited.ladder = refusal.ladder;
                 limited

@@ -117,6 +117,8 @@ pub struct Refusal {
     pub ladder: Ladder,
     /// What lies behind it, for the log alone: an I/O error, an expression's error.
     pub cause: Option<String>,
+    /// What it counts as for the limits, where the caller is told something else.
+    pub instead_of: Option<Code>,
 }
 
 impl Refusal {
@@ -142,6 +144,7 @@ impl Refusal {
             about: None,
             ladder: Ladder::default(),
             cause: None,
+            instead_of: None,
         })
     }
 

@@ -227,13 +227,12 @@ fn service(
 }
 
 /// Whether the request says once which host it is for (RFC 9112 §3.2): of two a proxy in front may
-/// have gone by the other. HTTP/1.0 need not say it, and HTTP/2 says it elsewhere.
+/// have gone by the other. HTTP/1.0 need not say it, nor HTTP/2, which has `:authority`.
 fn names_one_host(version: http::Version, headers: &http::HeaderMap) -> bool {
     let hosts = headers.get_all(http::header::HOST).iter().count();
     match version {
         http::Version::HTTP_11 => hosts == 1,
-        http::Version::HTTP_10 => hosts <= 1,
-        _ => true,
+        _ => hosts <= 1,
     }
 }
 

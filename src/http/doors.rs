@@ -17,7 +17,6 @@ use warp::reject::Rejection;
 use warp::reply::Response as Answer;
 
 /// What is at a path.
-#[derive(Clone)]
 pub(super) struct Door {
     /// What it is for.
     pub(super) route: Route,

@@ -243,7 +243,7 @@ pub fn request<'b>(
     Ok((request, scope_asked))
 }
 
-pub(super) fn malformed(name: &str) -> Box<Refusal> {
+fn malformed(name: &str) -> Box<Refusal> {
     Refusal::because(
         Code::ParameterMalformed,
         format!("The parameter `{name}` is malformed."),

@@ -140,7 +140,7 @@ impl<'b> Form<'b> {
 /// any part may be taken for a name, a secret too.
 fn odd(name: &str, what: &str) -> Refused {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
-    let sentence = if name.len() <= MAX_NAME && name.bytes().all(plain) {
+    let sentence = if (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(plain) {
         format!("The parameter `{name}` {what}.")
     } else {
         format!("A parameter {what}.")

@@ -35,7 +35,7 @@ pub(super) enum Route {
 
 impl Route {
     /// Those where something is decided for a caller. They cost more than the answer that refuses
-    /// them, so they alone may be shed; and they alone are audited and shown in the console.
+    /// them, so they alone may be shed; and they alone are audited and counted in the console's history.
     pub(super) const DECIDING: [Self; 8] = [
         Self::Exchange,
         Self::Verify,

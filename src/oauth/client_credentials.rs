@@ -6,11 +6,12 @@ use super::issued::{Issued, token_type};
 use crate::config::DpopSettings;
 use crate::dpop;
 use crate::exchange::Caller;
-use crate::explain::{Code, Limit, Refusal, Source};
+use crate::explain::{Code, Limit, Refusal};
 use crate::policy::app::Place;
 use crate::policy::limits::Takes;
 use crate::policy::scopes;
 use crate::store::StoreError;
+use crate::token::mint::signer;
 use crate::token::{ServiceGrant, mint_service};
 use std::sync::Arc;
 
@@ -44,9 +45,7 @@ impl OAuth {
         let keys = exchange.keys.published();
         // A client that has a key binds its token to it by sending a proof.
         let proof = dpop::prove(caller.proof, None, DpopSettings::default(), &keys, now)?;
-        let signer = keys.signer(self.algorithm).ok_or_else(|| {
-            Refusal::new(Code::SigningKeyUnavailable).unavailable(Source::Exchequer, 5)
-        })?;
+        let signer = signer(&keys, self.algorithm)?;
         let grant = ServiceGrant {
             client: &client.id,
             audience,

@@ -301,7 +301,19 @@ impl Clients {
         if self.registry.is_read() {
             return refusal;
         }
-        StoreError("the registered clients were never read".to_owned()).refusal()
+        let instead_of = refusal.code;
+        let mut cause = format!(
+            "the registered clients were never read: instead of {}",
+            instead_of.entry().slug
+        );
+        if let Some(behind) = &refusal.cause {
+            cause = format!("{cause}: {behind}");
+        }
+        let mut unread = StoreError(cause).refusal();
+        // Or secrets could be guessed for as long as the store is away.
+        unread.instead_of = Some(instead_of);
+        unread.ladder = refusal.ladder;
+        unread
     }
 
     /// Who proved to be itself, or says who it is and need prove nothing.

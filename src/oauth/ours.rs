@@ -32,12 +32,12 @@ impl OAuth {
             None => self.clients.find(said.app).map(|_| SERVICE_TYPE),
         };
         if expected != Some(verified.typ) {
-            let expected = expected.unwrap_or("an app or a client that is configured");
-            ladder.fail(Check::Type, verified.typ, expected);
             let refusal = Refusal::new(Code::AppTokenTypeMismatch);
-            return Err(match said.provider {
-                Some(_) => refusal,
-                None => self.clients.unknown(refusal),
+            let nobody = "an app or a client that is configured";
+            ladder.fail(Check::Type, verified.typ, expected.unwrap_or(nobody));
+            return Err(match (said.provider, expected) {
+                (None, None) => self.clients.unknown(refusal),
+                _ => refusal,
             });
         }
         Ok(verified)

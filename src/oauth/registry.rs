@@ -259,11 +259,12 @@ impl Registry {
         known.version.is_none() || known.usable.values().any(|client| client.gets_tokens())
     }
 
-    /// Whether the tokens of one of them have a place in the status list.
+    /// Whether the tokens of one of them have a place in the status list; before they were read
+    /// one may.
     pub fn lists(&self) -> bool {
         let known = self.known.load();
         let mut clients = known.usable.values();
-        clients.any(|client| client.settings.status_list)
+        known.version.is_none() || clients.any(|client| client.settings.status_list)
     }
 
     /// The scopes of those that get tokens.

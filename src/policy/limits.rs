@@ -142,8 +142,9 @@ fn short(take: &Take, level: &Level) -> Option<UnixSeconds> {
 /// Whether a refusal is one that its caller could have avoided: not the service's or a
 /// provider's fault, not this limit itself, and not a nonce that nobody could know before.
 pub fn counts(refusal: &Refusal) -> bool {
-    let unavoidable = matches!(refusal.code, Code::RateLimited | Code::DpopNonceRequired);
-    (400..500).contains(&refusal.code.entry().status) && !unavoidable
+    let code = refusal.instead_of.unwrap_or(refusal.code);
+    let unavoidable = matches!(code, Code::RateLimited | Code::DpopNonceRequired);
+    (400..500).contains(&code.entry().status) && !unavoidable
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! the service would say, check by check, and what was not looked at.
 
 use crate::support::token::encode;
-use crate::support::{Issuer, Service, clerk, token};
+use crate::support::{Issuer, Service, clerk, eventually, token};
 use crate::webhooks;
 use exchequer::standin::known;
 use serde_json::{Value, json};
@@ -121,6 +121,39 @@ async fn a_token_of_ours_is_explained_as_a_gateway_would_be_answered() {
     let audience = ["--audience", "https://tasks.internal"];
     let said = explain(&service, &service_token, &audience);
     assert_eq!(said["accepted"], true, "{said}");
+    // Its client may be registered: who was not asked is no full disk, and no refusal.
+    let added = [
+        "clients",
+        "add",
+        "later",
+        "--audience",
+        "https://tasks.internal",
+        "--json",
+    ];
+    let added = service.command().run(&added);
+    let added: Value = serde_json::from_str(&added.stdout).unwrap();
+    let mut registered = String::new();
+    eventually("the client is known", async || {
+        let form = service
+            .client
+            .post(format!("{}/oauth/token", service.url))
+            .basic_auth("later", added["client_secret"].as_str())
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body("grant_type=client_credentials");
+        let answer = service.send(form).await;
+        let token = answer.body["access_token"].as_str().unwrap_or_default();
+        registered = token.to_owned();
+        answer.status == 200
+    })
+    .await;
+    let said = explain(&service, &registered, &audience);
+    assert_eq!(said["code"], Value::Null, "{said}");
+    assert_eq!(said["accepted"], Value::Null, "{said}");
+    assert_eq!(ended(&said, "failed"), [""; 0], "{said}");
+    assert!(
+        notes(&said).contains("registered clients were not looked at: "),
+        "{said}"
+    );
 
     service.shift_clocks(700, 700);
     let said = explain(&service, &app_token, &[]);

@@ -380,3 +380,44 @@ async fn the_least_rights_that_the_docs_name_are_enough() {
         Some(0.0)
     );
 }
+
+#[tokio::test]
+async fn a_replica_that_never_saw_redis_lets_nobody_guess_and_denies_no_list() {
+    let clerk = clerk().await;
+    let service = Service::builder()
+        .keyed_in_file(
+            &clerk,
+            "",
+            "[apps.web]\nissuers = [\"clerk\"]\naudience = \"https://api.example.com\"\n",
+        )
+        .env("EXCHEQUER_STORE", "redis://127.0.0.1:1?deadline=100ms")
+        .env(
+            "EXCHEQUER_KEYS_SECRET",
+            "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+        )
+        .env("EXCHEQUER_RATE_LIMIT", "2/1h")
+        .env("EXCHEQUER_TRUSTED_PROXIES", "127.0.0.1")
+        .start()
+        .await;
+    // A registered client may have a place in it.
+    assert_store_unavailable(&service.get("/.well-known/status-lists/1").await);
+    let guess = async || {
+        let request = service
+            .client
+            .post(format!("{}/oauth/token", service.url))
+            .header("content-type", "application/x-www-form-urlencoded")
+            .header("x-forwarded-for", "203.0.113.66")
+            .header("authorization", basic("worker", "guess"))
+            .body("grant_type=client_credentials");
+        service.send(request).await
+    };
+    for _ in 0..4 {
+        assert_store_unavailable(&guess().await);
+    }
+    guess().await.assert_refused(429, "rate_limited");
+    let refused = service.logged("refused");
+    assert_eq!(
+        refused.last().unwrap()["cause"],
+        "instead of client_authentication_failed"
+    );
+}
