@@ -256,6 +256,12 @@ async fn http_2_is_spoken_with_prior_knowledge() {
     refused.assert_refused(400, "credential_missing");
     let large = service.send(exchange(" ".repeat(70_000))).await;
     large.assert_refused(413, "body_too_large");
+    let hosts = client
+        .get(format!("{}{JWKS}", service.url))
+        .header("host", "auth.example.com")
+        .header("host", "other.example.com");
+    // As whatever is no HTTP, it gets no document.
+    assert_eq!(hosts.send().await.unwrap().status(), 400);
     let header = client
         .get(format!("{}{JWKS}", service.url))
         .header("x-pad", "a".repeat(33 * 1024));
