@@ -9,7 +9,6 @@ use http::Request;
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
-use std::collections::HashMap;
 use std::sync::Arc;
 use warp::Filter;
 use warp::filters::BoxedFilter;
@@ -22,37 +21,37 @@ pub(super) struct Door {
     pub(super) route: Route,
     /// Its path; what the caller chooses of it stands in braces.
     pub(super) template: &'static str,
-    behind: Behind,
+    /// Who answers.
+    pub(super) behind: Behind,
 }
 
 /// Who answers at a door.
 #[derive(Clone)]
-enum Behind {
+pub(super) enum Behind {
+    /// What warp reads for a handler.
     Filters(BoxedFilter<(Answer,)>),
     /// It needs no filters, for it answers every method.
     Gateway(Arc<Verify>),
 }
 
-impl Door {
-    /// What it answers to a request of this peer's.
-    pub(super) async fn answer(&self, mut request: Request<Incoming>, peer: Peer) -> Answer {
-        let filters = match &self.behind {
-            Behind::Filters(filters) => filters.clone(),
-            Behind::Gateway(verify) => return verify.answer(&request).await,
-        };
-        request.extensions_mut().insert(peer);
-        let service = TowerToHyperService::new(warp::service(filters));
-        match service.call(request).await {
-            Ok(answer) => answer,
-            Err(never) => match never {},
-        }
+/// What the filters answer to a request of this peer's.
+pub(super) async fn filtered(
+    filters: BoxedFilter<(Answer,)>,
+    mut request: Request<Incoming>,
+    peer: Peer,
+) -> Answer {
+    request.extensions_mut().insert(peer);
+    let service = TowerToHyperService::new(warp::service(filters));
+    match service.call(request).await {
+        Ok(answer) => answer,
+        Err(never) => match never {},
     }
 }
 
 /// The doors of a listener.
 #[derive(Default)]
 pub struct Doors {
-    at: HashMap<&'static str, Door>,
+    at: Vec<(&'static str, Door)>,
     below: Vec<(&'static str, Door)>,
 }
 
@@ -114,14 +113,16 @@ impl Doors {
             template: path,
             behind: Behind::Gateway(Arc::new(verify)),
         };
-        self.at.insert(path, door);
+        self.at.push((path, door));
         self
     }
 
     /// The door at this path.
     pub(super) fn find(&self, path: &str) -> Option<&Door> {
+        // They are few: to compare their lengths costs less than to hash the path.
+        let at = self.at.iter().find(|(at, _)| *at == path);
         let below = || self.below.iter().find(|(below, _)| path.starts_with(below));
-        self.at.get(path).or_else(|| below().map(|(_, door)| door))
+        at.or_else(below).map(|(_, door)| door)
     }
 }
 

@@ -8,7 +8,7 @@ use super::body;
 use super::caller::Peer;
 use super::console;
 use super::cors::Cors;
-use super::doors::{Door, Doors};
+use super::doors::{Behind, Door, Doors, filtered};
 use super::ids::{REQUEST_ID, TRACEPARENT, Trace, request_id};
 use super::log::Line;
 use super::outcome::{About, Outcome};
@@ -89,8 +89,11 @@ impl Front {
             let answering = async {
                 match (early, door) {
                     (Some(response), _) => response,
-                    (None, Some(door)) => door.answer(request, peer).await,
                     (None, None) => answer::refused(Refusal::new(Code::NotFound)),
+                    (None, Some(door)) => match &door.behind {
+                        Behind::Gateway(verify) => verify.answer(&request).await,
+                        Behind::Filters(filters) => filtered(filters.clone(), request, peer).await,
+                    },
                 }
             };
             let answering = pin!(answering);
