@@ -75,8 +75,11 @@ fn print(settings: &Settings) {
     }
     for provider in settings.providers.values() {
         println!(
-            "ok:    provider {} {}: client {}; callback {}/auth/callback/{}",
-            provider.name, provider.issuer, provider.client_id, settings.issuer, provider.name
+            "ok:    provider {} {}: client {}; callback {}",
+            provider.name,
+            provider.issuer,
+            provider.client_id,
+            provider.callback(&settings.issuer)
         );
     }
     for (id, client) in &settings.clients {

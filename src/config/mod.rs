@@ -606,6 +606,11 @@ pub enum ProviderAuth {
     None,
 }
 
+/// The path below which sign-ins begin; the provider's name follows.
+pub const LOGIN: &str = "/auth/login/";
+/// The path below which providers end them; the provider's name follows.
+pub const CALLBACK: &str = "/auth/callback/";
+
 /// Where users sign in when this service begins it.
 #[derive(Debug, Clone)]
 pub struct ProviderSettings {
@@ -631,6 +636,13 @@ pub struct ProviderSettings {
     pub api_url: Option<String>,
     /// Whether its documents may lead to private addresses.
     pub allow_private_network: bool,
+}
+
+impl ProviderSettings {
+    /// Where it sends users back to, at the service of this issuer.
+    pub fn callback(&self, issuer: &str) -> String {
+        format!("{issuer}{CALLBACK}{}", self.name)
+    }
 }
 
 /// Where the configuration is read from.

@@ -3,7 +3,7 @@
 //! challenge, code.
 
 use super::Diagnosis;
-use crate::config::{ProviderKind, ProviderSettings};
+use crate::config::{CALLBACK, LOGIN, ProviderKind, ProviderSettings};
 use crate::explain::Code;
 use crate::explain::ladder::Outcome;
 use crate::explain::nearest::Difference;
@@ -115,7 +115,7 @@ impl Diagnosis {
         let title = Say::words("The URL at which a sign-in begins at this service.");
         let passed = "the browser would be sent on to the provider";
         let mut report = checks.report(title, passed, None);
-        if url.at != format!("{}/auth/login/{provider}", settings.issuer) {
+        if url.at != format!("{}{LOGIN}{provider}", settings.issuer) {
             let note = Say::words("it leads to ").value("url", url.at.as_str());
             report.notes.push(
                 note.and(", and EXCHEQUER_ISSUER is ")
@@ -217,7 +217,7 @@ impl Diagnosis {
     fn asked(&self, url: &SignInUrl, host_asked: Option<&str>) -> Option<&ProviderSettings> {
         let providers = || self.settings.providers.values();
         let back = url.get("redirect_uri").unwrap_or_default();
-        let back = back.rsplit_once("/auth/callback/").map(|(_, name)| name);
+        let back = back.rsplit_once(CALLBACK).map(|(_, name)| name);
         let hosts = |provider: &ProviderSettings| {
             let endpoint = provider.authorization_endpoint.as_ref();
             host(endpoint.unwrap_or(&provider.issuer))
@@ -232,7 +232,7 @@ impl Diagnosis {
     }
 
     fn callback(&self, provider: &ProviderSettings) -> String {
-        format!("{}/auth/callback/{}", self.settings.issuer, provider.name)
+        provider.callback(&self.settings.issuer)
     }
 
     /// What a provider, or this service, sent a browser back to.

@@ -1,6 +1,7 @@
 //! The URL of a sign-in, as a browser's address bar shows it: on its way to this service or to a
 //! provider, and back. Told by the text alone.
 
+use crate::config::LOGIN;
 use std::fmt;
 use url::{Url, form_urlencoded};
 
@@ -41,7 +42,7 @@ impl SignInUrl {
             .map(|(name, value)| (name.into_owned(), value.into_owned()))
             .collect();
         let has = |name: &str| parameters.iter().any(|(each, _)| each == name);
-        let login = url.path().rsplit_once("/auth/login/");
+        let login = url.path().rsplit_once(LOGIN);
         let asks = ["client_id", "redirect_uri", "response_type"];
         let way = match login.filter(|(_, name)| !name.is_empty()) {
             _ if has("error") => return None,

@@ -16,11 +16,6 @@ use std::sync::Arc;
 use url::form_urlencoded;
 use warp::reply::Response as Answer;
 
-/// Where sign-ins begin; the provider's name follows.
-pub(super) const LOGIN: &str = "/auth/login/";
-/// Where they end; the provider's name follows.
-pub(super) const CALLBACK: &str = "/auth/callback/";
-
 /// How many other sign-ins a browser that begins one keeps under way: each has a cookie, and
 /// proxies bound the header that holds them.
 const OTHERS: usize = 4;

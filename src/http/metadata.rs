@@ -1,8 +1,7 @@
 //! The public documents: our key set and our metadata.
 
 use super::answer;
-use super::login::LOGIN;
-use crate::config::OFFLINE_ACCESS;
+use crate::config::{LOGIN, OFFLINE_ACCESS};
 use crate::keys::Keeper;
 use crate::oauth::OAuth;
 use bytes::Bytes;

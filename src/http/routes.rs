@@ -8,6 +8,7 @@ use super::{
     answer, body, caller, exchange, introspect, login, metadata, openapi, resource, revoke,
     status_list, token, webhooks,
 };
+use crate::config::{CALLBACK, LOGIN};
 use crate::exchange::Exchange;
 use crate::explain::{Code, Refusal};
 use crate::oauth::OAuth;
@@ -141,15 +142,15 @@ pub fn public(
         .at(Route::Revoke, "/oauth/revoke", posted!(revoke::handle))
         .below(
             Route::Login,
-            login::LOGIN,
+            LOGIN,
             "/auth/login/{provider}",
-            signing_in!(login::LOGIN, login::login),
+            signing_in!(LOGIN, login::login),
         )
         .below(
             Route::Callback,
-            login::CALLBACK,
+            CALLBACK,
             "/auth/callback/{provider}",
-            signing_in!(login::CALLBACK, login::callback),
+            signing_in!(CALLBACK, login::callback),
         )
         .below(
             Route::Webhooks,

@@ -233,8 +233,7 @@ impl OAuth {
 
     /// Where the provider sends users back to.
     fn callback(&self, provider: &Provider) -> String {
-        let (issuer, name) = (&self.exchange.issuer, &provider.settings.name);
-        format!("{issuer}/auth/callback/{name}")
+        provider.settings.callback(&self.exchange.issuer)
     }
 
     /// Ends a sign-in: `browser` gives the value of the cookie of a name.

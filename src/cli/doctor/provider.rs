@@ -14,7 +14,7 @@ pub(super) async fn look(fetcher: &Fetcher, settings: &ProviderSettings, issuer:
     let check = "provider";
     let provider = Provider::new(settings, fetcher, &Clock::system(), &Arc::default());
     let (name, client) = (&settings.name, &settings.client_id);
-    let callback = format!("{issuer}/auth/callback/{name}");
+    let callback = settings.callback(issuer);
     let row = match provider.recognises_us(&callback).await {
         Ok(()) => Row::ok(
             check,
