@@ -59,7 +59,8 @@ pub fn of_answer(input: &Input<'_>) -> Option<Report> {
     })
 }
 
-fn error_answer(answer: &ErrorAnswer) -> Report {
+/// Explains an error answer.
+pub(super) fn error_answer(answer: &ErrorAnswer) -> Report {
     match answer {
         ErrorAnswer::Ours {
             code,

@@ -3,19 +3,22 @@
 //! challenge, code.
 
 use super::Diagnosis;
-use crate::config::{CALLBACK, LOGIN, ProviderKind, ProviderSettings};
+use super::answers::error_answer;
+use crate::config::{LOGIN, ProviderKind, ProviderSettings};
 use crate::explain::Code;
+use crate::explain::foreign::ErrorAnswer;
 use crate::explain::ladder::Outcome;
 use crate::explain::nearest::Difference;
 use crate::explain::report::{Report, Step};
 use crate::explain::say::Say;
-use crate::explain::sign_in_url::{SignInUrl, Way, shown};
-use crate::oauth::sign_in::{challenge, registered};
+use crate::explain::sign_in_url::{GOOGLE, SignInUrl, Way, shown};
+use crate::oauth::sign_in::{app_named, challenge, registered, thumbprint};
 use url::Url;
 
 const KIND: &str = "sign_in_url";
 const ABSENT: &str = "absent";
 const OURS: &str = "This service sends response_type, state, nonce and a challenge each time: the URL was written or changed by somebody else. Begin at /auth/login/ and the provider's name.";
+const NOT_OURS: &str = "This configuration begins no sign-in there: an app, or another service, wrote the URL and asks by itself.";
 
 /// The checks, the code of the first that failed, and what to do.
 #[derive(Default)]
@@ -104,6 +107,7 @@ impl Diagnosis {
             Way::Login(provider) => self.of_login(url, provider),
             Way::Provider => self.of_request(url),
             Way::Back => self.of_way_back(url),
+            Way::Refused(answer) => self.of_error_page(url, answer),
         }
     }
 
@@ -113,7 +117,7 @@ impl Diagnosis {
         let mut checks = Checks::default();
         self.check_login(url, provider, &mut checks);
         let title = Say::words("The URL at which a sign-in begins at this service.");
-        let passed = "the browser would be sent on to the provider";
+        let passed = "the browser would be sent on to the provider, as far as app, provider, redirect URI, PKCE, key and audiences go";
         let mut report = checks.report(title, passed, None);
         if url.at != format!("{}{LOGIN}{provider}", settings.issuer) {
             let note = Say::words("it leads to ").value("url", url.at.as_str());
@@ -132,10 +136,20 @@ impl Diagnosis {
 
     fn check_login(&self, url: &SignInUrl, provider: &str, checks: &mut Checks) {
         let apps = &self.settings.apps;
-        let Some(name) = url.get("app").or_else(|| url.get("client_id")) else {
-            let names: Vec<&str> = apps.iter().map(|app| app.name.as_str()).collect();
-            checks.failed("app", ABSENT, names.join(", "), []);
-            return checks.under(Code::ParameterMalformed);
+        let (app, client) = (url.get("app"), url.get("client_id"));
+        let name = match app_named(app, client) {
+            Ok(Some(name)) => name,
+            Ok(None) => {
+                let names: Vec<&str> = apps.iter().map(|app| app.name.as_str()).collect();
+                checks.failed("app", ABSENT, names.join(", "), []);
+                return checks.under(Code::ParameterMalformed);
+            }
+            Err(refusal) => {
+                let both: Vec<&str> = app.into_iter().chain(client).collect();
+                let seen = format!("app and client_id: {}", both.join(", "));
+                checks.failed("app", seen, "the same, or one of them", []);
+                return checks.under(refusal.code);
+            }
         };
         let Some(app) = apps.iter().find(|app| app.name == name) else {
             let names = || apps.iter().map(|app| app.name.as_str());
@@ -178,6 +192,18 @@ impl Diagnosis {
         if failed.is_some_and(|step| step.outcome == Outcome::Failed) {
             checks.under(Code::PkceRequired);
         }
+        if let Err(refusal) = thumbprint(url.get("dpop_jkt")) {
+            let expected = "a SHA-256 in base64url without padding, of 43 characters";
+            checks.failed("dpop_jkt", "something else", expected, []);
+            checks.under(refusal.code);
+        }
+        let audiences: Vec<&str> = url.all("audience").chain(url.all("resource")).collect();
+        let judge = self.exchange.apps.get(name);
+        if !judge.is_some_and(|app| app.may_ask_for(&audiences)) {
+            let seen = audiences.join(", ");
+            checks.failed("audience", seen, some(&app.audiences), []);
+            checks.under(Code::AudienceNotAllowed);
+        }
     }
 
     /// A request to a provider's authorization endpoint, as this service would make it.
@@ -187,21 +213,26 @@ impl Diagnosis {
             .value("host", host.as_deref().unwrap_or_default())
             .and(" to sign somebody in.");
         let mut checks = Checks::default();
-        let Some(provider) = self.asked(url, host.as_deref()) else {
+        let not_ours = || {
+            let foreign = foreign_client(url, host.as_deref()).into_iter();
+            foreign.chain([Say::words("If all you need is a signed-in user, and the app has the provider's SDK, no OAuth client is needed: exchange the session token at `POST /auth/exchange`.")])
+        };
+        let Some((provider, ours)) = self.asked(url, host.as_deref()) else {
             let known = self.settings.providers.values().map(|each| {
                 let endpoint = each.authorization_endpoint.as_ref();
                 endpoint.unwrap_or(&each.issuer).clone()
             });
             let known: Vec<String> = known.collect();
-            let next = foreign_client(url, host.as_deref())
-                .into_iter()
-                .chain([Say::words("If all you need is a signed-in user, and the app has the provider's SDK, no OAuth client is needed: exchange the session token at `POST /auth/exchange`.")]);
-            checks.failed("provider", url.at.as_str(), some(&known), next);
-            let cause = "This configuration begins no sign-in there: an app, or another service, wrote the URL and asks by itself.";
-            return checks.report(title, "", Some(cause));
+            checks.failed("provider", url.at.as_str(), some(&known), not_ours());
+            return checks.report(title, "", Some(NOT_OURS));
         };
         let callback = self.callback(provider);
         check_request(url, provider, &callback, &mut checks);
+        if !ours {
+            // Our settings are not to be made somebody else's.
+            checks.next = not_ours().collect();
+            return checks.report(title, "", Some(NOT_OURS));
+        }
         let cause = "What the browser carries to the provider is not what this configuration asks for: another environment's or an older configuration made it, or somebody wrote it by hand.";
         let passed = "it asks as this configuration does: where the provider shows an error all the same, it does not know this client or this callback";
         let mut report = checks.report(title, passed, Some(cause));
@@ -210,29 +241,68 @@ impl Diagnosis {
                 .value("url", callback)
                 .and("; `exchequer doctor` asks it whether it knows the client"),
         );
+        if provider.authorization_endpoint.is_none() && provider.kind != ProviderKind::Google {
+            report.notes.push(
+                Say::words("the provider's own document says where `authorization_endpoint` is; it was not asked, and ")
+                    .value("url", url.at.as_str())
+                    .and(" was not compared"),
+            );
+        }
         report
     }
 
-    /// The provider that is asked: whose client it is, whose callback, or whose host.
-    fn asked(&self, url: &SignInUrl, host_asked: Option<&str>) -> Option<&ProviderSettings> {
-        let providers = || self.settings.providers.values();
-        let back = url.get("redirect_uri").unwrap_or_default();
-        let back = back.rsplit_once(CALLBACK).map(|(_, name)| name);
-        let hosts = |provider: &ProviderSettings| {
-            let endpoint = provider.authorization_endpoint.as_ref();
-            host(endpoint.unwrap_or(&provider.issuer))
+    /// The provider that is asked, and whether it is this configuration that asks: by callback or
+    /// client it is, and by the host alone it is not.
+    fn asked(
+        &self,
+        url: &SignInUrl,
+        host_asked: Option<&str>,
+    ) -> Option<(&ProviderSettings, bool)> {
+        let (client, back) = (url.get("client_id"), url.get("redirect_uri"));
+        let back_path = back.and_then(path);
+        let by_host = |each: &ProviderSettings| {
+            let endpoint = each.authorization_endpoint.as_ref();
+            host_asked.is_some() && host(endpoint.unwrap_or(&each.issuer)).as_deref() == host_asked
         };
-        providers()
-            .find(|each| url.get("client_id") == Some(each.client_id.as_str()))
-            .or_else(|| providers().find(|each| back == Some(each.name.as_str())))
-            .or_else(|| {
-                providers()
-                    .find(|each| host_asked.is_some() && hosts(each).as_deref() == host_asked)
-            })
+        let by_client = |each: &ProviderSettings| client == Some(each.client_id.as_str());
+        let by_path = |each: &ProviderSettings| {
+            back_path.is_some() && back_path == path(&self.callback(each))
+        };
+        let find = |is: &dyn Fn(&ProviderSettings) -> bool| {
+            self.settings.providers.values().find(|each| is(each))
+        };
+        // Several providers may know us by one client id, and others ask our providers too.
+        let ours = find(&|each| back == Some(self.callback(each).as_str()))
+            .or_else(|| find(&|each| by_client(each) && by_host(each)))
+            .or_else(|| find(&by_client))
+            .or_else(|| find(&by_path))
+            .map(|provider| (provider, true));
+        ours.or_else(|| Some((find(&by_host)?, false)))
     }
 
     fn callback(&self, provider: &ProviderSettings) -> String {
         provider.callback(&self.settings.issuer)
+    }
+
+    /// What Google says of a request, and whether the client is ours.
+    fn of_error_page(&self, url: &SignInUrl, answer: &ErrorAnswer) -> Report {
+        let google = |each: &&ProviderSettings| {
+            let endpoint = each.authorization_endpoint.as_ref();
+            host(endpoint.unwrap_or(&each.issuer)).as_deref() == Some(GOOGLE)
+        };
+        let providers = self.settings.providers.values().filter(google);
+        let known: Vec<String> = providers.map(|each| each.client_id.clone()).collect();
+        let mut checks = Checks::default();
+        let mut report = error_answer(answer);
+        match url.get("client_id") {
+            Some(id) if known.iter().any(|each| each == id) => checks.passed("client_id", id),
+            id => {
+                checks.failed("client_id", id.unwrap_or(ABSENT), some(&known), []);
+                report.notes.push(Say::words("no provider of this configuration has this client: an app, or another service, or the identity provider itself, asked Google by itself"));
+            }
+        }
+        report.steps = checks.steps;
+        report
     }
 
     /// What a provider, or this service, sent a browser back to.
@@ -277,12 +347,25 @@ fn check_request(
             .and(setting)
             .and("`.")
     };
-    match provider.authorization_endpoint.as_deref().map(bare) {
-        Some(endpoint) if endpoint != bare(&url.at) => {
-            let next = named("authorization_endpoint");
-            checks.failed("provider", url.at.as_str(), endpoint, [next]);
+    let at = url.at.as_str();
+    match (provider.kind, provider.authorization_endpoint.as_deref()) {
+        (kind, Some(endpoint)) => {
+            let compared = |url: &str| match kind {
+                ProviderKind::Facebook => without_version(&bare(url)),
+                _ => bare(url),
+            };
+            if compared(endpoint) == compared(at) {
+                checks.passed("provider", at);
+            } else {
+                checks.failed("provider", at, endpoint, [named("authorization_endpoint")]);
+            }
         }
-        _ => checks.passed("provider", url.at.as_str()),
+        (ProviderKind::Google, None) if host(at) != host(&provider.issuer) => {
+            checks.failed("provider", at, provider.issuer.as_str(), []);
+        }
+        (ProviderKind::Google, None) => checks.passed("provider", at),
+        // It is discovered.
+        (_, None) => {}
     }
     match url.get("client_id") {
         Some(id) if id == provider.client_id => checks.passed("client_id", id),
@@ -315,11 +398,13 @@ fn check_request(
         ProviderKind::GitHub | ProviderKind::Facebook => false,
     };
     let scope = url.get("scope").unwrap_or_default();
-    let missing = |name: &&String| !scope.split(' ').any(|each| each == name.as_str());
-    if provider.scopes.iter().any(|each| missing(&each)) {
+    // GitHub and Facebook have commas between them too.
+    let between = |each: char| each == ' ' || each == ',' && !id_token;
+    let missing = |name: &str| !scope.split(between).any(|each| each == name);
+    if provider.scopes.iter().any(|each| missing(each)) {
         let seen = if scope.is_empty() { ABSENT } else { scope };
         let without = "Without `openid` there is no ID token, which says who signed in.";
-        let why = id_token.then_some(Say::words(without));
+        let why = (id_token && missing("openid")).then_some(Say::words(without));
         let next = why.into_iter().chain([named("scopes")]);
         checks.failed("scope", seen, provider.scopes.join(" "), next);
     } else {
@@ -352,6 +437,23 @@ fn foreign_client(url: &SignInUrl, host: Option<&str>) -> Option<Say> {
 fn host(url: &str) -> Option<String> {
     let url = Url::parse(url).ok()?;
     url.host_str().map(str::to_owned)
+}
+
+fn path(url: &str) -> Option<String> {
+    Some(Url::parse(url).ok()?.path().to_owned())
+}
+
+/// A URL without the version of Facebook's API, which its path may begin with.
+fn without_version(url: &str) -> String {
+    let is_version = |part: &&str| {
+        let number = part.strip_prefix('v').filter(|rest| !rest.is_empty());
+        number.is_some_and(|rest| {
+            rest.bytes()
+                .all(|byte| byte.is_ascii_digit() || byte == b'.')
+        })
+    };
+    let parts: Vec<&str> = url.split('/').filter(|part| !is_version(part)).collect();
+    parts.join("/")
 }
 
 /// A URL without its query, as it is compared.

@@ -1,9 +1,15 @@
 //! The URL of a sign-in, as a browser's address bar shows it: on its way to this service or to a
 //! provider, and back. Told by the text alone.
 
+use super::foreign::{ErrorAnswer, error_answer};
 use crate::config::LOGIN;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::fmt;
 use url::{Url, form_urlencoded};
+
+/// The host of Google's OAuth server, where people see its pages.
+pub const GOOGLE: &str = "accounts.google.com";
 
 /// A URL of a sign-in, unverified.
 pub struct SignInUrl {
@@ -22,6 +28,8 @@ pub enum Way {
     Provider,
     /// Back, with a code (RFC 6749 §4.1.2). One that leads back with an error is an error answer.
     Back,
+    /// To the page on which Google says what is wrong with a request.
+    Refused(ErrorAnswer),
 }
 
 /// Says nothing: parameters are secrets.
@@ -34,23 +42,34 @@ impl fmt::Debug for SignInUrl {
 impl SignInUrl {
     /// Reads one; `None` where it is none of a sign-in, or has an error.
     pub fn read(text: &str) -> Option<Self> {
-        let mut url = Url::parse(text).ok().filter(|_| text.contains("://"))?;
-        let fragment = url.fragment().unwrap_or_default().as_bytes();
-        let parameters: Vec<(String, String)> = url
-            .query_pairs()
-            .chain(form_urlencoded::parse(fragment))
-            .map(|(name, value)| (name.into_owned(), value.into_owned()))
-            .collect();
-        let has = |name: &str| parameters.iter().any(|(each, _)| each == name);
+        let url = Url::parse(text).ok();
+        let mut url = url.filter(|url| !url.cannot_be_a_base())?;
+        let read = |text: Option<&str>| -> Vec<(String, String)> {
+            let pairs = form_urlencoded::parse(text.unwrap_or_default().as_bytes());
+            pairs.into_owned().collect()
+        };
+        let (mut parameters, fragment) = (read(url.query()), read(url.fragment()));
+        let value = |name: &str| {
+            let mut sent = parameters.iter();
+            Some(sent.find(|(each, _)| each == name)?.1.as_str())
+        };
+        let has = |name: &str| value(name).is_some();
+        let comes = |name: &str| has(name) || fragment.iter().any(|(each, _)| each == name);
         let login = url.path().rsplit_once(LOGIN);
         let asks = ["client_id", "redirect_uri", "response_type"];
+        let shown = value("authError").filter(|_| url.host_str() == Some(GOOGLE));
         let way = match login.filter(|(_, name)| !name.is_empty()) {
-            _ if has("error") => return None,
+            _ if comes("error") => return None,
             Some((_, name)) => Way::Login(name.to_owned()),
+            None if let Some(error) = shown => Way::Refused(of_google(error)?),
             None if asks.iter().filter(|name| has(name)).count() >= 2 => Way::Provider,
-            None if has("code") && has("state") => Way::Back,
+            None if comes("code") && comes("state") => Way::Back,
             None => return None,
         };
+        // No server is sent a fragment: it is for who is at the end of the way back.
+        if matches!(way, Way::Back) {
+            parameters.extend(fragment);
+        }
         url.set_query(None);
         url.set_fragment(None);
         // A URL without a host can have neither, and says so.
@@ -64,10 +83,34 @@ impl SignInUrl {
 
     /// The value of a parameter, where it is there and not empty.
     pub fn get(&self, name: &str) -> Option<&str> {
-        let mut parameters = self.parameters.iter();
-        let (_, value) = parameters.find(|(each, _)| each == name)?;
-        Some(value.as_str()).filter(|value| !value.is_empty())
+        self.all(name).next()
     }
+
+    /// The values of a parameter that may be repeated.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        let named = self.parameters.iter().filter(move |(each, _)| each == name);
+        named
+            .map(|(_, value)| value.as_str())
+            .filter(|value| !value.is_empty())
+    }
+}
+
+/// What Google's `authError` says: a message of Protocol Buffers in base64, whose first field is
+/// the error, and the second a sentence.
+fn of_google(error: &str) -> Option<ErrorAnswer> {
+    let error = error.trim_end_matches('=').replace([' ', '+'], "-");
+    let bytes = URL_SAFE_NO_PAD.decode(error.replace('/', "_")).ok()?;
+    let known = error_answer(&String::from_utf8_lossy(&bytes));
+    known.or_else(|| {
+        let [0x0a, length, rest @ ..] = bytes.as_slice() else {
+            return None;
+        };
+        let word = std::str::from_utf8(rest.get(..usize::from(*length))?).ok()?;
+        let plain = word
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        plain.then(|| ErrorAnswer::Unknown(Some(word.to_owned())))
+    })
 }
 
 /// A redirect URI as it may be shown: what stands before its host and behind its path can be
@@ -75,9 +118,14 @@ impl SignInUrl {
 pub fn shown(uri: &str) -> String {
     let end = uri.find(['?', '#']).unwrap_or(uri.len());
     let (path, rest) = uri.split_at_checked(end).unwrap_or_default();
+    // A password may have a question mark in it.
+    if rest.contains('@') {
+        return "…".to_owned();
+    }
+    let nobody = |url: Url| url.has_host() && url.username().is_empty() && url.password().is_none();
     let path = match path.rsplit_once('@') {
-        Some((_, behind)) => format!("…@{behind}"),
-        None => path.to_owned(),
+        Some((_, behind)) if !Url::parse(path).is_ok_and(nobody) => format!("…@{behind}"),
+        _ => path.to_owned(),
     };
     let path: String = path.chars().take(255).collect();
     if rest.is_empty() {
@@ -101,6 +149,14 @@ mod tests {
             ),
             ("app://a#t=s", "app://a?…"),
             ("https://u:p@app.example.com/a", "…@app.example.com/a"),
+            ("https:u:p@app.example.com/a", "…@app.example.com/a"),
+            ("https://u:p/p@app.example.com/a", "…@app.example.com/a"),
+            ("https://u:p?p@app.example.com/a", "…"),
+            ("https://u:p#p@app.example.com/a", "…"),
+            (
+                "https://app.example.com/@x/cb",
+                "https://app.example.com/@x/cb",
+            ),
         ] {
             assert_eq!(shown(uri), expected);
         }
@@ -113,6 +169,7 @@ mod tests {
                 Way::Login(provider) => provider,
                 Way::Provider => "provider".to_owned(),
                 Way::Back => "back".to_owned(),
+                Way::Refused(_) => "refused".to_owned(),
             })
         };
         for (text, expected) in [
@@ -126,6 +183,22 @@ mod tests {
             ),
             ("app://back?code=a&state=b", Some("back")),
             ("app://back#code=a&state=b", Some("back")),
+            ("com.example.app:/back?code=a&state=b", Some("back")),
+            ("view-source:https://u:p@a.example/?code=a&state=b", None),
+            ("https://a.example/x#client_id=a&response_type=code", None),
+            (
+                "https://accounts.google.com/signin/oauth/error?authError=CgF4",
+                Some("refused"),
+            ),
+            (
+                "https://accounts.google.com/signin/oauth/error?authError=.",
+                None,
+            ),
+            ("https://a.example/signin/oauth/error?authError=CgF4", None),
+            (
+                "https://a.example/back#error=access_denied&state=b&code=c",
+                None,
+            ),
             ("https://a.example/back?error=access_denied&state=b", None),
             ("https://a.example/?client_id=a", None),
             ("https://a.example/auth/login/", None),

@@ -7,9 +7,9 @@ use super::form::Form;
 use super::outcome::Outcome;
 use super::token::scope;
 use crate::exchange::Caller;
-use crate::explain::{Code, Refusal};
+use crate::explain::Refusal;
 use crate::oauth::OAuth;
-use crate::oauth::sign_in::{self, Begin, Callback, LIFE, Step};
+use crate::oauth::sign_in::{self, Begin, Callback, LIFE, Step, app_named};
 use http::header::{COOKIE, HeaderMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub(super) async fn login(
     let step = async {
         let form = Form::of(form_urlencoded::parse(query.as_bytes()))?;
         let begin = Begin {
-            app: app(&form)?,
+            app: app_named(form.get("app"), form.get("client_id"))?,
             redirect_uri: form.get("redirect_uri"),
             response_type: form.get("response_type"),
             code_challenge: form.get("code_challenge"),
@@ -73,17 +73,6 @@ pub(super) async fn callback(
             .await
     };
     sent(oauth, step.await, &[])
-}
-
-/// `app`, or as clients of the standard say it, `client_id`.
-fn app<'f>(form: &'f Form<'_>) -> Result<Option<&'f str>, Refused> {
-    match (form.get("app"), form.get("client_id")) {
-        (Some(app), Some(client)) if app != client => Err(Refusal::because(
-            Code::ParameterMalformed,
-            "`app` and `client_id` name two apps.",
-        )),
-        (app, client) => Ok(app.or(client)),
-    }
 }
 
 /// Sends the browser on; the cookies of these names are forgotten beside.

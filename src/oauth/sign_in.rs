@@ -177,12 +177,7 @@ impl OAuth {
         }
         let code_challenge = challenge(begin.code_challenge, begin.code_challenge_method)
             .map_err(|why| Refusal::new(Code::PkceRequired).caused_by(why))?;
-        if !begin.dpop_jkt.is_none_or(is_sha256) {
-            return Err(Refusal::because(
-                Code::ParameterMalformed,
-                "The parameter `dpop_jkt` is no SHA-256 thumbprint of a key.",
-            ));
-        }
+        thumbprint(begin.dpop_jkt)?;
         if !app.may_ask_for(&begin.audiences) {
             let known = app.settings.audiences.join(", ");
             return Err(Refusal::new(Code::AudienceNotAllowed)
@@ -413,6 +408,31 @@ fn issuer_of<'a>(app: &'a App, provider: &Provider) -> Result<&'a Issuer, Refuse
         .ok_or_else(|| Refusal::new(Code::SubjectTokenIssuerUntrusted))
 }
 
+/// The app that is named: by `app`, or as clients of the standard say it, by `client_id`.
+pub fn app_named<'r>(
+    app: Option<&'r str>,
+    client: Option<&'r str>,
+) -> Result<Option<&'r str>, Refused> {
+    match (app, client) {
+        (Some(app), Some(client)) if app != client => Err(Refusal::because(
+            Code::ParameterMalformed,
+            "`app` and `client_id` name two apps.",
+        )),
+        (app, client) => Ok(app.or(client)),
+    }
+}
+
+/// Judges a `dpop_jkt`, where there is one (RFC 9449 §10).
+pub fn thumbprint(dpop_jkt: Option<&str>) -> Result<(), Refused> {
+    if dpop_jkt.is_none_or(is_sha256) {
+        return Ok(());
+    }
+    Err(Refusal::because(
+        Code::ParameterMalformed,
+        "The parameter `dpop_jkt` is no SHA-256 thumbprint of a key.",
+    ))
+}
+
 /// The redirect URI, where the app has registered it: byte for byte, but for the port of a
 /// loopback address that was registered without one (RFC 8252 §7.3).
 pub fn registered<'r>(
@@ -427,10 +447,10 @@ pub fn registered<'r>(
                 .any(|known| known == asked || on_loopback(known, asked))
         })
         .ok_or_else(|| {
-            let (registered, asked) = (known.join(", "), asked.map(shown));
-            let asked = asked.unwrap_or("none was sent".to_owned());
+            let registered = known.join(", ");
+            let sent = asked.map_or("none".to_owned(), |asked| format!("{:?}", shown(asked)));
             Refusal::new(Code::RedirectUriNotRegistered)
-                .caused_by(format!("{asked:?}, and registered are {registered}"))
+                .caused_by(format!("{sent} was sent, and registered are {registered}"))
         })
 }
 
