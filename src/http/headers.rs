@@ -32,6 +32,22 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, BearerError> {
 
 /// The token and how it is shown, where there is an Authorization header.
 pub(super) fn token(headers: &HeaderMap) -> Result<Option<(Scheme, &str)>, BearerError> {
+    let shown = shown(headers)?;
+    match shown {
+        Some((_, token)) if !is_sound(token) => Err(BearerError::Malformed),
+        shown => Ok(shown),
+    }
+}
+
+/// Whether this can be a token: it is not empty, and no list of several.
+pub(super) fn is_sound(token: &str) -> bool {
+    // Every byte is looked at in any case: so many at once.
+    let each = |sound, byte: u8| sound & byte.is_ascii_graphic() & (byte != b',');
+    !token.is_empty() && token.bytes().fold(true, each)
+}
+
+/// The same, whether it [is sound](is_sound) or not: for whoever compares it with what was.
+pub(super) fn shown(headers: &HeaderMap) -> Result<Option<(Scheme, &str)>, BearerError> {
     let mut all = headers.get_all(AUTHORIZATION).iter();
     let (first, second) = (all.next(), all.next());
     let Some(first) = first else {
@@ -40,16 +56,10 @@ pub(super) fn token(headers: &HeaderMap) -> Result<Option<(Scheme, &str)>, Beare
     if second.is_some() {
         return Err(BearerError::Several);
     }
-    // Every byte is looked at in any case: so many at once.
-    let sound = |token: &&[u8]| {
-        let each = |sound, byte: &u8| sound & byte.is_ascii_graphic() & (*byte != b',');
-        !token.is_empty() && token.iter().fold(true, each)
-    };
     let bytes = first.as_bytes();
     let of = |scheme, name: &[u8]| {
         let (found, token) = bytes.split_at_checked(name.len())?;
-        let token = Some(token.trim_ascii()).filter(sound)?;
-        let token = std::str::from_utf8(token).ok()?;
+        let token = std::str::from_utf8(token.trim_ascii()).ok()?;
         found.eq_ignore_ascii_case(name).then_some((scheme, token))
     };
     of(Scheme::Bearer, b"bearer ")

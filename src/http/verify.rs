@@ -167,7 +167,7 @@ impl Verify {
             app: asked.app.as_deref(),
             audience: asked.audience.as_deref(),
         };
-        let token = headers::token(headers).map_err(|_| Refusal::new(Code::BearerMalformed))?;
+        let token = headers::shown(headers).map_err(|_| Refusal::new(Code::BearerMalformed))?;
         let shown = match token {
             Some((Scheme::Bearer, token)) => Shown::Bearer(token),
             Some((Scheme::Dpop, token)) => Shown::Dpop(token),
@@ -242,6 +242,12 @@ impl Verify {
         ladder: &mut Ladder,
     ) -> Result<Arc<Entry>, Box<Refusal>> {
         let verified = async {
+            // Only now: what was remembered was sound.
+            if let Shown::Bearer(token) | Shown::Dpop(token) = shown
+                && !headers::is_sound(token)
+            {
+                return Err(Refusal::new(Code::BearerMalformed));
+            }
             // Boxed, or every request would carry the room that an exchange needs.
             let admitted = Box::pin(self.gate.admit(shown, demand, ladder)).await?;
             Ok(Arc::new(Entry::new(admitted)))
