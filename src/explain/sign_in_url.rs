@@ -58,13 +58,13 @@ impl SignInUrl {
         let login = url.path().rsplit_once(LOGIN);
         let asks = ["client_id", "redirect_uri", "response_type"];
         let shown = value("authError").filter(|_| url.host_str() == Some(GOOGLE));
-        let way = match login.filter(|(_, name)| !name.is_empty()) {
+        let way = match (login.filter(|(_, name)| !name.is_empty()), shown) {
             _ if comes("error") => return None,
-            Some((_, name)) => Way::Login(name.to_owned()),
-            None if let Some(error) = shown => Way::Refused(of_google(error)?),
-            None if asks.iter().filter(|name| has(name)).count() >= 2 => Way::Provider,
-            None if comes("code") && comes("state") => Way::Back,
-            None => return None,
+            (Some((_, name)), _) => Way::Login(name.to_owned()),
+            (None, Some(error)) => Way::Refused(of_google(error)?),
+            _ if asks.iter().filter(|name| has(name)).count() >= 2 => Way::Provider,
+            _ if comes("code") && comes("state") => Way::Back,
+            _ => return None,
         };
         // No server is sent a fragment: it is for who is at the end of the way back.
         if matches!(way, Way::Back) {
